@@ -1,0 +1,114 @@
+//! Configuration: a file, the environment and `--set`, becoming one checked value.
+//!
+//! ```text
+//! file --parse--> value <--TOLLGATE_SECTION__KEY-- environment
+//!                   ^---- --set section.key=value
+//!                   |--> typed --check--> Config        every error: file, line, key, problem, remedy
+//! ```
+//!
+//! Nothing else in the workspace reads the environment.
+
+pub mod duration;
+mod env;
+mod error;
+mod overrides;
+mod secret;
+mod source_map;
+mod watch;
+mod yaml;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use env::Env;
+pub use error::{ConfigError, Invalid};
+pub use secret::Secret;
+pub use source_map::SourceMap;
+pub use watch::watch_files;
+pub use yaml::{Located, parse_yaml, parse_yaml_documents};
+
+use crate::process::ProcessConfig;
+use crate::telemetry::TelemetryConfig;
+use overrides::Override;
+
+/// What a service's configuration type tells the runtime about itself.
+pub trait ServiceConfig: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
+    /// The service's name, used where the configuration gives no other.
+    const NAME: &'static str;
+
+    /// Environment variables with a short name of their own, and the key that each sets.
+    const ENV_SHORT: &'static [(&'static str, &'static str)] = &[];
+
+    /// The name of this instance: `service.name` on what it reports.
+    fn instance_name(&self) -> &str {
+        Self::NAME
+    }
+
+    /// The process section.
+    fn process(&self) -> &ProcessConfig;
+
+    /// The telemetry section.
+    fn telemetry(&self) -> &TelemetryConfig;
+
+    /// What serde cannot check: references, ranges, combinations.
+    fn check(&self) -> Result<(), Invalid> {
+        Ok(())
+    }
+}
+
+/// A configuration and the file it came from.
+#[derive(Debug, Clone)]
+pub struct Loaded<C> {
+    /// The checked configuration.
+    pub config: C,
+    /// Its file, for messages and for reloading.
+    pub file: PathBuf,
+}
+
+/// Reads `file`, lays the environment and `sets` (`key.path=value`) over it, and checks the result.
+pub fn load<C: ServiceConfig>(file: &Path, sets: &[String], env: &Env) -> Result<Loaded<C>, ConfigError> {
+    let text = yaml::read(file)?;
+    let config: C = from_text(file, &text, sets, env)?;
+    let map = SourceMap::of(&text);
+    config
+        .telemetry()
+        .check()
+        .and_then(|()| config.check())
+        .map_err(|invalid| ConfigError::from_invalid(file, &map, invalid))?;
+    Ok(Loaded { config, file: file.to_owned() })
+}
+
+fn from_text<C: ServiceConfig>(
+    file: &Path,
+    text: &str,
+    sets: &[String],
+    env: &Env,
+) -> Result<C, ConfigError> {
+    let mut laid_over = env.overrides(C::ENV_SHORT);
+    for set in sets {
+        laid_over
+            .push(Override::parse_set(set).map_err(|problem| ConfigError::of_command_line(set, problem))?);
+    }
+    if laid_over.is_empty() {
+        return parse_yaml(file, text);
+    }
+    let mut value: serde_json::Value = parse_yaml(file, text)?;
+    for one in &laid_over {
+        one.apply(&mut value).map_err(|problem| ConfigError::of_command_line(&one.origin, problem))?;
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let key = error.path().to_string();
+        // Where the file itself is at fault its own parse gives the line; otherwise name the override.
+        match laid_over.iter().find(|one| key.starts_with(&one.key) || one.key.starts_with(&key)) {
+            Some(one) => ConfigError::of_command_line(&one.origin, error.inner().to_string()),
+            None => parse_yaml::<C>(file, text)
+                .err()
+                .unwrap_or_else(|| ConfigError::new(file, key, error.inner().to_string())),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

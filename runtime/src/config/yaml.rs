@@ -1,0 +1,95 @@
+//! YAML in, values out, with the place of every error.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+use super::ConfigError;
+
+/// The largest file that is read.
+const MAX_FILE: u64 = 16 << 20;
+
+/// A document and the line it begins at.
+#[derive(Debug, Clone)]
+pub struct Located<T> {
+    /// The document.
+    pub value: T,
+    /// Its first line, from 1.
+    pub line: u32,
+}
+
+pub(super) fn read(file: &Path) -> Result<String, ConfigError> {
+    let problem = |e: std::io::Error| ConfigError::new(file, "", format!("cannot be read: {e}"));
+    let mut text = String::new();
+    let handle = std::fs::File::open(file).map_err(problem)?;
+    handle.take(MAX_FILE + 1).read_to_string(&mut text).map_err(problem)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(ConfigError::new(file, "", format!("is larger than {} MiB", MAX_FILE >> 20)));
+    }
+    Ok(text)
+}
+
+/// Parses one document; the error has the file, line, column and key path.
+pub fn parse_yaml<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, ConfigError> {
+    parse_from_line(file, text, 1)
+}
+
+/// Parses the documents of a file that are separated by `---` lines; empty ones are left out.
+pub fn parse_yaml_documents<T: DeserializeOwned>(
+    file: &Path,
+    text: &str,
+) -> Result<Vec<Located<T>>, ConfigError> {
+    split_documents(text)
+        .into_iter()
+        .map(|(line, part)| Ok(Located { value: parse_from_line(file, part, line)?, line }))
+        .collect()
+}
+
+fn parse_from_line<T: DeserializeOwned>(file: &Path, text: &str, first_line: u32) -> Result<T, ConfigError> {
+    let mut key = None;
+    let parsed = serde_saphyr::with_deserializer_from_str(text, |de| {
+        let mut track = serde_path_to_error::Track::new();
+        let tracked = serde_path_to_error::Deserializer::new(de, &mut track);
+        T::deserialize(tracked).inspect_err(|_| key = Some(track.path().to_string()))
+    });
+    parsed.map_err(|error| {
+        let place = error.location();
+        let rendered = error.without_snippet().to_string();
+        ConfigError {
+            file: file.to_owned(),
+            line: place.map(|l| u32::try_from(l.line()).unwrap_or(u32::MAX).saturating_add(first_line - 1)),
+            column: place.map(|l| u32::try_from(l.column()).unwrap_or(u32::MAX)),
+            key: key.unwrap_or_default(),
+            problem: without_place(&rendered).to_owned(),
+            remedy: None,
+        }
+    })
+}
+
+/// The parser ends its messages with the place, which we print in front, as compilers do.
+fn without_place(rendered: &str) -> &str {
+    rendered.rfind(" at line ").map_or(rendered, |at| &rendered[..at])
+}
+
+/// Cuts at `---` lines. Such a line inside a block scalar is indented, so it does not start a line.
+fn split_documents(text: &str) -> Vec<(u32, &str)> {
+    let mut documents = Vec::new();
+    let (mut start, mut start_line) = (0, 1);
+    let mut offset = 0;
+    for (number, line) in (1u32..).zip(text.split_inclusive('\n')) {
+        let trimmed = line.trim_end();
+        if trimmed == "---" || trimmed.starts_with("--- ") {
+            documents.push((start_line, &text[start..offset]));
+            (start, start_line) = (offset + line.len(), number + 1);
+        }
+        offset += line.len();
+    }
+    documents.push((start_line, &text[start..]));
+    documents.retain(|(_, part)| {
+        part.lines().any(|line| {
+            !line.trim().is_empty() && !line.trim_start().starts_with('#') && !line.starts_with('%')
+        })
+    });
+    documents
+}

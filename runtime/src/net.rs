@@ -1,0 +1,69 @@
+//! Binding sockets.
+//!
+//! Until a listener has TLS it serves loopback only: a plaintext port that the network can reach is
+//! refused when it is bound, not discovered later.
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// Why a listener could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A plaintext listener that others could reach.
+    #[error("{what}: {addr} is not a loopback address and this listener has no TLS; bind 127.0.0.1 or ::1")]
+    PlaintextOffLoopback { what: String, addr: SocketAddr },
+    /// The system said no.
+    #[error("{what}: cannot listen on {addr}{}", hint(.source))]
+    System { what: String, addr: SocketAddr, source: io::Error },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another process has this port: stop it or choose another port",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need the right to bind them",
+        _ => "",
+    }
+}
+
+/// Binds a plaintext listener; `what` names it in the error.
+pub fn bind(addr: SocketAddr, what: &str) -> Result<TcpListener, BindError> {
+    if !addr.ip().is_loopback() {
+        return Err(BindError::PlaintextOffLoopback { what: what.to_owned(), addr });
+    }
+    listen(addr).map_err(|source| BindError::System { what: what.to_owned(), addr, source })
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for the old connections' TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn plaintext_off_loopback_is_refused_with_a_remedy() {
+        let error = bind("0.0.0.0:0".parse().unwrap(), "web").unwrap_err().to_string();
+        assert!(error.contains("web") && error.contains("bind 127.0.0.1"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named() {
+        let first = bind("127.0.0.1:0".parse().unwrap(), "first").unwrap();
+        let addr = first.local_addr().unwrap();
+        let error = bind(addr, "second").unwrap_err().to_string();
+        assert!(error.contains(&addr.to_string()) && error.contains("another process"), "{error}");
+    }
+}

@@ -1,0 +1,88 @@
+//! The process listener: live, ready, metrics and the configuration as loaded.
+//!
+//! It has a socket of its own, on loopback, so that it answers while the data path is busy.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+
+use crate::config::duration;
+use crate::{Service, http_server, net};
+
+/// What concerns the process and not its job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProcessConfig {
+    /// Loopback address of the process listener; none, no listener.
+    pub listen: Option<SocketAddr>,
+    /// How long requests in flight may take once the process is told to stop.
+    #[serde(with = "duration")]
+    pub shutdown_grace: Duration,
+}
+
+impl Default for ProcessConfig {
+    fn default() -> Self {
+        Self { listen: None, shutdown_grace: Duration::from_secs(20) }
+    }
+}
+
+/// What a part shows of itself under `/config`. Secrets are redacted by their type.
+#[derive(Debug, Clone, Default)]
+pub struct Published(Arc<RwLock<serde_json::Value>>);
+
+impl Published {
+    /// Shows `config` from now on.
+    pub fn config<C: Serialize>(&self, config: &C) {
+        *self.0.write() = serde_json::to_value(config).unwrap_or_default();
+    }
+
+    fn get(&self) -> serde_json::Value {
+        self.0.read().clone()
+    }
+}
+
+pub(crate) fn listen(service: &Service, addr: SocketAddr) -> anyhow::Result<()> {
+    let listener = net::bind(addr, "process listener (process.listen)")?;
+    let router = router(service.clone());
+    let tasks = service.tasks().clone();
+    service.tasks().spawn("process-listener", async move {
+        http_server::serve(&tasks, listener, router).await;
+    });
+    Ok(())
+}
+
+fn router(service: Service) -> Router {
+    Router::new()
+        .route("/live", get(|| async { "live\n" }))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/config", get(config))
+        .with_state(service)
+}
+
+async fn ready(State(service): State<Service>) -> Response {
+    if service.readiness().is_ready() {
+        return (StatusCode::OK, "ready\n").into_response();
+    }
+    let waiting = service.readiness().blockers().join("\n");
+    (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for:\n{waiting}\n")).into_response()
+}
+
+async fn metrics(State(service): State<Service>) -> Response {
+    match service.telemetry().render_metrics() {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
+    }
+}
+
+async fn config(State(service): State<Service>) -> Json<serde_json::Value> {
+    Json(service.published().get())
+}

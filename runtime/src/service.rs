@@ -1,0 +1,112 @@
+//! The handle that each part gets: its name, tasks, readiness, telemetry and clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::Clock;
+use crate::process::{self, ProcessConfig, Published};
+use crate::readiness::Readiness;
+use crate::tasks::Tasks;
+use crate::telemetry::{ExportHandles, Telemetry, TelemetryConfig};
+
+/// A part that has been built: its sockets are bound, and `run` serves them.
+pub trait App: Send + Sized {
+    /// Serves until [`crate::tasks::Stopping`] says so, then finishes what is in flight.
+    fn run(self) -> impl Future<Output = anyhow::Result<()>> + Send;
+}
+
+/// Everything around a part's own job. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Service(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    tasks: Tasks,
+    readiness: Readiness,
+    telemetry: Telemetry,
+    clock: Clock,
+    published: Published,
+    exporting: Mutex<Option<ExportHandles>>,
+    grace: Duration,
+}
+
+impl Service {
+    /// Starts telemetry and the process listener; needs a Tokio runtime around it.
+    pub fn start(name: &str, process: &ProcessConfig, telemetry: &TelemetryConfig) -> anyhow::Result<Self> {
+        let (handle, exporting) = Telemetry::new(name, telemetry)?;
+        let service = Self::assemble(handle, Clock::system(), process.shutdown_grace);
+        *service.0.exporting.lock() = Some(exporting.start());
+        if let Some(addr) = process.listen {
+            process::listen(&service, addr)?;
+        }
+        Ok(service)
+    }
+
+    /// A service without exporters and process listener.
+    pub fn for_test(name: &str) -> Self {
+        Self::for_test_at(name, Clock::system())
+    }
+
+    /// As [`Self::for_test`], with a clock of the test's choice.
+    pub fn for_test_at(name: &str, clock: Clock) -> Self {
+        Self::assemble(Telemetry::off(name), clock, Duration::from_secs(5))
+    }
+
+    fn assemble(telemetry: Telemetry, clock: Clock, grace: Duration) -> Self {
+        Self(Arc::new(Inner {
+            tasks: Tasks::new(telemetry.clone()),
+            readiness: Readiness::new(),
+            telemetry,
+            clock,
+            published: Published::default(),
+            exporting: Mutex::new(None),
+            grace,
+        }))
+    }
+
+    /// The part's name.
+    pub fn name(&self) -> &str {
+        self.0.telemetry.name()
+    }
+
+    /// Its tasks.
+    pub fn tasks(&self) -> &Tasks {
+        &self.0.tasks
+    }
+
+    /// What keeps it from being ready.
+    pub fn readiness(&self) -> &Readiness {
+        &self.0.readiness
+    }
+
+    /// Its traces, metrics and logs.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.0.telemetry
+    }
+
+    /// Its time source.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// What it shows at its process listener.
+    pub fn published(&self) -> &Published {
+        &self.0.published
+    }
+
+    /// Turns readiness red, ends the tasks within the grace, and sends the last telemetry.
+    pub async fn stop(&self) {
+        let _draining = self.readiness().blocker("draining");
+        let forced = self.tasks().drain(self.0.grace).await;
+        if forced > 0 {
+            tracing::warn!(service = self.name(), forced, "tasks were cut off at the end of the grace");
+        }
+        self.telemetry().shutdown();
+        let exporting = self.0.exporting.lock().take();
+        if let Some(exporting) = exporting {
+            exporting.flush().await;
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Every task has an owner.
+//!
+//! ```text
+//! running --stop()--> stopping --all done--------------> drained
+//!                        |-----grace over: abort all---> drained, with the number of the forced
+//! ```
+//!
+//! A long-lived task selects on [`Stopping::cancelled`]; a task that serves one request just ends.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::task::TaskTracker;
+
+use crate::telemetry::{Telemetry, process_log};
+
+/// The tasks of one service.
+#[derive(Debug, Clone)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stopping: CancellationToken,
+    abort: CancellationToken,
+    telemetry: Telemetry,
+}
+
+/// Says when the service begins to stop.
+#[derive(Debug, Clone)]
+pub struct Stopping(CancellationToken);
+
+impl Stopping {
+    /// Returns when the service begins to stop, at once if it already has.
+    pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
+        self.0.cancelled()
+    }
+
+    /// As [`Self::cancelled`], for places that need an owned future.
+    pub async fn wait(self) {
+        self.0.cancelled().await;
+    }
+
+    /// Whether the service has begun to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
+
+impl Tasks {
+    pub(crate) fn new(telemetry: Telemetry) -> Self {
+        Self {
+            tracker: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            abort: CancellationToken::new(),
+            telemetry,
+        }
+    }
+
+    /// Starts a task. It yields `None` when it was cut off at the end of the grace.
+    #[expect(clippy::disallowed_methods, reason = "this is the home of spawn")]
+    pub fn spawn<F>(&self, name: &'static str, future: F) -> JoinHandle<Option<F::Output>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let abort = self.abort.clone();
+        let tracked = self.tracker.track_future(async move {
+            tokio::select! {
+                biased;
+                output = future => Some(output),
+                () = abort.cancelled() => {
+                    tracing::debug!(task = name, "task cut off at the end of the grace");
+                    None
+                }
+            }
+        });
+        tokio::spawn(process_log::within(self.telemetry.clone(), tracked))
+    }
+
+    /// Runs what would block a worker thread, such as file and password work.
+    pub async fn blocking<T, F>(&self, work: F) -> anyhow::Result<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        Ok(tokio::task::spawn_blocking(work).await?)
+    }
+
+    /// A handle that tells when to stop.
+    pub fn stopping(&self) -> Stopping {
+        Stopping(self.stopping.clone())
+    }
+
+    /// Tells every task to stop; returns at once.
+    pub fn stop(&self) {
+        self.stopping.cancel();
+        self.tracker.close();
+    }
+
+    /// Stops, waits for the tasks up to `grace`, then cuts off the rest and says how many those were.
+    pub async fn drain(&self, grace: Duration) -> usize {
+        self.stop();
+        if tokio::time::timeout(grace, self.tracker.wait()).await.is_ok() {
+            return 0;
+        }
+        let forced = self.tracker.len();
+        self.abort.cancel();
+        self.tracker.wait().await;
+        forced
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn drain_waits_for_the_willing_and_cuts_off_the_rest() {
+        let tasks = Tasks::new(Telemetry::off("test"));
+        let stopping = tasks.stopping();
+        let willing = tasks.spawn("willing", async move { stopping.wait().await });
+        let stubborn = tasks.spawn("stubborn", std::future::pending::<()>());
+        assert_eq!(tasks.drain(Duration::from_secs(5)).await, 1);
+        assert_eq!(willing.await.ok().flatten(), Some(()));
+        assert_eq!(stubborn.await.ok().flatten(), None);
+    }
+}

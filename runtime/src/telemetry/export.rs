@@ -1,0 +1,283 @@
+//! Sends batches to the OTLP endpoint over one gRPC connection.
+//!
+//! A batch that fails for a passing reason is retried with backoff until it goes through or the
+//! process ends; what the collector refuses for good is dropped and counted. One line is logged
+//! when delivery starts to fail and one when it works again.
+
+use std::time::Duration;
+
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::reader::MetricReader;
+use opentelemetry_sdk::trace::SpanData;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tollgate_proto::opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use tollgate_proto::opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
+use tollgate_proto::opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use tollgate_proto::opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
+use tollgate_proto::opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use tollgate_proto::opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use tollgate_proto::opentelemetry_proto::tonic::common::v1::InstrumentationScope;
+use tollgate_proto::opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use tollgate_proto::opentelemetry_proto::tonic::resource::v1::Resource as ProtoResource;
+use tollgate_proto::opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use tollgate_proto::opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use super::metrics::PushReader;
+use super::queue::{DropReason, Dropped, Source};
+use super::{SCOPE, TelemetryConfig};
+
+/// Items sent in one call at most.
+const BATCH: usize = 1024;
+/// How long the first item of a batch waits for company.
+const LINGER: Duration = Duration::from_millis(250);
+/// One call to the collector.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Backoff between tries, doubled each time.
+const BACKOFF_FIRST: Duration = Duration::from_millis(250);
+const BACKOFF_LAST: Duration = Duration::from_secs(5);
+/// How long the last batches may take once the process is ending.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What gathers and sends; started once the runtime is there.
+#[derive(Debug)]
+pub struct Exporting {
+    endpoint: Option<Endpoint>,
+    interval: Duration,
+    resource: Resource,
+    logs: Option<Source<LogRecord>>,
+    spans: Option<Source<SpanData>>,
+    metrics: PushReader,
+}
+
+/// The running exporter tasks.
+#[derive(Debug, Default)]
+pub struct ExportHandles {
+    ending: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl ExportHandles {
+    /// Sends what is queued, waiting a bounded time, and ends the tasks.
+    pub async fn flush(self) {
+        self.ending.cancel();
+        for task in self.tasks {
+            let _ = tokio::time::timeout(FLUSH_TIMEOUT + Duration::from_millis(500), task).await;
+        }
+    }
+}
+
+impl Exporting {
+    pub(crate) fn new(
+        config: &TelemetryConfig,
+        resource: Resource,
+        logs: Option<Source<LogRecord>>,
+        spans: Option<Source<SpanData>>,
+        metrics: PushReader,
+    ) -> Self {
+        let endpoint =
+            config.endpoint.as_deref().and_then(|text| Endpoint::from_shared(text.to_owned()).ok());
+        let endpoint = endpoint.map(|e| e.timeout(EXPORT_TIMEOUT).connect_timeout(EXPORT_TIMEOUT));
+        Self { endpoint, interval: config.metrics_interval, resource, logs, spans, metrics }
+    }
+
+    /// Starts the tasks. They outlive the service's own tasks, so that a drain is still reported.
+    #[expect(clippy::disallowed_methods, reason = "the exporter must outlive the service's task set")]
+    pub fn start(self) -> ExportHandles {
+        let Some(endpoint) = self.endpoint else { return ExportHandles::default() };
+        let channel = endpoint.connect_lazy();
+        let ending = CancellationToken::new();
+        let sender = Sender { channel, ending: ending.clone() };
+        let attributes = ResourceAttributesWithSchema::from(&self.resource);
+        let mut tasks = Vec::new();
+        if let Some(source) = self.logs {
+            let resource =
+                ProtoResource { attributes: attributes.attributes.0.clone(), ..Default::default() };
+            tasks.push(tokio::spawn(send_logs(sender.clone(), source, resource)));
+        }
+        if let Some(source) = self.spans {
+            tasks.push(tokio::spawn(send_spans(sender.clone(), source, attributes)));
+        }
+        tasks.push(tokio::spawn(send_metrics(sender, self.metrics, self.interval)));
+        ExportHandles { ending, tasks }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Sender {
+    channel: Channel,
+    ending: CancellationToken,
+}
+
+/// What became of one batch.
+enum Delivery {
+    /// Taken, but for this many items that the collector refused.
+    Done { refused: usize },
+    /// Given up for this reason.
+    Lost(DropReason),
+}
+
+impl Sender {
+    /// Tries until the batch is taken, refused for good, or the process ends.
+    async fn deliver<F, Fut>(&self, signal: &'static str, mut call: F) -> Delivery
+    where
+        F: FnMut(Channel) -> Fut,
+        Fut: Future<Output = Result<i64, Status>>,
+    {
+        let mut backoff = BACKOFF_FIRST;
+        let mut failing = false;
+        let mut deadline = None;
+        loop {
+            match call(self.channel.clone()).await {
+                Ok(refused) => {
+                    if failing {
+                        tracing::info!(signal, "telemetry is delivered again");
+                    }
+                    return Delivery::Done { refused: usize::try_from(refused).unwrap_or(0) };
+                }
+                Err(status) if !is_passing(&status) => {
+                    tracing::warn!(signal, code = ?status.code(), message = status.message(), "the collector refused telemetry");
+                    return Delivery::Lost(DropReason::Refused);
+                }
+                Err(status) => {
+                    if !failing {
+                        failing = true;
+                        tracing::warn!(signal, code = ?status.code(), message = status.message(), "telemetry cannot be delivered, retrying");
+                    }
+                }
+            }
+            if self.ending.is_cancelled() {
+                let deadline = *deadline.get_or_insert_with(|| tokio::time::Instant::now() + FLUSH_TIMEOUT);
+                if tokio::time::Instant::now() >= deadline {
+                    return Delivery::Lost(DropReason::Shutdown);
+                }
+                tokio::time::sleep(BACKOFF_FIRST).await;
+            } else {
+                tokio::select! {
+                    () = tokio::time::sleep(backoff) => {}
+                    () = self.ending.cancelled() => {}
+                }
+                backoff = (backoff * 2).min(BACKOFF_LAST);
+            }
+        }
+    }
+
+    /// Fills `batch`: returns false when there is nothing more to come.
+    async fn gather<T>(&self, receiver: &mut mpsc::Receiver<T>, batch: &mut Vec<T>) -> bool {
+        let ended = tokio::select! {
+            n = receiver.recv_many(batch, BATCH) => n == 0,
+            () = self.ending.cancelled() => true,
+        };
+        if ended {
+            while batch.len() < BATCH {
+                let Ok(item) = receiver.try_recv() else { break };
+                batch.push(item);
+            }
+            return !batch.is_empty();
+        }
+        let full = tokio::time::sleep(LINGER);
+        tokio::pin!(full);
+        while batch.len() < BATCH {
+            let room = BATCH - batch.len();
+            tokio::select! {
+                n = receiver.recv_many(batch, room) => if n == 0 { break },
+                () = &mut full => break,
+                () = self.ending.cancelled() => break,
+            }
+        }
+        true
+    }
+}
+
+/// The codes that OTLP calls retryable (OTLP specification, "Failures").
+fn is_passing(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::Unavailable
+            | Code::DataLoss
+            | Code::ResourceExhausted
+            | Code::Unknown
+    )
+}
+
+fn settle(dropped: &Dropped, items: usize, delivery: Delivery) {
+    match delivery {
+        Delivery::Done { refused: 0 } => {}
+        Delivery::Done { refused } => dropped.count(refused, DropReason::Refused),
+        Delivery::Lost(reason) => dropped.count(items, reason),
+    }
+}
+
+async fn send_logs(sender: Sender, mut source: Source<LogRecord>, resource: ProtoResource) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while sender.gather(&mut source.receiver, &mut batch).await {
+        let items = batch.len();
+        let scope = InstrumentationScope { name: SCOPE.to_owned(), ..Default::default() };
+        let scope_logs =
+            ScopeLogs { scope: Some(scope), log_records: std::mem::take(&mut batch), ..Default::default() };
+        let resource_logs = ResourceLogs {
+            resource: Some(resource.clone()),
+            scope_logs: vec![scope_logs],
+            ..Default::default()
+        };
+        let request = ExportLogsServiceRequest { resource_logs: vec![resource_logs] };
+        let delivery = sender
+            .deliver("logs", |channel| {
+                let request = request.clone();
+                async move {
+                    let answer = LogsServiceClient::new(channel).export(request).await?.into_inner();
+                    Ok(answer.partial_success.map_or(0, |p| p.rejected_log_records))
+                }
+            })
+            .await;
+        settle(&source.dropped, items, delivery);
+    }
+}
+
+async fn send_spans(sender: Sender, mut source: Source<SpanData>, resource: ResourceAttributesWithSchema) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while sender.gather(&mut source.receiver, &mut batch).await {
+        let items = batch.len();
+        let resource_spans = group_spans_by_resource_and_scope(std::mem::take(&mut batch), &resource);
+        let request = ExportTraceServiceRequest { resource_spans };
+        let delivery = sender
+            .deliver("traces", |channel| {
+                let request = request.clone();
+                async move {
+                    let answer = TraceServiceClient::new(channel).export(request).await?.into_inner();
+                    Ok(answer.partial_success.map_or(0, |p| p.rejected_spans))
+                }
+            })
+            .await;
+        settle(&source.dropped, items, delivery);
+    }
+}
+
+/// Metrics are cumulative, so a missed interval loses resolution and nothing else: no queue, no retry.
+async fn send_metrics(sender: Sender, reader: PushReader, interval: Duration) {
+    let mut collected = ResourceMetrics::default();
+    loop {
+        let ending = tokio::select! {
+            () = tokio::time::sleep(interval) => false,
+            () = sender.ending.cancelled() => true,
+        };
+        if reader.collect(&mut collected).is_ok() {
+            let request = ExportMetricsServiceRequest::from(&collected);
+            let mut client = MetricsServiceClient::new(sender.channel.clone());
+            if let Err(status) = client.export(request).await {
+                tracing::debug!(code = ?status.code(), message = status.message(), "metrics were not delivered");
+            }
+        }
+        if ending {
+            return;
+        }
+    }
+}
