@@ -1,0 +1,52 @@
+# Every command that a person or CI runs. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help up ui test check fmt bench clean
+
+VENV := .venv/bin
+UI   := dashboards/ui
+# The UI is built again only when one of its sources is newer than the last build.
+UI_SOURCES := $(shell find $(UI) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
+DATA    ?= data
+TRAFFIC ?= 20
+
+help: ## List these commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+up: ui ## Build and run the whole system on this machine; Ctrl-C stops it (DATA=dir, TRAFFIC=requests a second)
+	cargo build --release --locked --bin tollgate
+	@exec target/release/tollgate up --data $(DATA) --traffic $(TRAFFIC)
+
+ui: $(UI)/dist/index.html ## Build the operator's page into dashboards/ui/dist
+
+$(UI)/dist/index.html: $(UI_SOURCES)
+	cd $(UI) && npm ci --no-audit --no-fund && npm run build
+	@touch $@
+
+test: ## Install what the tests need, then run all of them
+	tools/test-dependencies
+	$(MAKE) --no-print-directory ui
+	cargo build --locked --workspace --bins
+	PATH="$(CURDIR)/$(VENV):$$PATH" cargo nextest run --locked --workspace --no-fail-fast
+	cargo test --locked --workspace --doc
+	cd $(UI) && npm run check && npm test
+	tools/page-test
+
+check: ## Format, lints, docs, dependency rules and example files, without running tests
+	tools/check-dependencies
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	PATH="$(CURDIR)/$(VENV):$$PATH" cargo deny --locked check bans licenses sources
+	tools/tidy
+
+fmt: ## Format the Rust code
+	cargo fmt --all
+
+bench: ui ## Measure the ingress against Envoy 1.40 doing the same job (about 5 minutes)
+	tools/test-dependencies
+	cargo build --locked --profile dist --bin tollgate-bench --bin tollgate-authz --bin tollgate-ratelimit --bin tollgate-proxy --bin tollgate-dashboard
+	target/dist/tollgate-bench --envoy $(VENV)/envoy
+
+clean: ## Remove what was built and downloaded (not ./data)
+	cargo clean
+	rm -rf .venv $(UI)/dist $(UI)/node_modules
