@@ -18,7 +18,7 @@ export default defineConfig(({ mode }) => ({
     host: '127.0.0.1',
     port: 5173,
     strictPort: true,
-    proxy: mode === 'mock' ? {} : { '/api': 'http://127.0.0.1:7080' },
+    ...(mode === 'mock' ? {} : { proxy: { '/api': 'http://127.0.0.1:7080' } }),
   },
   test: { include: ['src/**/*.test.ts'], environment: 'node' },
 }));

@@ -1,6 +1,6 @@
 // The one place that talks to the server: JSON in and out, the session's CSRF header on every POST,
 // and every failure as one `Problem` with words that can stand on a page.
-import type { Facet, Overview, RequestRecord, SearchAnswer, Series, ServiceDetail, ServiceRow, Session, Status, Suggestion } from './types';
+import type { Facets, Overview, RequestDetail, SearchPage, Series, ServiceDetail, Services, Session, Status, Suggestions } from './types';
 
 const BASE = '/api/v1';
 
@@ -11,6 +11,8 @@ export class Problem extends Error {
     readonly title: string,
     readonly detail: string,
     readonly requestId: string | null,
+    /** The server's code for it, from its closed set. */
+    readonly reason = '',
   ) {
     super(detail || title);
   }
@@ -41,6 +43,7 @@ async function problem(response: Response): Promise<Problem> {
     text('title') || response.statusText || `status ${response.status}`,
     text('detail'),
     text('request_id') || response.headers.get('x-request-id'),
+    text('reason'),
   );
 }
 
@@ -86,16 +89,16 @@ export const api = {
   status: (signal?: AbortSignal) => get<Status>('/status', {}, signal),
   overview: (ask: Ask, signal?: AbortSignal) => get<Overview>('/overview', ranged(ask), signal),
   series: (ask: Ask, steps: number, signal?: AbortSignal) => get<Series>('/series', { ...ranged(ask), steps }, signal),
-  services: (ask: Ask, signal?: AbortSignal) => get<{ services: ServiceRow[] }>('/services', { ...ranged(ask), q: undefined }, signal),
+  services: (ask: Ask, signal?: AbortSignal) => get<Services>('/services', ranged(ask), signal),
   service: (name: string, ask: Ask, signal?: AbortSignal) => get<ServiceDetail>(`/services/${encodeURIComponent(name)}`, ranged(ask), signal),
 
   search: (ask: Ask, limit: number, cursor: string | null, signal?: AbortSignal) =>
-    post<SearchAnswer>('/requests/search', { ...ranged(ask), limit, cursor, order: 'newest' }, signal),
-  facets: (ask: Ask, fields: string[] | null, signal?: AbortSignal) => post<{ facets: Facet[] }>('/requests/facets', { ...ranged(ask), fields }, signal),
+    post<SearchPage>('/requests/search', { ...ranged(ask), limit, cursor, order: 'newest' }, signal),
+  facets: (ask: Ask, fields: string[] | null, signal?: AbortSignal) => post<Facets>('/requests/facets', { ...ranged(ask), fields }, signal),
   histogram: (ask: Ask, steps: number, signal?: AbortSignal) => post<Series>('/requests/histogram', { ...ranged(ask), steps }, signal),
-  request: (id: string, signal?: AbortSignal) => get<{ records: RequestRecord[] }>(`/requests/${encodeURIComponent(id)}`, {}, signal),
+  request: (id: string, signal?: AbortSignal) => get<RequestDetail>(`/requests/${encodeURIComponent(id)}`, {}, signal),
   suggest: (ask: Ask, prefix: string, signal?: AbortSignal) =>
-    get<{ suggestions: Suggestion[] }>('/suggest', { from: Math.round(ask.from), to: Math.round(ask.to), prefix }, signal),
+    get<Suggestions>('/suggest', { from: Math.round(ask.from), to: Math.round(ask.to), prefix }, signal),
 
   /** Records as a file. A POST, so that a long filter fits; the answer is saved by the browser. */
   export: async (ask: Ask, kind: 'text/csv' | 'application/x-ndjson', limit: number): Promise<Blob> => {
