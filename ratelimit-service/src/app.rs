@@ -1,0 +1,106 @@
+//! The wiring: limits, counters, limiter, server.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tollgate_runtime::grpc::ServerTelemetryLayer;
+use tollgate_runtime::{Service, net};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::config::Config;
+use crate::counters::{Counters, MemoryStore, RedisStore};
+use crate::limiter::Limiter;
+use crate::metrics::Metrics;
+use crate::reload::Limits;
+use crate::wire::rls::RateLimitServer;
+
+/// How long the start waits for Redis. Without it the service starts all the same: what is answered
+/// while Redis is away is configured.
+const REDIS_START_TIMEOUT: Duration = Duration::from_secs(1);
+/// Calls in flight on one connection; a proxy multiplexes all of its calls on one or a few.
+const MAX_STREAMS_PER_CONNECTION: u32 = 4_096;
+/// A proxy that went away without a word is noticed after this.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// The rate-limit service, its sockets bound.
+#[derive(Debug)]
+pub struct App {
+    service: Service,
+    addresses: Addresses,
+    listener: TcpListener,
+    limiter: Limiter,
+}
+
+/// Where it listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// The rate limit service (gRPC).
+    pub grpc: SocketAddr,
+}
+
+impl App {
+    /// Reads the limits, connects the counters and binds the listener.
+    pub async fn build(config: Config, service: Service) -> anyhow::Result<Self> {
+        let (limits, set) = Limits::load(&config.limits.folder)?;
+        let metrics = Metrics::new(service.telemetry().meter());
+        let counters = Arc::new(counters(&config, &service, &metrics).await?);
+        metrics.observe_memory(&counters);
+        let limiter = Limiter::new(set, counters, config.mode, service.clock().clone(), metrics.clone());
+
+        let listener = net::bind(config.listen, "rate limit service (listen)")?;
+        let addresses = Addresses { grpc: listener.local_addr().context("the listener has no address")? };
+        limits.keep_current(&service, limiter.clone(), metrics);
+        Ok(Self { service, addresses, listener, limiter })
+    }
+
+    /// Where it listens, with the ports the system chose.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+}
+
+impl tollgate_runtime::App for App {
+    async fn run(self) -> anyhow::Result<()> {
+        let stopping = self.service.tasks().stopping();
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<RateLimitServer>().await;
+
+        tracing::info!(address = %self.addresses.grpc, "rate limit service is listening");
+        let served = Server::builder()
+            .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .layer(ServerTelemetryLayer::new(&self.service))
+            .add_service(RateLimitServer::new(self.limiter))
+            .add_service(health_service)
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(self.listener).with_nodelay(Some(true)),
+                stopping.wait(),
+            );
+        // As a task of the service, so that what outlasts the grace is cut off.
+        let serving = self.service.tasks().spawn("rate-limit-service", served);
+        match serving.await.context("the server task ended by a panic")? {
+            Some(ended) => ended.context("the rate limit service ended"),
+            None => Ok(()),
+        }
+    }
+}
+
+async fn counters(config: &Config, service: &Service, metrics: &Metrics) -> anyhow::Result<Counters> {
+    let memory = MemoryStore::new(config.counters.max_keys);
+    let Some(url) = &config.counters.redis.url else {
+        return Ok(Counters::in_memory(memory, metrics.clone()));
+    };
+    let redis = RedisStore::new(url, config.counters.redis.timeout).context("counters.redis.url")?;
+    redis.keep_linked(service.tasks());
+    let on_error = config.counters.on_error;
+    if tokio::time::timeout(REDIS_START_TIMEOUT, redis.linked()).await.is_err() {
+        tracing::warn!(url = redis.shown_url(), ?on_error, "redis is not reachable yet");
+    } else {
+        tracing::info!(url = redis.shown_url(), "counting in redis");
+    }
+    Ok(Counters::in_redis(redis, memory, on_error, metrics.clone()))
+}

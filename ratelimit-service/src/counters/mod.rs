@@ -1,0 +1,65 @@
+//! Where counts live.
+//!
+//! One trait, [`CounterStore`], with two implementations: this process's [`memory`], and
+//! [`redis`] for several replicas. [`failover`] puts the configured answer in front of a store
+//! that fails. A call brings all its counters in one [`Batch`], so that a remote store costs one
+//! round trip whatever the number of descriptors.
+
+pub mod batch;
+pub mod failover;
+pub mod key;
+pub mod memory;
+pub mod redis;
+
+use std::time::Duration;
+
+pub use batch::{Batch, Counting};
+pub use failover::{Counted, Counters, OnError};
+pub use memory::MemoryStore;
+pub use redis::RedisStore;
+
+use crate::window::Tally;
+
+/// Counts the hits of a call.
+pub trait CounterStore: Send + Sync {
+    /// Applies every counting of the batch, in order, and pushes one tally for each.
+    ///
+    /// `now_seconds` is this process's Unix time; a store with a clock of its own uses that, so that
+    /// all replicas cut the same windows.
+    fn count(
+        &self,
+        batch: &Batch,
+        now_seconds: u64,
+        tallies: &mut Vec<Tally>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// Why a store gave no tallies.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No answer in time.
+    #[error("the counter store did not answer within {0:?}")]
+    Timeout(Duration),
+    /// There is no connection now.
+    #[error("the counter store is not connected")]
+    Unlinked,
+    /// The store, or the way to it, failed.
+    #[error("the counter store failed")]
+    Redis(#[from] ::redis::RedisError),
+    /// An answer that does not fit the question.
+    #[error("the counter store answered {found} numbers where {expected} were due")]
+    Answer { expected: usize, found: usize },
+}
+
+impl StoreError {
+    /// Few words for the metric's label.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) => "timeout",
+            Self::Unlinked => "connection",
+            Self::Redis(error) if error.is_io_error() => "connection",
+            Self::Redis(_) => "refused",
+            Self::Answer { .. } => "answer",
+        }
+    }
+}

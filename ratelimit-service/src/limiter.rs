@@ -1,0 +1,104 @@
+//! The life of one call: limits looked up, hits counted, answer judged.
+//!
+//! ```text
+//! request -> check -> domain -> plan -> count (the only wait) -> answer
+//! ```
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tollgate_runtime::clock::Clock;
+
+use crate::answer::{self, Answer, Enforcement, Outcome};
+use crate::counters::{Counted, Counters};
+use crate::limits::LimitSet;
+use crate::metrics::{Decision, DomainCounts, Metrics};
+use crate::plan::{self, Malformed, Step};
+use crate::wire::messages::{RateLimitRequest, RateLimitResponse};
+
+/// Decides about requests. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Limiter(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    current: ArcSwap<Current>,
+    counters: Arc<Counters>,
+    enforcement: Enforcement,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+/// The limits in force, swapped whole, and where each domain's requests are counted.
+#[derive(Debug)]
+struct Current {
+    limits: LimitSet,
+    counts: Vec<Arc<DomainCounts>>,
+    other: Arc<DomainCounts>,
+}
+
+impl Current {
+    fn new(limits: LimitSet, metrics: &Metrics) -> Self {
+        let mut counts = vec![metrics.other_domains(); limits.domains().count()];
+        for domain in limits.domains() {
+            counts[domain.index()] = metrics.domain(domain.name());
+        }
+        Self { limits, counts, other: metrics.other_domains() }
+    }
+}
+
+impl Limiter {
+    /// Begins with these limits.
+    pub fn new(
+        limits: LimitSet,
+        counters: Arc<Counters>,
+        enforcement: Enforcement,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Self {
+        let current = ArcSwap::from_pointee(Current::new(limits, &metrics));
+        Self(Arc::new(Inner { current, counters, enforcement, clock, metrics }))
+    }
+
+    /// From now on these limits hold. Counts go on where a descriptor and its window stay the same.
+    pub fn replace(&self, limits: LimitSet) {
+        self.0.current.store(Arc::new(Current::new(limits, &self.0.metrics)));
+    }
+
+    /// Answers one request.
+    pub async fn should_rate_limit(
+        &self,
+        request: &RateLimitRequest,
+    ) -> Result<RateLimitResponse, Malformed> {
+        plan::check(request)?;
+        let inner = &*self.0;
+        // A whole reference: the request keeps the limits it began with over the wait.
+        let current = inner.current.load_full();
+        if current.limits.is_empty() {
+            return Err(Malformed::NoLimits);
+        }
+        let Some(domain) = current.limits.domain(&request.domain) else {
+            let steps: Vec<_> = request.descriptors.iter().map(|_| Step::Free).collect();
+            current.other.decided(Decision::Ok);
+            return Ok(answer::answer(&steps, Outcome::Tallied(&[]), inner.enforcement).response);
+        };
+        let plan = plan::plan(domain, request)?;
+
+        let now_seconds = inner.clock.unix_seconds();
+        let mut tallies = Vec::with_capacity(plan.batch.len());
+        let outcome = match inner.counters.count(&plan.batch, now_seconds, &mut tallies).await {
+            Counted::Exactly | Counted::Locally => Outcome::Tallied(&tallies),
+            Counted::FailedOpen => Outcome::FailedOpen,
+            Counted::FailedClosed => Outcome::FailedClosed { now_seconds },
+        };
+
+        let Answer { response, decision, near_limit } =
+            answer::answer(&plan.steps, outcome, inner.enforcement);
+        let counts = &current.counts[domain.index()];
+        counts.decided(decision);
+        if near_limit > 0 {
+            counts.near_limit(near_limit);
+        }
+        Ok(response)
+    }
+}

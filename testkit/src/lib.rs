@@ -1,0 +1,3 @@
+//! Fakes and real servers for tests. They speak the real protocols and stop when dropped.
+
+pub mod redis;
