@@ -104,7 +104,8 @@ impl Config {
 
 impl ServiceConfig for Config {
     const NAME: &'static str = "ratelimit";
-    const ENV_SHORT: &'static [(&'static str, &'static str)] = &[("TOLLGATE_REDIS_URL", "counters.redis.url")];
+    const ENV_SHORT: &'static [(&'static str, &'static str)] =
+        &[("TOLLGATE_REDIS_URL", "counters.redis.url")];
 
     fn process(&self) -> &ProcessConfig {
         &self.process
@@ -150,7 +151,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ratelimit.yaml");
         std::fs::create_dir(folder.path().join("limits")).unwrap();
-        std::fs::write(&file, text.replace("LIMITS", folder.path().join("limits").to_str().unwrap())).unwrap();
+        std::fs::write(&file, text.replace("LIMITS", folder.path().join("limits").to_str().unwrap()))
+            .unwrap();
         load(&file, &[], env).map(|loaded| loaded.config).map_err(|error| error.to_string())
     }
 

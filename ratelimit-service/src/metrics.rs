@@ -107,7 +107,8 @@ impl Metrics {
     /// The counts of a domain, kept over reloads.
     pub fn domain(&self, name: &str) -> Arc<DomainCounts> {
         let mut domains = self.0.domains.write();
-        let label = if domains.len() < MAX_DOMAINS || domains.contains_key(name) { name } else { OTHER_DOMAINS };
+        let label =
+            if domains.len() < MAX_DOMAINS || domains.contains_key(name) { name } else { OTHER_DOMAINS };
         Arc::clone(domains.entry(label.into()).or_default())
     }
 

@@ -26,10 +26,12 @@ use crate::window::{Tally, still_counts};
 
 /// A power of two, well above the number of cores.
 const SHARDS: usize = 64;
-/// Buckets looked at by each insertion; more than one, so that stale entries go faster than new ones come.
-const SWEEP: usize = 4;
-/// Buckets looked at by an insertion into a full shard.
-const SWEEP_WHEN_FULL: usize = 32;
+/// Entries looked at by each insertion; more than one, so that stale ones go faster than new ones come.
+const SWEEP: usize = 2;
+/// Buckets passed on the way; where entries are that sparse nothing needs sweeping.
+const SWEEP_BUCKETS: usize = 16;
+/// Entries looked at by an insertion into a full shard, whose buckets are never sparse.
+const SWEEP_WHEN_FULL: usize = 16;
 
 /// Counters in this process's memory.
 #[derive(Debug)]
@@ -126,14 +128,21 @@ impl Shard {
     /// Returns how many live ones went.
     fn make_room(&mut self, max_keys: usize, now_seconds: u64) -> u64 {
         let full = self.table.len() >= max_keys;
+        let buckets = self.table.num_buckets();
+        let (mut to_look_at, most_buckets) =
+            if full { (SWEEP_WHEN_FULL, buckets) } else { (SWEEP, SWEEP_BUCKETS.min(buckets)) };
         let mut smallest: Option<(u64, usize)> = None;
-        for _ in 0..if full { SWEEP_WHEN_FULL } else { SWEEP } {
-            self.hand = if self.hand + 1 < self.table.num_buckets() { self.hand + 1 } else { 0 };
+        for _ in 0..most_buckets {
+            self.hand = if self.hand + 1 < buckets { self.hand + 1 } else { 0 };
             let Some(entry) = self.table.get_bucket(self.hand).copied() else { continue };
             if entry.window_end <= now_seconds {
                 self.remove(self.hand);
             } else if smallest.is_none_or(|(count, _)| entry.count < count) {
                 smallest = Some((entry.count, self.hand));
+            }
+            to_look_at -= 1;
+            if to_look_at == 0 {
+                break;
             }
         }
         match smallest {
@@ -166,6 +175,10 @@ impl CounterStore for MemoryStore {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::window::{Hits, Unit, Window};
 
@@ -224,5 +237,33 @@ mod tests {
         assert_eq!(add(&store, "k", 1, 1_000_000 - 30), 2, "ten seconds back: the same allowance");
         assert_eq!(add(&store, "k", 1, 1_000_000), 3);
         assert_eq!(add(&store, "k", 1, 500_000), 1, "far back: a new start");
+    }
+
+    proptest! {
+        /// Against a naive model: a count a key and window, in a map that forgets nothing.
+        #[test]
+        fn counts_as_a_naive_model_does(
+            calls in proptest::collection::vec((0u8..5, 0u8..3, 0u64..4, 0u64..40), 1..200)
+        ) {
+            let store = MemoryStore::new(1_000);
+            let mut model: HashMap<(u8, u64), u64> = HashMap::new();
+            let (window, mut now) = (Window::of(Unit::Minute), 1_000_000);
+            for (key, kind, number, passed) in calls {
+                now += passed;
+                let hits = match kind {
+                    0 => Hits::Add(number),
+                    1 => Hits::GiveBack(number),
+                    _ => Hits::Look,
+                };
+                let expected = model.entry((key, window.end(now))).or_default();
+                *expected = hits.applied_to(*expected);
+                let mut batch = Batch::default();
+                batch.push(window, hits, |buffer| buffer.push(key));
+                let mut tallies = Vec::new();
+                store.count_now(&batch, now, &mut tallies);
+                prop_assert_eq!(tallies[0].count, *expected);
+                prop_assert_eq!(tallies[0].resets_in_seconds, window.end(now) - now);
+            }
+        }
     }
 }

@@ -85,7 +85,12 @@ impl Compiler<'_> {
         Ok(level)
     }
 
-    fn rule(&self, node: &DescriptorNode, limit: &RateLimitNode, place: &Place) -> Result<Arc<Rule>, Invalid> {
+    fn rule(
+        &self,
+        node: &DescriptorNode,
+        limit: &RateLimitNode,
+        place: &Place,
+    ) -> Result<Arc<Rule>, Invalid> {
         let mode = match (node.shadow_mode, node.quota_mode) {
             (true, _) => Mode::Shadow,
             (false, true) => Mode::Quota,
@@ -124,7 +129,11 @@ fn check_entry(node: &DescriptorNode, key: &str, value: &str, place: &Place) -> 
     }
     if node.share_threshold && !value.ends_with('*') {
         let problem = "needs a value that ends in '*'";
-        return Err(place.flaw("share_threshold", problem, "give `value` a wildcard, or leave share_threshold out"));
+        return Err(place.flaw(
+            "share_threshold",
+            problem,
+            "give `value` a wildcard, or leave share_threshold out",
+        ));
     }
     if place.shared.len() > MAX_DEPTH {
         let problem = format!("is more than {MAX_DEPTH} entries deep");

@@ -120,7 +120,9 @@ impl Level {
         choices
             .exact
             .get(value)
-            .or_else(|| choices.wildcards.iter().find(|(prefix, _)| value.starts_with(&**prefix)).map(|(_, n)| n))
+            .or_else(|| {
+                choices.wildcards.iter().find(|(prefix, _)| value.starts_with(&**prefix)).map(|(_, n)| n)
+            })
             .or(choices.any.as_ref())
     }
 

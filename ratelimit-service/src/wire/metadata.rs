@@ -94,7 +94,9 @@ mod tests {
         for rule in ["per-subject", "", &"long".repeat(100)] {
             let bytes = Deciding { rule, limit: 20, unit: "second", remaining: 7 }.encode();
             let all = Struct::decode(&*bytes).unwrap();
-            let Some(Kind::StructValue(ours)) = all.fields["tollgate"].kind.clone() else { panic!("{all:?}") };
+            let Some(Kind::StructValue(ours)) = all.fields["tollgate"].kind.clone() else {
+                panic!("{all:?}")
+            };
             let field = |name: &str| ours.fields[name].kind.clone().unwrap();
             assert_eq!(field("rule"), Kind::StringValue(rule.to_owned()));
             assert_eq!(field("limit"), Kind::NumberValue(20.0));

@@ -7,10 +7,10 @@ use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
-use tonic::body::Body;
-use tonic::codegen::{BoxFuture, Body as HttpBody, StdError};
-use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::{Body as HttpBody, BoxFuture, StdError};
+use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic_prost::ProstCodec;
 
 use super::messages::{RateLimitRequest, RateLimitResponse};
@@ -58,8 +58,8 @@ where
         }
         let method = ShouldRateLimit(self.limiter.clone());
         Box::pin(async move {
-            let mut grpc = Grpc::new(ProstCodec::default())
-                .apply_max_message_size_config(Some(MAX_REQUEST_BYTES), None);
+            let mut grpc =
+                Grpc::new(ProstCodec::default()).apply_max_message_size_config(Some(MAX_REQUEST_BYTES), None);
             Ok(grpc.unary(method, request).await)
         })
     }

@@ -1,1 +1,10 @@
-//! x
+//! The rate-limit service from outside: its stores by one contract, its server by a real client.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop there, helpers included")]
+
+mod failover;
+mod recorded;
+mod reload;
+mod rls;
+mod store_contract;
+mod support;

@@ -1,0 +1,105 @@
+//! Redis that goes away and comes back, under each configured answer.
+
+use std::time::{Duration, Instant};
+
+use tollgate_proto::envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use tollgate_ratelimit::counters::OnError;
+use tollgate_runtime::config::Secret;
+use tollgate_testkit::redis::RedisServer;
+
+use crate::support::{Served, descriptor, eventually, per_day, request};
+
+const LIMIT: u32 = 5;
+
+async fn served(server: &RedisServer, on_error: OnError) -> Served {
+    Served::with(&per_day(LIMIT), |config| {
+        config.counters.redis.url = Some(Secret::new(server.url()));
+        // Generous, so that a busy machine is not taken for a dead server.
+        config.counters.redis.timeout = Duration::from_millis(500);
+        config.counters.on_error = on_error;
+    })
+    .await
+}
+
+/// Whether counts come from the store: only then is a status given a limit that was counted there.
+async fn counted_there(served: &Served) -> bool {
+    let answer = served.ask(request("test", vec![descriptor(&[("key", "probe")])])).await;
+    answer.statuses[0].current_limit.is_some() && answer.overall_code() == Code::Ok
+}
+
+fn metric(served: &Served, name: &str, label: &str) -> bool {
+    let text = served.service.telemetry().render_metrics().unwrap();
+    text.lines().any(|line| line.starts_with(name) && line.contains(label) && !line.ends_with(" 0"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn allow_lets_all_pass_until_it_is_back() {
+    let mut server = RedisServer::start();
+    let served = served(&server, OnError::Allow).await;
+    assert_eq!(served.passing_of(20, "before").await, LIMIT as usize);
+
+    server.kill();
+    let started = Instant::now();
+    assert_eq!(served.passing_of(200, "during").await, 200);
+    assert!(started.elapsed() < Duration::from_secs(2), "a dead server costs no waiting");
+    assert!(metric(&served, "tollgate_ratelimit_store_errors", "kind=\"connection\""));
+    assert!(metric(&served, "tollgate_ratelimit_decisions", "decision=\"failed_open\""));
+
+    server.restart();
+    eventually("redis counts again", || counted_there(&served)).await;
+    assert_eq!(served.passing_of(20, "after").await, LIMIT as usize);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deny_refuses_until_it_is_back() {
+    let mut server = RedisServer::start();
+    let served = served(&server, OnError::Deny).await;
+    server.kill();
+    assert_eq!(served.passing_of(20, "during").await, 0);
+    let refused = served.ask(request("test", vec![descriptor(&[("key", "v")])])).await;
+    assert_eq!(refused.overall_code(), Code::OverLimit);
+    let seconds = refused.statuses[0].duration_until_reset.as_ref().unwrap().seconds;
+    assert!((1..=86_400).contains(&seconds), "{seconds}");
+    assert!(served.passes("test", "no", "rule").await, "what has no limit needs no store");
+    assert!(metric(&served, "tollgate_ratelimit_decisions", "decision=\"failed_closed\""));
+
+    server.restart();
+    eventually("redis counts again", || counted_there(&served)).await;
+    assert_eq!(served.passing_of(20, "after").await, LIMIT as usize);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn local_counts_here_until_it_is_back() {
+    let mut server = RedisServer::start();
+    let served = served(&server, OnError::Local).await;
+    server.kill();
+    assert_eq!(served.passing_of(50, "during").await, LIMIT as usize);
+
+    server.restart();
+    eventually("redis counts again", || async {
+        let client = redis::Client::open(server.url()).unwrap();
+        served.passes("test", "key", "probe").await;
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        redis::cmd("DBSIZE").query_async::<u64>(&mut connection).await.unwrap() > 0
+    })
+    .await;
+    assert_eq!(served.passing_of(20, "after").await, LIMIT as usize);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_redis_serves_and_joins_it_later() {
+    let mut server = RedisServer::start();
+    server.kill();
+    let served = served(&server, OnError::Allow).await;
+    assert_eq!(served.passing_of(20, "v").await, 20);
+    server.restart();
+    eventually("redis counts", || counted_there(&served)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_share_one_limit() {
+    let server = RedisServer::start();
+    let (one, other) = (served(&server, OnError::Deny).await, served(&server, OnError::Deny).await);
+    let (first, second) = tokio::join!(one.passing_of(20, "v"), other.passing_of(20, "v"));
+    assert_eq!(first + second, LIMIT as usize);
+}
