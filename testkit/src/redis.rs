@@ -45,6 +45,22 @@ impl RedisServer {
         }
     }
 
+    /// Lets it hang: connections stay open and nothing is answered, until [`Self::resume`].
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Ends a [`Self::pause`].
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let process = self.process.as_ref().expect("the server was not killed before");
+        let sent = Command::new("kill").args([signal, &process.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "redis-server took no {signal}");
+    }
+
     /// Starts it again, empty, on the same port.
     ///
     /// # Panics

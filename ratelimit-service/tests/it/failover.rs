@@ -103,3 +103,21 @@ async fn two_replicas_share_one_limit() {
     let (first, second) = tokio::join!(one.passing_of(20, "v"), other.passing_of(20, "v"));
     assert_eq!(first + second, LIMIT as usize);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_costs_a_few_timeouts_and_then_nothing() {
+    let server = RedisServer::start();
+    let served = served(&server, OnError::Allow).await;
+    assert_eq!(served.passing_of(20, "before").await, LIMIT as usize);
+    server.pause();
+    // Together these wait for one timeout; after it the connection is given up.
+    assert_eq!(served.passing_of(20, "during").await, 20);
+    assert!(metric(&served, "tollgate_ratelimit_store_errors", "kind=\"timeout\""));
+    let started = Instant::now();
+    for _ in 0..50 {
+        assert!(served.passes("test", "key", "during").await);
+    }
+    assert!(started.elapsed() < Duration::from_secs(5), "50 calls one by one: {:?}", started.elapsed());
+    server.resume();
+    eventually("redis counts again", || counted_there(&served)).await;
+}
