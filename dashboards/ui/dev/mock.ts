@@ -89,5 +89,16 @@ export function mockApi(): Plugin {
       answer(request, response).catch((error: unknown) => problem(response, 500, 'Internal Server Error', String(error), 'internal'));
     });
   };
-  return { name: 'tollgate-mock-api', configureServer: attach, configurePreviewServer: attach };
+  return {
+    name: 'tollgate-mock-api',
+    configureServer: attach,
+    // The built page is looked at under the policy it will be served with; the dev server needs inline styles for its reloads.
+    configurePreviewServer(server) {
+      server.middlewares.use((_request, response, next) => {
+        response.setHeader('content-security-policy', "default-src 'self'");
+        next();
+      });
+      attach(server);
+    },
+  };
 }

@@ -15,22 +15,23 @@ export interface Widths {
   ms: number;
 }
 
-const MONO = 6.7;
-const SANS = 6.5;
-const GAP = 14;
+// Advances of the two faces at the sizes of the table, and what stands between two columns.
+const MONO = 6.56;
+const SANS = 6.1;
+const GAP = 12;
 const capped = (chars: number, most: number) => Math.min(chars, most);
 
 export function measure(rows: RequestRow[], before: Widths | null): Widths {
   const longest = (pick: (row: RequestRow) => string, most: number) => capped(rows.reduce((n, row) => Math.max(n, pick(row).length), 0), most);
   const found: Widths = {
     time: 14 + 12 * MONO + GAP,
-    status: 62,
-    method: Math.max(6, longest((r) => r.method, 8)) * MONO + GAP,
+    status: 52,
+    method: Math.max(40, longest((r) => r.method, 8) * MONO) + GAP,
     path: Math.max(10, longest((r) => r.path, 64)) * MONO + GAP,
     caller: Math.max(6, longest((r) => r.caller, 24)) * SANS + GAP,
     dest: Math.max(6, longest((r) => r.dest, 20)) * SANS + GAP,
     reason: Math.max(8, longest((r) => r.reason, 22)) * MONO + GAP,
-    ms: 58,
+    ms: 46,
   };
   if (!before) return found;
   return Object.fromEntries(Object.entries(found).map(([name, w]) => [name, Math.max(w, before[name as keyof Widths])])) as unknown as Widths;
@@ -39,7 +40,10 @@ export function measure(rows: RequestRow[], before: Widths | null): Widths {
 const ORDER = ['time', 'status', 'method', 'path', 'caller', 'dest', 'reason', 'ms'] as const;
 export type Column = (typeof ORDER)[number];
 
-/** Widths for a table of this width. Room to spare is shared out; when there is too little, the path gives way, then context. */
+/**
+ * Widths for a table of this width. Room to spare is shared out; when there is too little,
+ * context gives way before what tells one row from the next.
+ */
 export function fit(wanted: Widths, room: number, narrow: boolean): { column: Column; width: number }[] {
   const shown = ORDER.filter((c) => !narrow || !['caller', 'dest', 'reason'].includes(c));
   const sum = shown.reduce((n, c) => n + wanted[c], 0);
@@ -53,10 +57,10 @@ export function fit(wanted: Widths, room: number, narrow: boolean): { column: Co
   };
   if (sum > room) {
     let over = sum - room;
-    over = take('path', 120, over);
+    over = take('dest', 58, over);
+    over = take('caller', 58, over);
+    over = take('path', 140, over);
     over = take('reason', 84, over);
-    over = take('caller', 60, over);
-    over = take('dest', 60, over);
     take('path', 60, over);
   } else {
     // The two ends keep their place; the rest breathes.

@@ -4,9 +4,13 @@ type Keys = Record<string, (event: KeyboardEvent) => void>;
 
 const lent: Keys[] = [];
 
-/** For an effect: lends keys, and takes them back when the effect ends. */
-export function lendKeys(keys: Keys): () => void {
-  lent.push(keys);
+/**
+ * For an effect: lends keys, and takes them back when the effect ends. A page's come before the shell's,
+ * in whichever order the two were made.
+ */
+export function lendKeys(keys: Keys, whose: 'page' | 'shell' = 'page'): () => void {
+  if (whose === 'page') lent.push(keys);
+  else lent.unshift(keys);
   return () => void lent.splice(lent.indexOf(keys), 1);
 }
 
