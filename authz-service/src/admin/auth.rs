@@ -1,0 +1,179 @@
+//! Who may administer what: the policy, asked about its own API.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use opentelemetry::Context;
+
+use super::Admin;
+use super::problem::Problem;
+use crate::authorize::{Presented, Question};
+use crate::facts::{ADMIN_ISSUER, Entry, PathReadings};
+use crate::policy::object::{ObjectId, SYSTEM_NAMESPACE};
+use crate::policy::{Snapshot, Verdict};
+use crate::store::{Authorship, hash_secret};
+use crate::token::{TokenPlace, VerifiedToken, find};
+use crate::wire::refusal::refused;
+
+/// The built-in service that this API is.
+const ADMIN_SERVICE: &str = "tollgate-system/admin";
+/// Whoever may write this object may give himself everything.
+const KEYSTONE: &str = "/v1/namespaces/tollgate-system/roles/admin";
+/// Longest reason that is kept.
+const MAX_REASON_BYTES: usize = 1024;
+
+/// Somebody who was let in, and by which rules.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    presented: Arc<Presented>,
+    snapshot: Arc<Snapshot>,
+    reason: String,
+}
+
+impl Caller {
+    /// For the history; `reason` from a body wins over the header's.
+    pub(super) fn authorship(&self, reason: Option<String>) -> Authorship {
+        let author = self.presented.token().map_or_else(String::new, |token| {
+            format!("{}/{}", token.issuer, token.subject)
+        });
+        Authorship::new(author, reason.unwrap_or_else(|| self.reason.clone()))
+    }
+
+    /// Whether the caller may do `method` to an object.
+    pub(super) fn may(&self, admin: &Admin, method: &str, object: &ObjectId) -> Result<(), Problem> {
+        self.allowed(admin, method, &object.rest_path())?;
+        if object.namespace == SYSTEM_NAMESPACE && method != "GET" {
+            // Nobody grants what he does not hold: rights over this API come only from those who have all of them.
+            self.allowed(admin, "PUT", KEYSTONE)?;
+        }
+        Ok(())
+    }
+
+    fn allowed(&self, admin: &Admin, method: &str, path: &str) -> Result<(), Problem> {
+        let question = question(method, path);
+        let readings =
+            PathReadings::of_target(path).map_err(|error| Problem::malformed(format!("path: {error}")))?;
+        let nowhere = Context::new();
+        let decision =
+            admin.authorizer.decide(&self.snapshot, &question, readings, &self.presented, &nowhere);
+        match decision.verdict {
+            Verdict::Allow => Ok(()),
+            Verdict::Deny => Err(Problem::refused(
+                &refused(&decision, &self.presented),
+                decision.reason,
+                format!("not allowed: {method} {path}"),
+            )),
+        }
+    }
+}
+
+/// Lets in whom the policy lets in, and tells handlers who it is.
+pub(super) async fn authorize(State(admin): State<Admin>, mut request: Request, next: Next) -> Response {
+    let visit = Visit::of(&request);
+    match admit(&admin, visit).await {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Paths that do not exist tell so only to those who may know which do.
+pub(super) async fn unknown_path(State(admin): State<Admin>, request: Request) -> Problem {
+    let visit = Visit::of(&request);
+    drop(request);
+    match admit(&admin, visit).await {
+        Ok(_) => Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"),
+        Err(problem) => problem,
+    }
+}
+
+/// What the decision needs of a request; its body is not read before.
+struct Visit {
+    method: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    context: Context,
+}
+
+impl Visit {
+    fn of(request: &Request) -> Self {
+        Self {
+            method: request.method().as_str().to_owned(),
+            path: request.uri().path().to_owned(),
+            headers: joined(request.headers()),
+            context: request.extensions().get::<Context>().cloned().unwrap_or_default(),
+        }
+    }
+}
+
+async fn admit(admin: &Admin, visit: Visit) -> Result<Caller, Problem> {
+    let Visit { method, path, headers, context } = visit;
+    let header = |name: &str| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str());
+    let reason = header("x-tollgate-change-reason").unwrap_or_default().to_owned();
+    if reason.len() > MAX_REASON_BYTES {
+        return Err(Problem::malformed(format!("the reason is longer than {MAX_REASON_BYTES} bytes")));
+    }
+    let mut snapshot = admin.authorizer.cell().load_full();
+    let presented = match administrator(&snapshot, header)? {
+        Some(token) => Presented::Verified(token),
+        None => admin.authorizer.identify(&mut snapshot, &question(&method, &path), header, &context).await,
+    };
+    let caller = Caller { presented: Arc::new(presented), snapshot, reason };
+    caller.allowed(admin, &method, &path)?;
+    Ok(caller)
+}
+
+fn question<'a>(method: &'a str, path: &'a str) -> Question<'a> {
+    Question {
+        service: Some(ADMIN_SERVICE),
+        destination: None,
+        entry: Entry::Outside,
+        peer: None,
+        method,
+        host: "",
+        target: path,
+    }
+}
+
+/// The holder of an opaque token.
+fn administrator<'h>(
+    snapshot: &Snapshot,
+    header: impl Fn(&str) -> Option<&'h str>,
+) -> Result<Option<VerifiedToken>, Problem> {
+    let found = find(&[TokenPlace::Bearer], "/", |name| header(name));
+    let token = found.map_err(|refusal| Problem::malformed(refusal.detail))?.map(|found| hash_secret(found.token));
+    // Looking up a hash tells by its timing at most something about hashes.
+    let Some(name) = token.and_then(|hash| snapshot.administrator(&hash)) else { return Ok(None) };
+    Ok(Some(VerifiedToken {
+        issuer: ADMIN_ISSUER.into(),
+        issuer_url: ADMIN_ISSUER.into(),
+        subject: name.to_string(),
+        client_id: None,
+        scopes: Vec::new(),
+        groups: Vec::new(),
+        audience: Vec::new(),
+        jti: None,
+        kid: None,
+        algorithm: None,
+        issued_at: None,
+        expires_at: i64::MAX,
+        claims: serde_json::Map::new(),
+    }))
+}
+
+/// Headers as Envoy would hand them over: repeats joined, so that a second token is seen.
+fn joined(headers: &HeaderMap) -> Vec<(String, String)> {
+    headers
+        .keys()
+        .map(|name| {
+            let values: Vec<_> =
+                headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+            (name.as_str().to_owned(), values.join(","))
+        })
+        .collect()
+}

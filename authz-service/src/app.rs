@@ -1,0 +1,180 @@
+//! The wiring: opens the database, makes the first snapshot, binds, serves.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
+use tollgate_runtime::readiness::Blocker;
+use tollgate_runtime::{Service, grpc, http_server, net};
+
+use crate::admin;
+use crate::authorize::Authorizer;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::policy::{Snapshot, SnapshotCell};
+use crate::store::{Store, follow};
+use crate::token::keys::refresh::{KeyRefresh, Schedule};
+use crate::token::keys::source::{HttpKeys, KeySource};
+use crate::wire::ext_authz::ExtAuthz;
+
+/// The largest Check that is read: headers of 64 KiB, a body, and room.
+const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Checks in flight on one connection.
+const MAX_STREAMS: u32 = 1024;
+
+/// Where the service listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// `ext_authz`.
+    pub grpc: SocketAddr,
+    /// The admin API.
+    pub http: SocketAddr,
+}
+
+/// The authorization service, bound and ready to run.
+#[derive(Debug)]
+pub struct App {
+    service: Service,
+    store: Store,
+    authorizer: Authorizer,
+    refresh: KeyRefresh,
+    metrics: Metrics,
+    grpc: TcpListener,
+    http: TcpListener,
+    addresses: Addresses,
+    starting: Blocker,
+}
+
+impl App {
+    /// Opens the database, loads the policy and binds.
+    pub async fn build(config: Config, service: Service) -> anyhow::Result<Self> {
+        let source = HttpKeys::new(config.keys.allow_private_addresses).context("cannot make an HTTP client")?;
+        Self::build_with(config, service, Arc::new(source)).await
+    }
+
+    /// As [`App::build`], with keys from another source.
+    pub async fn build_with(
+        config: Config,
+        service: Service,
+        source: Arc<dyn KeySource>,
+    ) -> anyhow::Result<Self> {
+        let starting = service.readiness().blocker("authorization server");
+        let grpc = net::bind(config.listen.grpc, "authorization gRPC (listen.grpc)")?;
+        let http = net::bind(config.listen.http, "admin HTTP (listen.http)")?;
+        let addresses = Addresses { grpc: grpc.local_addr()?, http: http.local_addr()? };
+        let store = Store::open(&config.database.url, service.clock().clone()).await?;
+        let metrics = Metrics::new(&service.telemetry().meter());
+        let snapshot = follow::load_snapshot(&store, &Snapshot::default())
+            .await
+            .context("cannot load the policy that is in the database")?;
+        metrics.epoch(snapshot.epoch);
+        let cell = Arc::new(SnapshotCell::new(snapshot));
+        write_bootstrap_token(&store, &config.bootstrap.token_file).await?;
+        let clock = service.clock().clone();
+        let refresh = KeyRefresh::new(
+            store.clone(),
+            Arc::clone(&cell),
+            source,
+            Schedule { refresh: config.keys.refresh, min_interval: config.keys.min_interval },
+            (clock.clone(), service.tasks().clone(), metrics.clone()),
+        );
+        let authorizer = Authorizer::new(
+            cell,
+            refresh.clone(),
+            config.keys.max_stale,
+            (clock, service.telemetry().tracer().clone(), metrics.clone()),
+        );
+        Ok(Self { service, store, authorizer, refresh, metrics, grpc, http, addresses, starting })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// The policy's store, for whoever runs this service in its own process.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The rules in force.
+    pub fn snapshots(&self) -> &Arc<SnapshotCell> {
+        self.authorizer.cell()
+    }
+}
+
+impl tollgate_runtime::App for App {
+    async fn run(self) -> anyhow::Result<()> {
+        let tasks = self.service.tasks().clone();
+        let cell = Arc::clone(self.authorizer.cell());
+        tasks.spawn(
+            "policy-follow",
+            follow::follow(self.store.clone(), cell, self.metrics.clone(), tasks.stopping()),
+        );
+        tasks.spawn("keys-refresh", self.refresh.run(tasks.stopping()));
+
+        let router = admin::router(self.store.clone(), self.authorizer.clone(), self.metrics.clone())
+            .layer(http_server::ServerTelemetryLayer::new(&self.service));
+        let serving_http = http_server::serve(&tasks, self.http, router);
+
+        let (health, health_server) = tonic_health::server::health_reporter();
+        let checks = AuthorizationServer::new(ExtAuthz::new(self.authorizer))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        health.set_serving::<AuthorizationServer<ExtAuthz>>().await;
+        let serving_grpc = tonic::transport::Server::builder()
+            .layer(grpc::ServerTelemetryLayer::new(&self.service))
+            .tcp_nodelay(true)
+            .max_concurrent_streams(MAX_STREAMS)
+            .add_service(health_server)
+            .add_service(checks)
+            .serve_with_incoming_shutdown(TcpListenerStream::new(self.grpc), tasks.stopping().wait());
+        drop(self.starting);
+        let (served, ()) = tokio::join!(serving_grpc, serving_http);
+        served.context("the authorization gRPC server failed")?;
+        Ok(())
+    }
+}
+
+/// While nobody administers, the token that can make the first administrator lies in a file that only our user can read.
+async fn write_bootstrap_token(store: &Store, file: &Path) -> anyhow::Result<()> {
+    if file.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let Some(token) = store.new_bootstrap_token().await? else {
+        // A token of an earlier start is void by now.
+        if let Err(error) = tokio::fs::remove_file(file).await
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(file = %file.display(), %error, "cannot remove the used bootstrap token");
+        }
+        return Ok(());
+    };
+    let text = format!("{}\n", token.expose());
+    write_private(file, text.as_bytes())
+        .await
+        .with_context(|| format!("cannot write the bootstrap token to {}", file.display()))?;
+    tracing::info!(file = %file.display(), "nobody administers yet; this one-use token can make the first administrator");
+    Ok(())
+}
+
+/// Written beside and renamed, so that the file never exists with the wrong mode or half its content.
+async fn write_private(file: &Path, content: &[u8]) -> std::io::Result<()> {
+    use tokio::io::AsyncWriteExt as _;
+
+    if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        tokio::fs::create_dir_all(folder).await?;
+    }
+    let beside = file.with_extension("new");
+    match tokio::fs::remove_file(&beside).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut new = tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).await?;
+    new.write_all(content).await?;
+    new.sync_all().await?;
+    tokio::fs::rename(&beside, file).await
+}

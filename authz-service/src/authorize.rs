@@ -1,0 +1,258 @@
+//! One question from beginning to end: which service, which token, may it pass?
+//!
+//! ```text
+//! question ──> service ──> token (place, issuer, keys) ──> facts ──> evaluate ──> decision
+//! ```
+//!
+//! Every wire ends up here. With keys at hand nothing in here waits; a token that names a key we do
+//! not know is worth one question to its issuer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanRef, TraceContextExt as _, Tracer as _};
+use opentelemetry_sdk::trace::SdkTracer;
+use tollgate_proto::Reason;
+use tollgate_runtime::clock::Clock;
+
+use crate::facts::{Credential, Entry, Facts, PathReadings};
+use crate::metrics::Metrics;
+use crate::policy::snapshot::ServiceRules;
+use crate::policy::{Decision, Snapshot, SnapshotCell, evaluate};
+use crate::token::keys::refresh::KeyRefresh;
+use crate::token::{self, Refusal, Unverified, VerifiedToken};
+
+/// What a wire knows about a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The service, where the asker says which: `namespace/name`.
+    pub service: Option<&'a str>,
+    /// The identity of the destination.
+    pub destination: Option<&'a str>,
+    /// Where it came into the mesh.
+    pub entry: Entry,
+    /// The calling workload.
+    pub peer: Option<&'a str>,
+    /// The method.
+    pub method: &'a str,
+    /// The host.
+    pub host: &'a str,
+    /// Path and query, as sent.
+    pub target: &'a str,
+}
+
+/// Who the user is, as far as a token says.
+#[derive(Debug)]
+pub enum Presented {
+    /// No token.
+    Absent,
+    /// A bad one.
+    Refused(Refusal),
+    /// A good one.
+    Verified(VerifiedToken),
+}
+
+impl Presented {
+    /// For evaluation.
+    pub fn credential(&self) -> Credential<'_> {
+        match self {
+            Self::Absent => Credential::Absent,
+            Self::Refused(refusal) => Credential::Refused(refusal),
+            Self::Verified(token) => Credential::Verified(token),
+        }
+    }
+
+    /// The token, also one that was refused after its signature was found good.
+    pub fn token(&self) -> Option<&VerifiedToken> {
+        match self {
+            Self::Absent => None,
+            Self::Refused(refusal) => refusal.token.as_deref(),
+            Self::Verified(token) => Some(token),
+        }
+    }
+
+    /// The value of `tollgate.token.state`.
+    pub fn state(&self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Refused(refusal) => refusal.state(),
+            Self::Verified(_) => "valid",
+        }
+    }
+}
+
+/// Answers questions; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Authorizer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    cell: Arc<SnapshotCell>,
+    refresh: KeyRefresh,
+    max_stale: i64,
+    clock: Clock,
+    tracer: SdkTracer,
+    metrics: Metrics,
+}
+
+impl Authorizer {
+    /// `max_stale` is the age beyond which fetched keys are used no more.
+    pub fn new(
+        cell: Arc<SnapshotCell>,
+        refresh: KeyRefresh,
+        max_stale: Duration,
+        (clock, tracer, metrics): (Clock, SdkTracer, Metrics),
+    ) -> Self {
+        let max_stale = i64::try_from(max_stale.as_secs()).unwrap_or(i64::MAX);
+        Self { inner: Arc::new(Inner { cell, refresh, max_stale, clock, tracer, metrics }) }
+    }
+
+    /// The rules in force.
+    pub fn cell(&self) -> &Arc<SnapshotCell> {
+        &self.inner.cell
+    }
+
+    /// The time, in Unix seconds.
+    pub fn now(&self) -> i64 {
+        self.inner.clock.unix_seconds().cast_signed()
+    }
+
+    /// The time.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// Finds and verifies the token. May swap `snapshot` for a newer one, if the token needed a new key.
+    pub async fn identify<'a>(
+        &self,
+        snapshot: &mut Arc<Snapshot>,
+        question: &Question<'a>,
+        header: impl Fn(&str) -> Option<&'a str> + Send,
+        context: &Context,
+    ) -> Presented {
+        let now = self.now();
+        let service = service_of(snapshot, question).cloned();
+        let places = service.as_ref().map_or(NO_SERVICE_PLACES, |rules| &rules.token_places);
+        let found = match token::find(places, question.target, |name| header(name)) {
+            Ok(None) => return Presented::Absent,
+            Ok(Some(found)) => found,
+            Err(refusal) => return Presented::Refused(refusal),
+        };
+        let span = self.span(context, "jwt.verify");
+        let mut verified = self.verify(snapshot, service.as_deref(), found, now);
+        if let Err(Failure { ask: Some(issuer), .. }) = &verified {
+            self.inner.refresh.refetch(issuer).await;
+            *snapshot = self.inner.cell.load_full();
+            let service = service_of(snapshot, question).cloned();
+            verified = self.verify(snapshot, service.as_deref(), found, now);
+        }
+        end(span);
+        match verified {
+            Ok(token) => Presented::Verified(token),
+            Err(failure) => Presented::Refused(failure.refusal),
+        }
+    }
+
+    fn verify(
+        &self,
+        snapshot: &Snapshot,
+        service: Option<&ServiceRules>,
+        found: token::Found<'_>,
+        now: i64,
+    ) -> Result<VerifiedToken, Failure> {
+        let unverified = Unverified::parse(found.token)?;
+        let refuse = |reason, detail: &str| Err(Failure::from(Refusal::new(reason, detail)));
+        let Some(claimed) = unverified.claimed_issuer() else {
+            return refuse(Reason::TokenIssuer, "claim iss is missing or no text");
+        };
+        let Some(trusted) = snapshot.issuer(claimed) else {
+            return refuse(Reason::TokenIssuer, "no issuer has this iss");
+        };
+        let issuer = &trusted.issuer;
+        if service.is_some_and(|rules| !rules.service.issuers.contains(&issuer.name)) {
+            return refuse(Reason::TokenIssuer, "the service does not accept this issuer");
+        }
+        if !issuer.places.contains(found.place) {
+            return refuse(Reason::TokenIssuer, "this issuer's tokens are not presented in this place");
+        }
+        if trusted.keys_age(now) > self.inner.max_stale {
+            let refusal = Refusal::new(Reason::IssuerUnavailable, "the issuer's keys were not confirmed for too long");
+            return Err(Failure { refusal, ask: Some(Arc::clone(trusted)) });
+        }
+        let audiences = service.map_or(&[][..], |rules| &rules.service.audiences);
+        let fetched = trusted.confirmed.is_some();
+        unverified.verify(trusted, audiences, now).map_err(|refusal| {
+            let may_be_new = refusal.reason == Reason::TokenKeyUnknown && fetched;
+            Failure { refusal, ask: may_be_new.then(|| Arc::clone(trusted)) }
+        })
+    }
+
+    /// Decides, counts, and leaves a span if the request is traced.
+    pub fn decide<'s>(
+        &self,
+        snapshot: &'s Snapshot,
+        question: &Question<'s>,
+        path: PathReadings<'s>,
+        presented: &'s Presented,
+        context: &Context,
+    ) -> Decision<'s> {
+        let facts = Facts {
+            service: service_of(snapshot, question).map(|rules| &**rules),
+            entry: question.entry,
+            peer: question.peer,
+            method: question.method,
+            host: question.host,
+            path,
+            credential: presented.credential(),
+        };
+        let span = self.span(context, "policy.eval");
+        let decision = evaluate(snapshot, &facts, self.now());
+        end(span);
+        self.inner.metrics.decided(decision.verdict, decision.reason);
+        decision
+    }
+
+    fn span(&self, context: &Context, name: &'static str) -> Option<Context> {
+        let parent: SpanRef<'_> = context.span();
+        if !parent.span_context().is_sampled() {
+            return None;
+        }
+        Some(Context::new().with_span(self.inner.tracer.start_with_context(name, context)))
+    }
+}
+
+fn end(span: Option<Context>) {
+    if let Some(span) = span {
+        span.span().end();
+    }
+}
+
+/// A request about a service we do not know may still carry a token, and a bad one is still a 401.
+const NO_SERVICE_PLACES: &[token::TokenPlace] = &[token::TokenPlace::Bearer];
+
+/// A refusal, and whom to ask for keys that might turn it.
+struct Failure {
+    refusal: Refusal,
+    ask: Option<Arc<token::TrustedIssuer>>,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, ask: None }
+    }
+}
+
+/// Which service a question is about: said, else by the destination's identity, else by host.
+pub fn service_of<'s>(snapshot: &'s Snapshot, question: &Question<'_>) -> Option<&'s Arc<ServiceRules>> {
+    match (question.service, question.destination) {
+        // Who says a service means that one: falling back to the host would answer another question.
+        (Some(key), _) => snapshot.service(key),
+        (None, Some(identity)) => {
+            snapshot.service_of_identity(identity).or_else(|| snapshot.service_of_host(question.host))
+        }
+        (None, None) => snapshot.service_of_host(question.host),
+    }
+}

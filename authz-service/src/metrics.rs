@@ -1,0 +1,71 @@
+//! What this service counts. Labels are closed sets.
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Gauge, Meter};
+use tollgate_proto::Reason;
+
+use crate::policy::Verdict;
+
+/// The instruments; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    decisions: Counter<u64>,
+    epoch: Gauge<u64>,
+    reload_failures: Counter<u64>,
+    key_refreshes: Counter<u64>,
+    admin_writes: Counter<u64>,
+}
+
+impl Metrics {
+    /// Makes the instruments.
+    pub fn new(meter: &Meter) -> Self {
+        Self {
+            decisions: meter
+                .u64_counter("tollgate.authz.decisions")
+                .with_description("Decisions by verdict and reason")
+                .build(),
+            epoch: meter.u64_gauge("tollgate.policy.epoch").with_description("The policy in force").build(),
+            reload_failures: meter
+                .u64_counter("tollgate.policy.reload_failures")
+                .with_description("Times that a new policy could not be loaded and the old one stayed")
+                .build(),
+            key_refreshes: meter
+                .u64_counter("tollgate.jwks.refreshes")
+                .with_description("Fetches of issuers' key sets by outcome")
+                .build(),
+            admin_writes: meter
+                .u64_counter("tollgate.admin.writes")
+                .with_description("Changes made by the admin API")
+                .build(),
+        }
+    }
+
+    /// A request was decided.
+    pub fn decided(&self, verdict: Verdict, reason: Reason) {
+        let decision = match verdict {
+            Verdict::Allow => "allow",
+            Verdict::Deny => "deny",
+        };
+        self.decisions.add(1, &[KeyValue::new("decision", decision), KeyValue::new("reason", reason.as_str())]);
+    }
+
+    /// A policy is in force.
+    pub fn epoch(&self, epoch: u64) {
+        self.epoch.record(epoch, &[]);
+    }
+
+    /// A policy could not be loaded; `cause` is `database` or `invalid`.
+    pub fn reload_failed(&self, cause: &'static str) {
+        self.reload_failures.add(1, &[KeyValue::new("cause", cause)]);
+    }
+
+    /// A key set was fetched, or not; `outcome` is `unchanged`, `changed` or `failed`.
+    pub fn keys_refreshed(&self, outcome: &'static str) {
+        self.key_refreshes.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
+    /// The policy was changed by the admin API.
+    pub fn admin_write(&self) {
+        self.admin_writes.add(1, &[]);
+    }
+}

@@ -1,0 +1,22 @@
+//! What may pass: from what people write to a snapshot that answers in a microsecond.
+//!
+//! ```text
+//! YAML / REST / rows ──> object, spec ──check──> model ──compile──> snapshot ──evaluate──> Decision
+//!   what people write     shape only        checked once           immutable        pure
+//! ```
+
+pub mod check;
+pub mod compile;
+pub mod diff;
+pub mod documents;
+pub mod evaluate;
+pub mod footprint;
+pub mod model;
+pub mod object;
+pub mod snapshot;
+pub mod spec;
+pub mod subjects;
+
+pub use evaluate::{Decision, Verdict, evaluate};
+pub use object::{Document, Kind, ObjectId, PolicySet};
+pub use snapshot::{Snapshot, SnapshotCell};

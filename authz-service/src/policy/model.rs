@@ -1,0 +1,190 @@
+//! The policy as typed values. Whoever holds a [`Model`] need not doubt it: `check` makes it, once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tollgate_paths::Template;
+
+use super::spec::{Mode, Point};
+use crate::token::Issuer;
+
+/// A checked policy.
+#[derive(Debug, Default)]
+pub struct Model {
+    /// By name.
+    pub issuers: BTreeMap<Arc<str>, Arc<Issuer>>,
+    /// By name.
+    pub enforcers: BTreeMap<Arc<str>, Arc<Enforcer>>,
+    /// By `namespace/name`.
+    pub services: BTreeMap<Arc<str>, Arc<Service>>,
+    /// By `namespace/name`.
+    pub roles: BTreeMap<Arc<str>, Arc<Role>>,
+    /// By `namespace/name`.
+    pub bindings: BTreeMap<Arc<str>, Arc<Binding>>,
+}
+
+/// What is protected.
+#[derive(Debug, PartialEq)]
+pub struct Service {
+    /// `namespace/name`.
+    pub key: Arc<str>,
+    /// Where it lives.
+    pub namespace: Arc<str>,
+    /// Host names, in lower case.
+    pub hosts: Box<[Box<str>]>,
+    /// The identity of its workloads.
+    pub spiffe_id: Option<Box<str>>,
+    /// Who may talk to it.
+    pub callers: Callers,
+    /// Names of the issuers it accepts.
+    pub issuers: Box<[Arc<str>]>,
+    /// Audiences it accepts; any when empty.
+    pub audiences: Box<[Box<str>]>,
+    /// Whether a missing grant refuses.
+    pub mode: Mode,
+}
+
+/// The caller gate: which workloads may talk to a service.
+#[derive(Debug, Default, PartialEq)]
+pub struct Callers {
+    /// Whatever entered by an ingress.
+    pub external: bool,
+    /// Workloads.
+    pub workloads: Box<[WorkloadPattern]>,
+}
+
+/// A SPIFFE id, or all ids below a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkloadPattern {
+    /// Exactly this one.
+    Exact(Box<str>),
+    /// Every id that starts with this text, which ends in a slash.
+    Below(Box<str>),
+}
+
+impl WorkloadPattern {
+    /// Reads `spiffe://domain/path` or `spiffe://domain/path/*`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no SPIFFE id; write spiffe://domain/path or spiffe://domain/path/*");
+        let rest = text.strip_prefix("spiffe://").ok_or_else(wrong)?;
+        let (domain, path) = rest.split_once('/').ok_or_else(wrong)?;
+        if domain.is_empty() || path.is_empty() || text.contains(char::is_whitespace) {
+            return Err(wrong());
+        }
+        match text.strip_suffix('*') {
+            Some(prefix) if prefix.ends_with('/') && !prefix.contains('*') => Ok(Self::Below(prefix.into())),
+            None if !text.contains('*') => Ok(Self::Exact(text.into())),
+            _ => Err(wrong()),
+        }
+    }
+
+    /// Whether `id` is one of these.
+    pub fn matches(&self, id: &str) -> bool {
+        match self {
+            Self::Exact(exact) => **exact == *id,
+            Self::Below(prefix) => id.len() > prefix.len() && id.starts_with(&**prefix),
+        }
+    }
+}
+
+/// Who may ask, and about what.
+#[derive(Debug, PartialEq)]
+pub struct Enforcer {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where it stands.
+    pub point: Point,
+    /// The services it may ask about; all of them when `None`.
+    pub services: Option<BTreeSet<Box<str>>>,
+    /// The workloads it may speak for; all of them when empty.
+    pub sources: Box<[WorkloadPattern]>,
+}
+
+/// Named permissions.
+#[derive(Debug)]
+pub struct Role {
+    /// `namespace/name`.
+    pub key: Arc<str>,
+    /// Where it lives.
+    pub namespace: Arc<str>,
+    /// Keys of this role and of all that it includes, however deep; sorted.
+    pub closure: Arc<[Arc<str>]>,
+    /// Its own permissions.
+    pub permissions: Box<[Arc<Permission>]>,
+}
+
+/// One thing that a role allows.
+#[derive(Debug, PartialEq)]
+pub struct Permission {
+    /// `namespace/name` of its role.
+    pub role: Arc<str>,
+    /// Its role's name alone.
+    pub role_name: Arc<str>,
+    /// Its name.
+    pub name: Box<str>,
+    /// `namespace/name` of a service, or `None` for all of the namespace.
+    pub service: Option<Box<str>>,
+    /// Methods; any when empty.
+    pub methods: Box<[Box<str>]>,
+    /// Path templates.
+    pub templates: Box<[Template]>,
+    /// Hosts, in lower case; any when empty.
+    pub hosts: Box<[Box<str>]>,
+    /// Scopes all of which the token must have.
+    pub scopes_all: Box<[Box<str>]>,
+    /// Scopes one of which the token must have, unless empty.
+    pub scopes_any: Box<[Box<str>]>,
+}
+
+impl Permission {
+    /// Whether the permission speaks of `method`.
+    pub fn allows_method(&self, method: &str) -> bool {
+        self.methods.is_empty() || self.methods.iter().any(|allowed| **allowed == *method)
+    }
+
+    /// Whether the permission speaks of `host`.
+    pub fn allows_host(&self, host: &str) -> bool {
+        self.hosts.is_empty() || self.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
+    }
+
+    /// Whether a token with `scopes` has what is asked for.
+    pub fn scopes_hold(&self, scopes: &[String]) -> bool {
+        let has = |wanted: &str| scopes.iter().any(|scope| scope == wanted);
+        self.scopes_all.iter().all(|scope| has(scope))
+            && (self.scopes_any.is_empty() || self.scopes_any.iter().any(|scope| has(scope)))
+    }
+}
+
+/// Who holds a role.
+#[derive(Debug, PartialEq)]
+pub struct Binding {
+    /// `namespace/name`.
+    pub key: Arc<str>,
+    /// Where it lives.
+    pub namespace: Arc<str>,
+    /// Keys of all roles that it gives; sorted.
+    pub roles: Arc<[Arc<str>]>,
+    /// Who.
+    pub who: Who,
+    /// Unix seconds from which on it grants.
+    pub not_before: Option<i64>,
+    /// Unix seconds from which on it grants no more.
+    pub not_after: Option<i64>,
+}
+
+/// A conjunction; what is `None` is not asked.
+#[derive(Debug, Default, PartialEq)]
+pub struct Who {
+    /// The issuer's name.
+    pub issuer: Option<Arc<str>>,
+    /// The token's subject.
+    pub subject: Option<Box<str>>,
+    /// One of the token's groups.
+    pub group: Option<Box<str>>,
+    /// The token's client.
+    pub client: Option<Box<str>>,
+    /// The peer.
+    pub workload: Option<WorkloadPattern>,
+    /// Any accepted token.
+    pub authenticated: bool,
+}

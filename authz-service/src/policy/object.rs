@@ -1,0 +1,243 @@
+//! The objects of a policy by kind and name, whatever is in them.
+//!
+//! This is how YAML, the admin API, the database and the `changes` table speak of the same thing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+
+use super::spec::{BindingSpec, EnforcerSpec, IssuerSpec, RoleSpec, ServiceSpec};
+
+/// The namespace whose objects govern Tollgate itself.
+pub const SYSTEM_NAMESPACE: &str = "tollgate-system";
+
+/// The kinds of object there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub enum Kind {
+    /// Whom we believe about users.
+    Issuer,
+    /// Who may ask this service.
+    Enforcer,
+    /// What is protected.
+    Service,
+    /// Named permissions.
+    Role,
+    /// Who holds a role.
+    Binding,
+}
+
+impl Kind {
+    /// In the order in which objects refer to each other.
+    pub const ALL: [Self; 5] = [Self::Issuer, Self::Enforcer, Self::Service, Self::Role, Self::Binding];
+
+    /// As written after `kind:`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Issuer => "Issuer",
+            Self::Enforcer => "Enforcer",
+            Self::Service => "Service",
+            Self::Role => "Role",
+            Self::Binding => "Binding",
+        }
+    }
+
+    /// As it stands in a REST path.
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Self::Issuer => "issuers",
+            Self::Enforcer => "enforcers",
+            Self::Service => "services",
+            Self::Role => "roles",
+            Self::Binding => "bindings",
+        }
+    }
+
+    /// Whether objects of this kind live in a namespace.
+    pub const fn is_namespaced(self) -> bool {
+        matches!(self, Self::Service | Self::Role | Self::Binding)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The name of one object. The namespace of a cluster-scoped one is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub struct ObjectId {
+    /// What it is.
+    pub kind: Kind,
+    /// Where it lives; empty for cluster-scoped kinds.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Its name within the namespace.
+    pub name: String,
+}
+
+impl ObjectId {
+    /// Names an object.
+    pub fn new(kind: Kind, namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { kind, namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The object's path in the admin API, which is also what admin permissions are written against.
+    pub fn rest_path(&self) -> String {
+        if self.kind.is_namespaced() {
+            format!("/v1/namespaces/{}/{}/{}", self.namespace, self.kind.plural(), self.name)
+        } else {
+            format!("/v1/{}/{}", self.kind.plural(), self.name)
+        }
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            write!(f, "{} {}", self.kind, self.name)
+        } else {
+            write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        }
+    }
+}
+
+/// All objects of a policy by name.
+pub type PolicySet = BTreeMap<ObjectId, Document>;
+
+/// One object of the policy.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(tag = "kind")]
+pub enum Document {
+    /// Whom we believe about users.
+    Issuer(IssuerSpec),
+    /// Who may ask this service.
+    Enforcer(EnforcerSpec),
+    /// What is protected.
+    Service(ServiceSpec),
+    /// Named permissions.
+    Role(RoleSpec),
+    /// Who holds a role.
+    Binding(BindingSpec),
+}
+
+impl Document {
+    /// The object's name.
+    pub fn id(&self) -> ObjectId {
+        match self {
+            Self::Issuer(spec) => ObjectId::new(Kind::Issuer, "", &spec.name),
+            Self::Enforcer(spec) => ObjectId::new(Kind::Enforcer, "", &spec.name),
+            Self::Service(spec) => ObjectId::new(Kind::Service, &spec.namespace, &spec.name),
+            Self::Role(spec) => ObjectId::new(Kind::Role, &spec.namespace, &spec.name),
+            Self::Binding(spec) => ObjectId::new(Kind::Binding, &spec.namespace, &spec.name),
+        }
+    }
+
+    /// Reads an object of a known kind, as the admin API gets it.
+    pub fn of_kind<'de, D: Deserializer<'de>>(kind: Kind, fields: D) -> Result<Self, D::Error> {
+        Ok(match kind {
+            Kind::Issuer => Self::Issuer(IssuerSpec::deserialize(fields)?),
+            Kind::Enforcer => Self::Enforcer(EnforcerSpec::deserialize(fields)?),
+            Kind::Service => Self::Service(ServiceSpec::deserialize(fields)?),
+            Kind::Role => Self::Role(RoleSpec::deserialize(fields)?),
+            Kind::Binding => Self::Binding(BindingSpec::deserialize(fields)?),
+        })
+    }
+}
+
+/// Puts a set of documents into one that finds them by name; a name given twice is returned.
+pub fn policy_set(documents: impl IntoIterator<Item = Document>) -> Result<PolicySet, ObjectId> {
+    let mut set = PolicySet::new();
+    for document in documents {
+        let id = document.id();
+        if set.insert(id.clone(), document).is_some() {
+            return Err(id);
+        }
+    }
+    Ok(set)
+}
+
+// Serde's own internally tagged enums buffer the whole object before they look at it, and then
+// errors have lost their line. Where `kind` comes first, as people write it, nothing is buffered.
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(DocumentVisitor)
+    }
+}
+
+struct DocumentVisitor;
+
+impl<'de> Visitor<'de> for DocumentVisitor {
+    type Value = Document;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with a kind")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
+        let Some(first) = map.next_key::<String>()? else {
+            return Err(A::Error::missing_field("kind"));
+        };
+        if first == "kind" {
+            let kind = parse_kind(&map.next_value::<String>()?)?;
+            return Document::of_kind(kind, MapAccessDeserializer::new(map));
+        }
+        let mut fields = serde_json::Map::new();
+        fields.insert(first, map.next_value()?);
+        while let Some((key, value)) = map.next_entry::<String, serde_json::Value>()? {
+            if fields.insert(key.clone(), value).is_some() {
+                return Err(A::Error::custom(format!("duplicate field `{key}`")));
+            }
+        }
+        let Some(serde_json::Value::String(kind)) = fields.remove("kind") else {
+            return Err(A::Error::missing_field("kind"));
+        };
+        Document::of_kind(parse_kind(&kind)?, serde_json::Value::Object(fields)).map_err(A::Error::custom)
+    }
+}
+
+fn parse_kind<E: serde::de::Error>(text: &str) -> Result<Kind, E> {
+    Kind::parse(text).ok_or_else(|| {
+        let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+        E::custom(format!("unknown kind `{text}`; known are {}", known.join(", ")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kind_may_come_first_or_last() {
+        let first = r#"{"kind":"Role","namespace":"a","name":"b"}"#;
+        let last = r#"{"namespace":"a","name":"b","kind":"Role"}"#;
+        let parse = |text| serde_json::from_str::<Document>(text).unwrap();
+        assert_eq!(parse(first), parse(last));
+        assert_eq!(serde_json::to_string(&parse(last)).unwrap(), first);
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for (text, needle) in [
+            (r#"{"namespace":"a"}"#, "kind"),
+            (r#"{"kind":"Sevice","name":"a"}"#, "unknown kind `Sevice`"),
+            (r#"{"kind":"Role","namespace":"a","name":"b","permisions":[]}"#, "permisions"),
+            (r#"{"name":"b","name":"c","kind":"Enforcer","point":"ingress"}"#, "duplicate"),
+            (
+                r#"{"kind":"Role","namespace":"a","name":"b","permissions":[{"name":"r","service":"s","methods":["GET"],"paths":["/"],"when":{}}]}"#,
+                "when",
+            ),
+        ] {
+            let error = serde_json::from_str::<Document>(text).unwrap_err().to_string();
+            assert!(error.contains(needle), "{text}: {error}");
+        }
+    }
+}

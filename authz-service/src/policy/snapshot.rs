@@ -1,0 +1,162 @@
+//! The rules in force: immutable, swapped whole, read without a lock.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use rustc_hash::FxHashMap;
+use tokio::sync::watch;
+use tollgate_paths::TemplateTrie;
+
+use super::model::{Enforcer, Permission, Service};
+use super::subjects::Subjects;
+use crate::token::{TokenPlace, TrustedIssuer};
+
+/// SHA-256 of a secret.
+pub type SecretHash = [u8; 32];
+
+/// One state of the policy, compiled. Parts are shared with the state before where nothing changed.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// The change that made it.
+    pub epoch: u64,
+    /// By `namespace/name`.
+    pub(super) services: FxHashMap<Arc<str>, Arc<ServiceRules>>,
+    /// By host name, lower case.
+    pub(super) hosts: FxHashMap<Box<str>, Arc<ServiceRules>>,
+    /// By SPIFFE id.
+    pub(super) identities: FxHashMap<Box<str>, Arc<ServiceRules>>,
+    /// By namespace.
+    pub(super) subjects: FxHashMap<Arc<str>, Arc<Subjects>>,
+    /// By the value of `iss`.
+    pub(super) issuers: FxHashMap<Box<str>, Arc<TrustedIssuer>>,
+    /// By name.
+    pub(super) enforcers: FxHashMap<Arc<str>, Arc<Enforcer>>,
+    /// Names of administrators by the hash of their opaque token.
+    pub(super) administrators: FxHashMap<SecretHash, Arc<str>>,
+}
+
+/// One service with all that can be granted on it.
+#[derive(Debug)]
+pub struct ServiceRules {
+    /// What is protected.
+    pub service: Arc<Service>,
+    /// Where to look for a token: the places of all issuers it accepts.
+    pub token_places: Box<[TokenPlace]>,
+    pub(super) permissions: Vec<Arc<Permission>>,
+    pub(super) paths: TemplateTrie<Arc<Permission>>,
+}
+
+impl Snapshot {
+    /// The service of this `namespace/name`.
+    pub fn service(&self, key: &str) -> Option<&Arc<ServiceRules>> {
+        self.services.get(key)
+    }
+
+    /// The service that owns this host name; a port is not part of the name.
+    pub fn service_of_host(&self, host: &str) -> Option<&Arc<ServiceRules>> {
+        let name = without_port(host);
+        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return self.hosts.get(name.to_ascii_lowercase().as_str());
+        }
+        self.hosts.get(name)
+    }
+
+    /// The service whose workloads have this identity.
+    pub fn service_of_identity(&self, spiffe_id: &str) -> Option<&Arc<ServiceRules>> {
+        self.identities.get(spiffe_id)
+    }
+
+    /// The issuer with this value of `iss`.
+    pub fn issuer(&self, iss: &str) -> Option<&Arc<TrustedIssuer>> {
+        self.issuers.get(iss)
+    }
+
+    /// All issuers.
+    pub fn issuers(&self) -> impl Iterator<Item = &Arc<TrustedIssuer>> {
+        self.issuers.values()
+    }
+
+    /// The enforcer of this name.
+    pub fn enforcer(&self, name: &str) -> Option<&Arc<Enforcer>> {
+        self.enforcers.get(name)
+    }
+
+    /// Whose token has this hash.
+    pub fn administrator(&self, hash: &SecretHash) -> Option<&Arc<str>> {
+        self.administrators.get(hash)
+    }
+
+    /// Bindings that may speak of callers of services in `namespace`.
+    pub fn subjects(&self, namespace: &str) -> Option<&Subjects> {
+        self.subjects.get(namespace).map(|subjects| &**subjects)
+    }
+
+    /// How many services there are.
+    pub fn service_count(&self) -> usize {
+        self.services.len()
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    // An IPv6 literal keeps its brackets: `[::1]:8080` is the host `[::1]`.
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+/// Holds the snapshot in force and tells who waits for a new one.
+#[derive(Debug)]
+pub struct SnapshotCell {
+    current: ArcSwap<Snapshot>,
+    applied: watch::Sender<u64>,
+}
+
+impl SnapshotCell {
+    /// Starts with `first`.
+    pub fn new(first: Snapshot) -> Self {
+        let (applied, _) = watch::channel(first.epoch);
+        Self { current: ArcSwap::from_pointee(first), applied }
+    }
+
+    /// The snapshot in force, for the length of one request.
+    pub fn load(&self) -> Guard<Arc<Snapshot>> {
+        self.current.load()
+    }
+
+    /// The snapshot in force, to keep.
+    pub fn load_full(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Puts a snapshot in force.
+    pub fn swap(&self, next: Snapshot) {
+        let epoch = next.epoch;
+        self.current.store(Arc::new(next));
+        self.applied.send_replace(epoch);
+    }
+
+    /// Tells the epoch in force, now and whenever it changes.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_no_part_of_a_host() {
+        for (host, name) in [
+            ("a.example", "a.example"),
+            ("a.example:8080", "a.example"),
+            ("[::1]:8080", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("a:", "a"),
+            ("", ""),
+        ] {
+            assert_eq!(without_port(host), name, "{host}");
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Objects of the policy as rows, and rows as objects.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::StoreError;
+use super::sql::{Row, Tx, Value};
+use crate::policy::object::{Document, Kind, ObjectId};
+use crate::policy::spec::{BindingSpec, EnforcerSpec, IssuerSpec, PermissionSpec, RoleSpec, ServiceSpec};
+
+/// An object and the change that last wrote it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The object.
+    pub document: Document,
+    /// The epoch of the change.
+    pub epoch: u64,
+}
+
+/// All objects by name.
+pub type StoredSet = BTreeMap<ObjectId, Stored>;
+
+/// Reads the whole policy.
+pub(super) async fn load(tx: &mut Tx) -> Result<StoredSet, StoreError> {
+    let mut set = StoredSet::new();
+    let mut permissions = permissions(tx).await?;
+    for kind in Kind::ALL {
+        for row in tx.fetch("read the policy", select(kind), &[]).await? {
+            let document = read(kind, &row, &mut permissions).map_err(|error| in_row(error, kind, &row))?;
+            let epoch = row.int("epoch")?.unsigned_abs();
+            set.insert(document.id(), Stored { document, epoch });
+        }
+    }
+    Ok(set)
+}
+
+const fn select(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Issuer => "SELECT * FROM issuers",
+        Kind::Enforcer => "SELECT * FROM enforcers",
+        Kind::Service => "SELECT * FROM services",
+        Kind::Role => "SELECT * FROM roles",
+        Kind::Binding => "SELECT * FROM bindings",
+    }
+}
+
+/// Says which row it was: somebody has to find it.
+fn in_row(error: StoreError, kind: Kind, row: &Row) -> StoreError {
+    match error {
+        StoreError::BadRow { what, problem } => {
+            let name = row.text("name").unwrap_or_default();
+            let namespace = if kind.is_namespaced() { row.text("namespace").unwrap_or_default() } else { String::new() };
+            StoreError::BadRow { what: format!("{}: {what}", ObjectId::new(kind, namespace, name)), problem }
+        }
+        other => other,
+    }
+}
+
+type Permissions = BTreeMap<(String, String), Vec<PermissionSpec>>;
+
+async fn permissions(tx: &mut Tx) -> Result<Permissions, StoreError> {
+    let sql = "SELECT * FROM permissions ORDER BY namespace, role, position";
+    let mut found = Permissions::new();
+    for row in tx.fetch("read permissions", sql, &[]).await? {
+        let permission = PermissionSpec {
+            name: row.text("name")?,
+            service: row.text("service")?,
+            methods: row.json("methods")?,
+            paths: row.json("paths")?,
+            hosts: row.json("hosts")?,
+            scopes: row.json("scopes")?,
+        };
+        found.entry((row.text("namespace")?, row.text("role")?)).or_default().push(permission);
+    }
+    Ok(found)
+}
+
+fn read(kind: Kind, row: &Row, permissions: &mut Permissions) -> Result<Document, StoreError> {
+    Ok(match kind {
+        Kind::Issuer => Document::Issuer(IssuerSpec {
+            name: row.text("name")?,
+            issuer: row.text("issuer")?,
+            jwks_url: row.optional_text("jwks_url")?,
+            jwks: row.optional_text("jwks")?.map(|_| row.json("jwks")).transpose()?,
+            algorithms: row.json("algorithms")?,
+            audiences: row.json("audiences")?,
+            typ: row.json("typ")?,
+            token_places: row.json("token_places")?,
+            leeway_seconds: seconds(row.int("leeway_seconds")?)?,
+            max_lifetime_seconds: row.optional_int("max_lifetime_seconds")?.map(seconds).transpose()?,
+            claims: row.json("claims")?,
+        }),
+        Kind::Enforcer => Document::Enforcer(EnforcerSpec {
+            name: row.text("name")?,
+            spiffe_id: row.optional_text("spiffe_id")?,
+            point: row.json("point")?,
+            services: row.json("services")?,
+            sources: row.json("sources")?,
+        }),
+        Kind::Service => Document::Service(ServiceSpec {
+            namespace: row.text("namespace")?,
+            name: row.text("name")?,
+            hosts: row.json("hosts")?,
+            spiffe_id: row.optional_text("spiffe_id")?,
+            callers: row.json("callers")?,
+            issuers: row.json("issuers")?,
+            audiences: row.json("audiences")?,
+            mode: row.json("mode")?,
+            upstream: row.json("upstream")?,
+        }),
+        Kind::Role => {
+            let (namespace, name) = (row.text("namespace")?, row.text("name")?);
+            let permissions = permissions.remove(&(namespace.clone(), name.clone())).unwrap_or_default();
+            Document::Role(RoleSpec { namespace, name, includes: row.json("includes")?, permissions })
+        }
+        Kind::Binding => Document::Binding(BindingSpec {
+            namespace: row.text("namespace")?,
+            name: row.text("name")?,
+            role: row.text("role")?,
+            who: row.json("who")?,
+            not_before: moment(row, "not_before")?,
+            not_after: moment(row, "not_after")?,
+        }),
+    })
+}
+
+fn seconds(number: i64) -> Result<u32, StoreError> {
+    u32::try_from(number)
+        .map_err(|_| StoreError::BadRow { what: "seconds".to_owned(), problem: format!("{number}") })
+}
+
+fn moment(row: &Row, column: &'static str) -> Result<Option<jiff::Timestamp>, StoreError> {
+    let Some(text) = row.optional_text(column)? else { return Ok(None) };
+    let bad = |error: jiff::Error| StoreError::BadRow { what: column.to_owned(), problem: error.to_string() };
+    text.parse().map(Some).map_err(bad)
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("lists and maps of texts are always JSON")
+}
+
+/// Writes an object over whatever was there.
+pub(super) async fn put(tx: &mut Tx, document: &Document, epoch: u64) -> Result<(), StoreError> {
+    delete(tx, &document.id()).await?;
+    let epoch = Value::Int(epoch.cast_signed());
+    let insert = "write an object";
+    match document {
+        Document::Issuer(spec) => {
+            let jwks = spec.jwks.as_ref().map(json);
+            tx.execute(
+                insert,
+                "INSERT INTO issuers (name, issuer, jwks_url, jwks, algorithms, audiences, typ, token_places, \
+                 leeway_seconds, max_lifetime_seconds, claims, epoch) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                &[
+                    Value::Text(&spec.name),
+                    Value::Text(&spec.issuer),
+                    Value::OptionalText(spec.jwks_url.as_deref()),
+                    Value::OptionalText(jwks.as_deref()),
+                    Value::Text(&json(&spec.algorithms)),
+                    Value::Text(&json(&spec.audiences)),
+                    Value::Text(&json(&spec.typ)),
+                    Value::Text(&json(&spec.token_places)),
+                    Value::Int(spec.leeway_seconds.into()),
+                    Value::OptionalInt(spec.max_lifetime_seconds.map(i64::from)),
+                    Value::Text(&json(&spec.claims)),
+                    epoch,
+                ],
+            )
+            .await?;
+        }
+        Document::Enforcer(spec) => {
+            tx.execute(
+                insert,
+                "INSERT INTO enforcers (name, spiffe_id, point, services, sources, epoch) \
+                 VALUES ($1, $2, $3, $4, $5, $6)",
+                &[
+                    Value::Text(&spec.name),
+                    Value::OptionalText(spec.spiffe_id.as_deref()),
+                    Value::Text(&json(&spec.point)),
+                    Value::Text(&json(&spec.services)),
+                    Value::Text(&json(&spec.sources)),
+                    epoch,
+                ],
+            )
+            .await?;
+        }
+        Document::Service(spec) => {
+            tx.execute(
+                insert,
+                "INSERT INTO services (namespace, name, hosts, spiffe_id, callers, issuers, audiences, mode, \
+                 upstream, epoch) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                &[
+                    Value::Text(&spec.namespace),
+                    Value::Text(&spec.name),
+                    Value::Text(&json(&spec.hosts)),
+                    Value::OptionalText(spec.spiffe_id.as_deref()),
+                    Value::Text(&json(&spec.callers)),
+                    Value::Text(&json(&spec.issuers)),
+                    Value::Text(&json(&spec.audiences)),
+                    Value::Text(&json(&spec.mode)),
+                    Value::Text(&json(&spec.upstream)),
+                    epoch,
+                ],
+            )
+            .await?;
+        }
+        Document::Role(spec) => put_role(tx, spec, epoch).await?,
+        Document::Binding(spec) => {
+            let (not_before, not_after) =
+                (spec.not_before.map(|t| t.to_string()), spec.not_after.map(|t| t.to_string()));
+            tx.execute(
+                insert,
+                "INSERT INTO bindings (namespace, name, role, who, not_before, not_after, epoch) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                &[
+                    Value::Text(&spec.namespace),
+                    Value::Text(&spec.name),
+                    Value::Text(&spec.role),
+                    Value::Text(&json(&spec.who)),
+                    Value::OptionalText(not_before.as_deref()),
+                    Value::OptionalText(not_after.as_deref()),
+                    epoch,
+                ],
+            )
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+async fn put_role(tx: &mut Tx, spec: &RoleSpec, epoch: Value<'_>) -> Result<(), StoreError> {
+    let (namespace, name) = (Value::Text(&spec.namespace), Value::Text(&spec.name));
+    let includes = json(&spec.includes);
+    let sql = "INSERT INTO roles (namespace, name, includes, epoch) VALUES ($1, $2, $3, $4)";
+    tx.execute("write a role", sql, &[namespace, name, Value::Text(&includes), epoch]).await?;
+    for (position, permission) in (0_i64..).zip(&spec.permissions) {
+        tx.execute(
+            "write a permission",
+            "INSERT INTO permissions (namespace, role, position, name, service, methods, paths, hosts, scopes) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            &[
+                namespace,
+                name,
+                Value::Int(position),
+                Value::Text(&permission.name),
+                Value::Text(&permission.service),
+                Value::Text(&json(&permission.methods)),
+                Value::Text(&json(&permission.paths)),
+                Value::Text(&json(&permission.hosts)),
+                Value::Text(&json(&permission.scopes)),
+            ],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Removes an object; its permissions go with a role.
+pub(super) async fn delete(tx: &mut Tx, id: &ObjectId) -> Result<(), StoreError> {
+    let sql = match id.kind {
+        Kind::Issuer => "DELETE FROM issuers WHERE name = $1",
+        Kind::Enforcer => "DELETE FROM enforcers WHERE name = $1",
+        Kind::Service => "DELETE FROM services WHERE namespace = $1 AND name = $2",
+        Kind::Role => "DELETE FROM roles WHERE namespace = $1 AND name = $2",
+        Kind::Binding => "DELETE FROM bindings WHERE namespace = $1 AND name = $2",
+    };
+    let name = Value::Text(&id.name);
+    if id.kind.is_namespaced() {
+        tx.execute("remove an object", sql, &[Value::Text(&id.namespace), name]).await?;
+    } else {
+        tx.execute("remove an object", sql, &[name]).await?;
+    }
+    Ok(())
+}

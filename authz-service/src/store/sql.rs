@@ -1,0 +1,255 @@
+//! The one place that knows that there are two databases.
+//!
+//! Every statement is written once, with `$1` placeholders, which both understand, over three types that
+//! both have: text, whole numbers and their absence. What differs (how a transaction begins, how a
+//! connection is set up) is here.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Postgres, Row as _, SqlSafeStr as _, Sqlite, Transaction};
+use tollgate_runtime::config::Secret;
+
+use super::StoreError;
+
+/// How long one writer waits for another, in another process perhaps.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request for a connection waits.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_READERS: u32 = 4;
+const MAX_CONNECTIONS: u32 = 8;
+
+/// An open database.
+#[derive(Debug, Clone)]
+pub(super) enum Database {
+    /// A file. All writes go through one connection, so none is ever turned away as busy.
+    Sqlite { write: SqlitePool, read: SqlitePool },
+    /// A server.
+    Postgres(PgPool),
+}
+
+impl Database {
+    pub(super) async fn open(url: &Secret) -> Result<Self, StoreError> {
+        let text = url.expose();
+        let failed = |source| StoreError::Open { url: url.redacted_url(), source };
+        if let Some(path) = sqlite_path(text) {
+            return open_sqlite(&path).await.map_err(failed);
+        }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            let options = PgConnectOptions::from_str(text).map_err(failed)?;
+            let pool = PgPoolOptions::new()
+                .max_connections(MAX_CONNECTIONS)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                .connect_with(options)
+                .await
+                .map_err(failed)?;
+            return Ok(Self::Postgres(pool));
+        }
+        Err(StoreError::Url { url: url.redacted_url() })
+    }
+
+    pub(super) async fn migrate(&self) -> Result<(), StoreError> {
+        let migrated = match self {
+            Self::Sqlite { write, .. } => migrator(SQLITE).run(write).await,
+            Self::Postgres(pool) => migrator(POSTGRES).run(pool).await,
+        };
+        migrated.map_err(StoreError::Migrate)
+    }
+
+    /// A transaction that may write. It must begin with a write, which takes the lock.
+    pub(super) async fn begin(&self) -> Result<Tx, StoreError> {
+        let begun = match self {
+            Self::Sqlite { write, .. } => write.begin_with("BEGIN IMMEDIATE").await.map(Tx::Sqlite),
+            Self::Postgres(pool) => pool.begin().await.map(Tx::Postgres),
+        };
+        begun.map_err(|source| StoreError::Query { doing: "begin a transaction", source })
+    }
+
+    /// A transaction that sees one state of the database and writes nothing.
+    pub(super) async fn begin_read(&self) -> Result<Tx, StoreError> {
+        let begun = match self {
+            Self::Sqlite { read, .. } => read.begin().await.map(Tx::Sqlite),
+            Self::Postgres(pool) => {
+                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map(Tx::Postgres)
+            }
+        };
+        begun.map_err(|source| StoreError::Query { doing: "begin to read", source })
+    }
+
+    /// The pool of a server, which can tell of changes; a file cannot.
+    pub(super) fn notifier(&self) -> Option<&PgPool> {
+        match self {
+            Self::Sqlite { .. } => None,
+            Self::Postgres(pool) => Some(pool),
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Sqlite { write, read } => {
+                read.close().await;
+                write.close().await;
+            }
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+/// The file that a URL names, if it names one.
+fn sqlite_path(url: &str) -> Option<PathBuf> {
+    let path = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"))?;
+    Some(PathBuf::from(path))
+}
+
+async fn open_sqlite(path: &Path) -> Result<Database, sqlx::Error> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        tokio::fs::create_dir_all(folder).await.map_err(sqlx::Error::Io)?;
+    }
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // What was answered must survive a crash of the machine, not only of the process.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT);
+    let pool = |most| SqlitePoolOptions::new().max_connections(most).acquire_timeout(ACQUIRE_TIMEOUT);
+    let write = pool(1).connect_with(options.clone()).await?;
+    let read = pool(MAX_READERS).connect_lazy_with(options);
+    Ok(Database::Sqlite { write, read })
+}
+
+const SQLITE: &[(i64, &str, &str)] =
+    &[(1, "policy", include_str!("../../../migrations/authz/sqlite/0001_policy.sql"))];
+const POSTGRES: &[(i64, &str, &str)] =
+    &[(1, "policy", include_str!("../../../migrations/authz/postgres/0001_policy.sql"))];
+
+fn migrator(files: &'static [(i64, &str, &str)]) -> Migrator {
+    let migration = |&(version, description, sql): &(i64, &'static str, &'static str)| {
+        Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations(files.iter().map(migration).collect())
+}
+
+/// A value on its way into a statement.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Value<'a> {
+    Text(&'a str),
+    OptionalText(Option<&'a str>),
+    Int(i64),
+    OptionalInt(Option<i64>),
+}
+
+/// An open transaction; dropped, it rolls back.
+#[derive(Debug)]
+pub(super) enum Tx {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+macro_rules! bound {
+    ($sql:expr, $values:expr) => {{
+        let mut query = sqlx::query($sql);
+        for value in $values {
+            query = match *value {
+                Value::Text(text) => query.bind(text.to_owned()),
+                Value::OptionalText(text) => query.bind(text.map(str::to_owned)),
+                Value::Int(number) => query.bind(number),
+                Value::OptionalInt(number) => query.bind(number),
+            };
+        }
+        query
+    }};
+}
+
+impl Tx {
+    /// Runs a statement; answers how many rows it changed.
+    pub(super) async fn execute(
+        &mut self,
+        doing: &'static str,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<u64, StoreError> {
+        let changed = match self {
+            Self::Sqlite(tx) => bound!(sql, values).execute(&mut **tx).await.map(|done| done.rows_affected()),
+            Self::Postgres(tx) => bound!(sql, values).execute(&mut **tx).await.map(|done| done.rows_affected()),
+        };
+        changed.map_err(|source| StoreError::Query { doing, source })
+    }
+
+    /// Runs a query.
+    pub(super) async fn fetch(
+        &mut self,
+        doing: &'static str,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let rows = match self {
+            Self::Sqlite(tx) => (bound!(sql, values).fetch_all(&mut **tx).await)
+                .map(|rows| rows.into_iter().map(Row::Sqlite).collect()),
+            Self::Postgres(tx) => (bound!(sql, values).fetch_all(&mut **tx).await)
+                .map(|rows| rows.into_iter().map(Row::Postgres).collect()),
+        };
+        rows.map_err(|source| StoreError::Query { doing, source })
+    }
+
+    /// Whether other processes can be told of a commit.
+    pub(super) fn can_notify(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        let committed = match self {
+            Self::Sqlite(tx) => tx.commit().await,
+            Self::Postgres(tx) => tx.commit().await,
+        };
+        committed.map_err(|source| StoreError::Query { doing: "commit", source })
+    }
+
+    pub(super) async fn rollback(self) -> Result<(), StoreError> {
+        let done = match self {
+            Self::Sqlite(tx) => tx.rollback().await,
+            Self::Postgres(tx) => tx.rollback().await,
+        };
+        done.map_err(|source| StoreError::Query { doing: "roll back", source })
+    }
+}
+
+/// A row of an answer.
+#[derive(Debug)]
+pub(super) enum Row {
+    Sqlite(SqliteRow),
+    Postgres(PgRow),
+}
+
+macro_rules! column {
+    ($name:ident, $type:ty) => {
+        pub(super) fn $name(&self, column: &'static str) -> Result<$type, StoreError> {
+            let value = match self {
+                Self::Sqlite(row) => row.try_get(column),
+                Self::Postgres(row) => row.try_get(column),
+            };
+            value.map_err(|source| StoreError::Query { doing: "read a column", source })
+        }
+    };
+}
+
+impl Row {
+    column!(text, String);
+    column!(optional_text, Option<String>);
+    column!(int, i64);
+    column!(optional_int, Option<i64>);
+
+    /// A column that holds JSON.
+    pub(super) fn json<T: serde::de::DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError> {
+        let text = self.text(column)?;
+        serde_json::from_str(&text)
+            .map_err(|error| StoreError::BadRow { what: column.to_owned(), problem: error.to_string() })
+    }
+}

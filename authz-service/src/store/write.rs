@@ -1,0 +1,270 @@
+//! Changing the policy: one transaction, one epoch, a row of history for each object.
+
+use tollgate_runtime::clock::Clock;
+
+use super::sql::{Tx, Value};
+use super::{Store, StoreError, StoredSet, rows};
+use crate::policy::check;
+use crate::policy::object::{Document, Kind, ObjectId, PolicySet, SYSTEM_NAMESPACE};
+
+/// The channel that PostgreSQL announces new epochs on.
+pub(super) const CHANNEL: &str = "tollgate_authz_epoch";
+
+/// The built-in role whose holders administer everything.
+pub(super) const ADMIN_ROLE: &str = "admin";
+
+/// Who changes something, and why: this is kept for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authorship {
+    /// `issuer/subject`, or where the change came from.
+    pub author: String,
+    /// What the author says about it.
+    pub reason: String,
+}
+
+impl Authorship {
+    /// Names the author and the reason.
+    pub fn new(author: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { author: author.into(), reason: reason.into() }
+    }
+}
+
+/// One wish.
+#[derive(Debug, Clone)]
+pub enum Operation {
+    /// The object shall be so.
+    Put(Document),
+    /// The object shall not be.
+    Delete(ObjectId),
+}
+
+/// Wishes that are granted together or not at all.
+#[derive(Debug, Clone)]
+pub struct Write {
+    /// What shall change.
+    pub operations: Vec<Operation>,
+    /// Remove every object that no operation puts. Objects in `tollgate-system`, and cluster-scoped ones, are never
+    /// removed for being absent: a folder of application policy must not lock the administrators out.
+    pub prune: bool,
+    /// Do everything but commit.
+    pub dry_run: bool,
+    /// The revision that the caller has seen of the (single) object; 0 for "there is none".
+    pub expected: Option<u64>,
+    /// The epoch on which the wishes were based, where nothing at all may have changed since.
+    pub base: Option<u64>,
+    /// For the history.
+    pub by: Authorship,
+}
+
+/// One object that changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// Which one.
+    pub object: ObjectId,
+    /// As it was.
+    pub before: Option<Document>,
+    /// As it is.
+    pub after: Option<Document>,
+}
+
+/// What a write did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Applied {
+    /// The epoch from which on it holds: a new one, or the one in force where nothing changed.
+    pub epoch: u64,
+    /// What changed; empty where all was so already.
+    pub changes: Vec<Change>,
+}
+
+impl Store {
+    /// Changes the policy.
+    pub async fn write(&self, write: Write) -> Result<Applied, StoreError> {
+        let mut tx = self.database().begin().await?;
+        let epoch = next_epoch(&mut tx).await?;
+        let before = rows::load(&mut tx).await?;
+        check_expected(&before, &write)?;
+        if let Some(expected) = write.base.filter(|base| *base != epoch - 1) {
+            return Err(StoreError::PolicyMoved { expected, found: epoch - 1 });
+        }
+        let changes = plan(&before, &write)?;
+        if changes.is_empty() || write.dry_run {
+            check_outcome(&before, &changes)?;
+            tx.rollback().await?;
+            return Ok(Applied { epoch: epoch - 1, changes });
+        }
+        self.perform(&mut tx, epoch, &before, &changes, &write.by).await?;
+        self.commit(tx, epoch).await?;
+        Ok(Applied { epoch, changes })
+    }
+
+    /// Makes `documents` the policy's objects of these names: the library's way, and `POST /v1/apply`'s.
+    pub async fn apply(
+        &self,
+        documents: Vec<Document>,
+        by: Authorship,
+        prune: bool,
+        dry_run: bool,
+    ) -> Result<Applied, StoreError> {
+        let operations = documents.into_iter().map(Operation::Put).collect();
+        self.write(Write { operations, prune, dry_run, expected: None, base: None, by }).await
+    }
+
+    /// Checks, writes rows and history, and tells other processes; the commit is the caller's.
+    pub(super) async fn perform(
+        &self,
+        tx: &mut Tx,
+        epoch: u64,
+        before: &StoredSet,
+        changes: &[Change],
+        by: &Authorship,
+    ) -> Result<(), StoreError> {
+        check_outcome(before, changes)?;
+        // What is removed goes first, so that a name it held (a host, an `iss`) is free for what comes.
+        for change in changes.iter().filter(|change| change.after.is_none()) {
+            rows::delete(tx, &change.object).await?;
+        }
+        for document in changes.iter().filter_map(|change| change.after.as_ref()) {
+            rows::put(tx, document, epoch).await?;
+        }
+        record(tx, epoch, &self.inner.clock, changes, by).await?;
+        announce(tx, epoch).await
+    }
+
+    pub(super) async fn commit(&self, tx: Tx, epoch: u64) -> Result<(), StoreError> {
+        tx.commit().await?;
+        self.inner.written.send_replace(epoch);
+        Ok(())
+    }
+}
+
+/// Moves the epoch and takes the write lock with it.
+pub(super) async fn next_epoch(tx: &mut Tx) -> Result<u64, StoreError> {
+    let rows = tx.fetch("move the epoch", "UPDATE epoch SET n = n + 1 RETURNING n", &[]).await?;
+    Ok(rows.first().ok_or(StoreError::NoEpoch)?.int("n")?.unsigned_abs())
+}
+
+pub(super) async fn announce(tx: &mut Tx, epoch: u64) -> Result<(), StoreError> {
+    if tx.can_notify() {
+        let epoch = epoch.to_string();
+        // The server delivers this at the commit, not before.
+        let values = [Value::Text(CHANNEL), Value::Text(&epoch)];
+        tx.fetch("announce a change", "SELECT pg_notify($1, $2)::text AS told", &values).await?;
+    }
+    Ok(())
+}
+
+fn check_expected(before: &StoredSet, write: &Write) -> Result<(), StoreError> {
+    let (Some(expected), Some(operation)) = (write.expected, write.operations.first()) else { return Ok(()) };
+    let object = match operation {
+        Operation::Put(document) => document.id(),
+        Operation::Delete(id) => id.clone(),
+    };
+    let found = before.get(&object).map_or(0, |stored| stored.epoch);
+    if found == expected { Ok(()) } else { Err(StoreError::Moved { object, expected, found }) }
+}
+
+/// What would change. Putting what is there already changes nothing.
+fn plan(before: &StoredSet, write: &Write) -> Result<Vec<Change>, StoreError> {
+    let mut wanted: PolicySet = PolicySet::new();
+    let mut changes = Vec::new();
+    for operation in &write.operations {
+        match operation {
+            Operation::Put(document) => {
+                wanted.insert(document.id(), document.clone());
+            }
+            Operation::Delete(id) => {
+                let stored = before.get(id).ok_or_else(|| StoreError::NotFound(id.clone()))?;
+                let before = Some(stored.document.clone());
+                changes.push(Change { object: id.clone(), before, after: None });
+            }
+        }
+    }
+    if write.prune {
+        let prunable = |id: &ObjectId| id.kind.is_namespaced() && id.namespace != SYSTEM_NAMESPACE;
+        for (id, stored) in before.iter().filter(|(id, _)| prunable(id) && !wanted.contains_key(id)) {
+            changes.push(Change { object: id.clone(), before: Some(stored.document.clone()), after: None });
+        }
+    }
+    for (id, document) in wanted {
+        let stored = before.get(&id).map(|stored| stored.document.clone());
+        if stored.as_ref() != Some(&document) {
+            changes.push(Change { object: id, before: stored, after: Some(document) });
+        }
+    }
+    Ok(changes)
+}
+
+/// The whole policy must hold together afterwards, and somebody must be left to change it again.
+fn check_outcome(before: &StoredSet, changes: &[Change]) -> Result<(), StoreError> {
+    let mut set: PolicySet =
+        before.iter().map(|(id, stored)| (id.clone(), stored.document.clone())).collect();
+    let had = administrators(&set);
+    for change in changes {
+        match &change.after {
+            Some(document) => set.insert(change.object.clone(), document.clone()),
+            None => set.remove(&change.object),
+        };
+    }
+    check::check(&set).map_err(StoreError::Invalid)?;
+    if had > 0 && administrators(&set) == 0 { Err(StoreError::LastAdministrator) } else { Ok(()) }
+}
+
+/// How many bindings give somebody, without an end, the role that may do everything.
+pub(super) fn administrators(set: &PolicySet) -> usize {
+    let id = ObjectId::new(Kind::Role, SYSTEM_NAMESPACE, ADMIN_ROLE);
+    let Some(Document::Role(role)) = set.get(&id) else { return 0 };
+    let may_bind = role.permissions.iter().any(|permission| {
+        permission.methods.iter().any(|method| method == "*" || method == "PUT")
+            && permission.paths.iter().any(|path| path == "/{**}")
+            && permission.scopes == crate::policy::spec::ScopesSpec::default()
+    });
+    if !may_bind {
+        return 0;
+    }
+    (set.values())
+        .filter(|document| match document {
+            Document::Binding(binding) => {
+                binding.namespace == SYSTEM_NAMESPACE
+                    && binding.role == ADMIN_ROLE
+                    && binding.not_after.is_none()
+                    && binding.not_before.is_none()
+            }
+            _ => false,
+        })
+        .count()
+}
+
+/// Writes the history.
+pub(super) async fn record(
+    tx: &mut Tx,
+    epoch: u64,
+    clock: &Clock,
+    changes: &[Change],
+    by: &Authorship,
+) -> Result<(), StoreError> {
+    let json = |document: &Option<Document>| {
+        document.as_ref().map(|document| serde_json::to_string(document).expect("a document is JSON"))
+    };
+    for (position, change) in (0_i64..).zip(changes) {
+        let (before, after) = (json(&change.before), json(&change.after));
+        tx.execute(
+            "record a change",
+            "INSERT INTO changes (epoch, position, at, author, reason, kind, namespace, name, before_json, \
+             after_json) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            &[
+                Value::Int(epoch.cast_signed()),
+                Value::Int(position),
+                Value::Int(clock.unix_seconds().cast_signed()),
+                Value::Text(&by.author),
+                Value::Text(&by.reason),
+                Value::Text(change.object.kind.as_str()),
+                Value::Text(&change.object.namespace),
+                Value::Text(&change.object.name),
+                Value::OptionalText(before.as_deref()),
+                Value::OptionalText(after.as_deref()),
+            ],
+        )
+        .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! Who the user is: finding a token in a request and verifying it.
+//!
+//! ```text
+//! place ──> Unverified ──(issuer from the snapshot)──> signature ──> claims ──> VerifiedToken
+//!              └──────────────── every failure is a Refusal with its own Reason ──────────┘
+//! ```
+//!
+//! Pure: no clock, no network. Keys come from the snapshot; `keys::refresh` keeps fetched ones current.
+//! `jsonwebtoken` verifies signatures and nothing else; everything it leaves to its caller is checked here.
+
+mod claims;
+mod issuer;
+mod json;
+pub mod keys;
+mod place;
+mod unverified;
+
+use std::sync::Arc;
+
+use jsonwebtoken::Algorithm;
+use tollgate_proto::Reason;
+
+pub use issuer::{Issuer, KeyOrigin, TrustedIssuer};
+pub use place::{Found, TokenPlace, find};
+pub use unverified::Unverified;
+
+/// What a good token says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VerifiedToken {
+    /// The issuer's name in the policy.
+    pub issuer: Arc<str>,
+    /// The value of `iss`.
+    pub issuer_url: Box<str>,
+    /// The user.
+    pub subject: String,
+    /// The application that acts for the user.
+    pub client_id: Option<String>,
+    /// What the application may do.
+    pub scopes: Vec<String>,
+    /// What the user belongs to.
+    pub groups: Vec<String>,
+    /// Whom the token is for.
+    pub audience: Vec<String>,
+    /// The token's own id.
+    pub jti: Option<String>,
+    /// The key that signed it.
+    pub kid: Option<String>,
+    /// The algorithm that signed it; `None` for an opaque token.
+    pub algorithm: Option<Algorithm>,
+    /// Unix seconds.
+    pub issued_at: Option<i64>,
+    /// Unix seconds.
+    pub expires_at: i64,
+    /// Every claim, for conditions.
+    pub claims: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Why a token is no good.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    /// The class of the failure.
+    pub reason: Reason,
+    /// What exactly, for the operator. Holds nothing of the token but names.
+    pub detail: String,
+    /// What the token says, where its signature was good.
+    pub token: Option<Box<VerifiedToken>>,
+}
+
+impl Refusal {
+    /// A refusal of a token whose signature was not (yet) found good.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into(), token: None }
+    }
+
+    /// The value of `tollgate.token.state`.
+    pub fn state(&self) -> &'static str {
+        match self.reason {
+            Reason::TokenExpired => "expired",
+            Reason::TokenNotYet => "not_yet",
+            Reason::TokenSignature => "bad_signature",
+            Reason::TokenKeyUnknown | Reason::IssuerUnavailable => "unknown_key",
+            Reason::TokenIssuer => "wrong_issuer",
+            Reason::TokenAudience => "wrong_audience",
+            Reason::TokenRevoked => "revoked",
+            _ => "malformed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

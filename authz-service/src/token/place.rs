@@ -1,0 +1,121 @@
+//! Where a token may stand in a request.
+
+use super::Refusal;
+use crate::policy::spec::TokenPlaceSpec;
+use tollgate_proto::Reason;
+
+/// One place where an issuer's token may stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenPlace {
+    /// `Authorization: Bearer …`
+    Bearer,
+    /// Another header whose whole value is the token. In lower case.
+    Header(Box<str>),
+    /// A cookie.
+    Cookie(Box<str>),
+    /// A query parameter.
+    Query(Box<str>),
+}
+
+impl TokenPlace {
+    /// The place of RFC 6750, used where an issuer names none.
+    pub const fn bearer() -> Self {
+        Self::Bearer
+    }
+
+    pub(super) fn from_spec(spec: &TokenPlaceSpec) -> Self {
+        match spec {
+            TokenPlaceSpec::Header(name) if name.eq_ignore_ascii_case("authorization") => Self::Bearer,
+            TokenPlaceSpec::Header(name) => Self::Header(name.to_ascii_lowercase().into()),
+            TokenPlaceSpec::Cookie(name) => Self::Cookie(name.as_str().into()),
+            TokenPlaceSpec::Query(name) => Self::Query(name.as_str().into()),
+        }
+    }
+}
+
+/// A token and where it stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// The token.
+    pub token: &'a str,
+    /// Where it stood.
+    pub place: &'a TokenPlace,
+}
+
+/// Looks for a token in all `places`. Two tokens, even equal ones, are an error: an upstream might take the other.
+pub fn find<'a>(
+    places: &'a [TokenPlace],
+    target: &'a str,
+    header: impl Fn(&str) -> Option<&'a str>,
+) -> Result<Option<Found<'a>>, Refusal> {
+    let mut found: Option<Found<'a>> = None;
+    for place in places {
+        let mut take = |token: &'a str| match found.replace(Found { token, place }) {
+            Some(_) => Err(Refusal::new(Reason::TokenAmbiguous, "tokens stand in two places")),
+            None => Ok(()),
+        };
+        match place {
+            TokenPlace::Bearer => bearer(header("authorization"), &mut take)?,
+            TokenPlace::Header(name) => header(name).map_or(Ok(()), &mut take)?,
+            TokenPlace::Cookie(name) => {
+                let pairs = header("cookie").into_iter().flat_map(|cookies| cookies.split(';'));
+                for token in pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(key, _)| *key == &**name)
+                {
+                    take(token.1)?;
+                }
+            }
+            TokenPlace::Query(name) => {
+                let query = target.split_once('?').map_or("", |(_, query)| query);
+                for token in query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(k, _)| *k == &**name) {
+                    take(token.1)?;
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Envoy joins a repeated header with commas, which stand in no JWT.
+fn bearer<'a>(
+    value: Option<&'a str>,
+    take: &mut impl FnMut(&'a str) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    for credentials in value.into_iter().flat_map(|value| value.split(',')) {
+        let Some((scheme, token)) = credentials.trim().split_once(' ') else { continue };
+        if scheme.eq_ignore_ascii_case("bearer") {
+            take(token.trim())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_token_is_found_and_two_are_refused() {
+        let places = [
+            TokenPlace::Bearer,
+            TokenPlace::Header("x-token".into()),
+            TokenPlace::Cookie("session".into()),
+            TokenPlace::Query("access_token".into()),
+        ];
+        let check = |target: &str, headers: &[(&str, &str)], expected: Result<Option<&str>, Reason>| {
+            let header = |name: &str| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+            let found = find(&places, target, header);
+            let found = found.map(|found| found.map(|found| found.token)).map_err(|refusal| refusal.reason);
+            assert_eq!(found, expected, "{target} {headers:?}");
+        };
+        check("/", &[], Ok(None));
+        check("/", &[("authorization", "Basic abc")], Ok(None));
+        check("/", &[("authorization", "bearer  a.b.c")], Ok(Some("a.b.c")));
+        check("/", &[("authorization", "Basic abc, Bearer a.b.c")], Ok(Some("a.b.c")));
+        check("/", &[("authorization", "Bearer a,Bearer a")], Err(Reason::TokenAmbiguous));
+        check("/", &[("cookie", "a=b; session=t")], Ok(Some("t")));
+        check("/", &[("cookie", "session=t; session=u")], Err(Reason::TokenAmbiguous));
+        check("/?x=1&access_token=t", &[], Ok(Some("t")));
+        check("/?access_token=t", &[("authorization", "Bearer a")], Err(Reason::TokenAmbiguous));
+        check("/", &[("x-token", "t"), ("cookie", "session=t")], Err(Reason::TokenAmbiguous));
+    }
+}

@@ -1,0 +1,109 @@
+//! The dynamic metadata of every answer: one key, `tollgate`, with what logs and limits want to know.
+
+use std::collections::HashMap;
+
+use tollgate_proto::envoy_types::pb::google::protobuf::value::Kind;
+use tollgate_proto::envoy_types::pb::google::protobuf::{ListValue, Struct, Value};
+
+use crate::authorize::Presented;
+use crate::policy::evaluate::Rule;
+use crate::policy::{Decision, Verdict};
+
+/// Fills a struct, leaving out what is absent.
+#[derive(Debug, Default)]
+pub(super) struct Fields(HashMap<String, Value>);
+
+impl Fields {
+    pub(super) fn text(&mut self, key: &str, text: impl Into<String>) {
+        self.0.insert(key.to_owned(), value(Kind::StringValue(text.into())));
+    }
+
+    pub(super) fn optional(&mut self, key: &str, text: Option<&str>) {
+        if let Some(text) = text {
+            self.text(key, text);
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "protobuf's Struct has no other number; ours stay below 2^53")]
+    pub(super) fn number(&mut self, key: &str, number: i64) {
+        self.0.insert(key.to_owned(), value(Kind::NumberValue(number as f64)));
+    }
+
+    pub(super) fn list<'t>(&mut self, key: &str, texts: impl IntoIterator<Item = &'t String>) {
+        let values = texts.into_iter().map(|text| value(Kind::StringValue(text.clone()))).collect();
+        self.0.insert(key.to_owned(), value(Kind::ListValue(ListValue { values })));
+    }
+
+    fn object(&mut self, key: &str, fields: Self) {
+        self.0.insert(key.to_owned(), value(Kind::StructValue(Struct { fields: fields.0 })));
+    }
+
+    /// The struct under the one key.
+    pub(super) fn under_tollgate(self) -> Struct {
+        let mut outer = Self::default();
+        outer.object("tollgate", self);
+        Struct { fields: outer.0 }
+    }
+}
+
+fn value(kind: Kind) -> Value {
+    Value { kind: Some(kind) }
+}
+
+/// All that is known about a decision.
+pub(super) fn of_decision(decision: &Decision<'_>, presented: &Presented, epoch: u64, id: &str) -> Fields {
+    let mut fields = Fields::default();
+    fields.text("decision_id", id);
+    fields.text("reason", decision.reason.as_str());
+    fields.text(
+        "decision",
+        match decision.verdict {
+            Verdict::Allow => "allow",
+            Verdict::Deny => "deny",
+        },
+    );
+    if decision.rule != Rule::Token {
+        fields.text("rule", decision.rule.to_string());
+    }
+    let missing = decision.missing(presented.credential().scopes());
+    if !missing.is_empty() {
+        fields.list("missing", &missing);
+    }
+    if let Some(reason) = decision.forgiven {
+        let mut shadow = Fields::default();
+        shadow.text("decision", "deny");
+        shadow.text("reason", reason.as_str());
+        fields.object("shadow", shadow);
+    }
+    fields.number("epoch", epoch.cast_signed());
+    fields.object("token", token(presented));
+    if let Some(token) = presented.token() {
+        fields.text("subject", token.subject.clone());
+        fields.text("issuer", &*token.issuer);
+        fields.optional("client_id", token.client_id.as_deref());
+        fields.list("scopes", &token.scopes);
+        fields.list("groups", &token.groups);
+    }
+    fields
+}
+
+fn token(presented: &Presented) -> Fields {
+    let mut fields = Fields::default();
+    fields.text("state", presented.state());
+    if let Some(token) = presented.token() {
+        fields.optional("kid", token.kid.as_deref());
+        if let Some(algorithm) = token.algorithm {
+            fields.text("alg", format!("{algorithm:?}"));
+        }
+        fields.optional("jti", token.jti.as_deref());
+        fields.list("audience", &token.audience);
+        fields.number("expires_at", token.expires_at);
+        if let Some(issued_at) = token.issued_at {
+            fields.number("issued_at", issued_at);
+        }
+    }
+    if let Presented::Refused(refusal) = presented {
+        fields.text("detail", refusal.detail.clone());
+    }
+    fields
+}

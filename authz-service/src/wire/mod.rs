@@ -1,0 +1,5 @@
+//! The protocols by which others ask. Each file translates: message in, question out, answer shaped.
+
+pub mod ext_authz;
+mod metadata;
+pub mod refusal;
