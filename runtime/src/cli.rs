@@ -78,9 +78,9 @@ where
     let service = Service::start(config.instance_name(), config.process(), config.telemetry())?;
     service.published().config(&config);
     let starting = service.readiness().blocker("starting");
-    let app = process_log::within(service.telemetry().clone(), build(config, service.clone())).await?;
+    let app = service.scope(build(config, service.clone())).await?;
     drop(starting);
-    let serving = process_log::within(service.telemetry().clone(), app.run());
+    let serving = service.scope(app.run());
     tokio::pin!(serving);
     tokio::select! {
         ended = &mut serving => {

@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::process::{self, ProcessConfig, Published};
 use crate::readiness::Readiness;
 use crate::tasks::Tasks;
+use crate::telemetry::process_log;
 use crate::telemetry::{ExportHandles, Telemetry, TelemetryConfig};
 
 /// A part that has been built: its sockets are bound, and `run` serves them.
@@ -94,6 +95,11 @@ impl Service {
     /// What it shows at its process listener.
     pub fn published(&self) -> &Published {
         &self.0.published
+    }
+
+    /// Runs `future` as this part: what it logs is sent as this part's.
+    pub fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> {
+        process_log::within(self.telemetry().clone(), future)
     }
 
     /// Turns readiness red, ends the tasks within the grace, and sends the last telemetry.

@@ -70,14 +70,18 @@ pub struct Loaded<C> {
 /// Reads `file`, lays the environment and `sets` (`key.path=value`) over it, and checks the result.
 pub fn load<C: ServiceConfig>(file: &Path, sets: &[String], env: &Env) -> Result<Loaded<C>, ConfigError> {
     let text = yaml::read(file)?;
-    let config: C = from_text(file, &text, sets, env)?;
-    let map = SourceMap::of(&text);
+    Ok(Loaded { config: load_text(file, &text, sets, env)?, file: file.to_owned() })
+}
+
+/// As [`load`], from a text in hand; `file` is what errors call it.
+pub fn load_text<C: ServiceConfig>(file: &Path, text: &str, sets: &[String], env: &Env) -> Result<C, ConfigError> {
+    let config: C = from_text(file, text, sets, env)?;
     config
         .telemetry()
         .check()
         .and_then(|()| config.check())
-        .map_err(|invalid| ConfigError::from_invalid(file, &map, invalid))?;
-    Ok(Loaded { config, file: file.to_owned() })
+        .map_err(|invalid| ConfigError::from_invalid(file, &SourceMap::of(text), invalid))?;
+    Ok(config)
 }
 
 fn from_text<C: ServiceConfig>(

@@ -1,0 +1,207 @@
+//! A real, unmodified Envoy, for tests of what it makes of our answers.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long Envoy may take to say that it is live.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A running Envoy with one HTTP listener.
+#[derive(Debug)]
+pub struct Envoy {
+    process: Child,
+    address: SocketAddr,
+    admin: SocketAddr,
+    folder: TempDir,
+}
+
+/// Whom it asks and where it forwards.
+#[derive(Debug, Clone, Copy)]
+pub struct EnvoyConfig {
+    /// Answers `Authorization/Check`.
+    pub authz: SocketAddr,
+    /// Answers `RateLimitService/ShouldRateLimit`.
+    pub ratelimit: SocketAddr,
+    /// The only upstream.
+    pub upstream: SocketAddr,
+    /// Where OTLP access logs go, if anywhere.
+    pub otlp: Option<SocketAddr>,
+    /// Worker threads.
+    pub concurrency: u32,
+    /// Sent as `context_extensions["tollgate.service"]`.
+    pub service: &'static str,
+    /// The rate-limit domain.
+    pub domain: &'static str,
+}
+
+impl Envoy {
+    /// Starts it and waits until it is live.
+    ///
+    /// # Panics
+    /// Where `envoy` is not installed, or does not start: the test cannot say anything then.
+    pub fn start(config: &EnvoyConfig) -> Self {
+        let folder = TempDir::new().expect("a temporary folder can be made");
+        let (address, admin) = (free_address(), free_address());
+        let file = folder.path().join("envoy.json");
+        std::fs::write(&file, bootstrap(config, address, admin)).expect("the folder is writable");
+        let log = std::fs::File::create(folder.path().join("envoy.log")).expect("the folder is writable");
+        let child = Command::new(binary())
+            .arg("-c")
+            .arg(&file)
+            .args(["--concurrency", &config.concurrency.to_string(), "--log-level", "warn", "--use-dynamic-base-id"])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        let process = child.unwrap_or_else(|error| {
+            panic!("this test needs Envoy 1.40 ({error}); tools/test-dependencies installs it into .venv")
+        });
+        let mut envoy = Self { process, address, admin, folder };
+        let deadline = Instant::now() + START_DEADLINE;
+        while !envoy.is_live() {
+            let ended = envoy.process.try_wait().is_ok_and(|status| status.is_some());
+            assert!(!ended && Instant::now() < deadline, "envoy did not start: {}", envoy.log());
+            std::thread::sleep(LOOK_EVERY);
+        }
+        envoy
+    }
+
+    /// Its HTTP listener.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its process id, for measuring.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn is_live(&self) -> bool {
+        let mut answer = String::new();
+        TcpStream::connect(self.admin)
+            .and_then(|mut stream| {
+                stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+                stream.write_all(b"GET /ready HTTP/1.0\r\nhost: admin\r\n\r\n")?;
+                stream.read_to_string(&mut answer)
+            })
+            .is_ok_and(|_| answer.contains("LIVE"))
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("envoy.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to kill.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The one in the workspace's Python environment, else the one on the PATH.
+fn binary() -> PathBuf {
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/envoy");
+    if installed.exists() { installed } else { PathBuf::from("envoy") }
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("loopback has a free port")
+}
+
+fn bootstrap(config: &EnvoyConfig, address: SocketAddr, admin: SocketAddr) -> String {
+    let access_log = match config.otlp {
+        None => String::new(),
+        Some(_) => r#""access_log": [{"name": "otlp", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
+            "grpc_service": {"envoy_grpc": {"cluster_name": "otlp"}}, "log_name": "access",
+            "body": {"string_value": "%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE%"},
+            "attributes": {"values": [
+                {"key": "http.request.method", "value": {"string_value": "%REQ(:METHOD)%"}},
+                {"key": "url.path", "value": {"string_value": "%REQ(:PATH)%"}},
+                {"key": "server.address", "value": {"string_value": "%REQ(:AUTHORITY)%"}},
+                {"key": "http.response.status_code", "value": {"string_value": "%RESPONSE_CODE%"}},
+                {"key": "response_flags", "value": {"string_value": "%RESPONSE_FLAGS%"}},
+                {"key": "response_code_details", "value": {"string_value": "%RESPONSE_CODE_DETAILS%"}},
+                {"key": "duration", "value": {"string_value": "%DURATION%"}},
+                {"key": "bytes_sent", "value": {"string_value": "%BYTES_SENT%"}},
+                {"key": "bytes_received", "value": {"string_value": "%BYTES_RECEIVED%"}},
+                {"key": "upstream_host", "value": {"string_value": "%UPSTREAM_HOST%"}},
+                {"key": "request_id", "value": {"string_value": "%REQ(X-REQUEST-ID)%"}},
+                {"key": "user_agent", "value": {"string_value": "%REQ(USER-AGENT)%"}}
+            ]}}}],"#
+            .to_owned(),
+    };
+    let otlp = config.otlp.map(|addr| format!(", {}", cluster("otlp", addr, true))).unwrap_or_default();
+    format!(
+        r#"{{
+  "admin": {{"address": {admin}}},
+  "static_resources": {{
+    "listeners": [{{"name": "in", "address": {address}, "filter_chains": [{{"filters": [{{
+      "name": "hcm", "typed_config": {{
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "in", {access_log}
+        "route_config": {{"virtual_hosts": [{{"name": "all", "domains": ["*"], "routes": [{{
+          "match": {{"prefix": "/"}},
+          "route": {{"cluster": "upstream", "rate_limits": [{{"actions": [{{"metadata": {{
+            "descriptor_key": "subject",
+            "metadata_key": {{"key": "envoy.filters.http.ext_authz", "path": [{{"key": "tollgate"}}, {{"key": "subject"}}]}}
+          }}}}]}}]}},
+          "typed_per_filter_config": {{"ext_authz": {{
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+            "check_settings": {{"context_extensions": {{"tollgate.service": "{service}", "tollgate.point": "ingress"}}}}
+          }}}}
+        }}]}}]}},
+        "http_filters": [
+          {{"name": "ext_authz", "typed_config": {{
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+            "transport_api_version": "V3",
+            "grpc_service": {{"envoy_grpc": {{"cluster_name": "authz"}}, "timeout": "1s"}}}}}},
+          {{"name": "ratelimit", "typed_config": {{
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit",
+            "domain": "{domain}", "enable_x_ratelimit_headers": "DRAFT_VERSION_03", "timeout": "1s",
+            "rate_limit_service": {{"transport_api_version": "V3", "grpc_service": {{"envoy_grpc": {{"cluster_name": "ratelimit"}}}}}}}}}},
+          {{"name": "router", "typed_config": {{"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}}}
+        ]
+      }}
+    }}]}}]}}],
+    "clusters": [{authz}, {ratelimit}, {upstream}{otlp}]
+  }}
+}}"#,
+        admin = socket_address(admin),
+        address = socket_address(address),
+        service = config.service,
+        domain = config.domain,
+        authz = cluster("authz", config.authz, true),
+        ratelimit = cluster("ratelimit", config.ratelimit, true),
+        upstream = cluster("upstream", config.upstream, false),
+    )
+}
+
+fn socket_address(addr: SocketAddr) -> String {
+    format!(r#"{{"socket_address": {{"address": "{}", "port_value": {}}}}}"#, addr.ip(), addr.port())
+}
+
+fn cluster(name: &str, addr: SocketAddr, http2: bool) -> String {
+    let protocol = if http2 {
+        r#", "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}}}}"#
+    } else {
+        ""
+    };
+    format!(
+        r#"{{"name": "{name}", "type": "STATIC", "connect_timeout": "1s",
+           "circuit_breakers": {{"thresholds": [{{"max_requests": 100000, "max_pending_requests": 100000, "max_connections": 100000}}]}},
+           "load_assignment": {{"cluster_name": "{name}", "endpoints": [{{"lb_endpoints": [{{"endpoint": {{"address": {}}}}}]}}]}}{protocol}}}"#,
+        socket_address(addr)
+    )
+}
