@@ -15,8 +15,10 @@ export function nice(max: number): number {
 
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800].map((s) => s * 1000);
 
-/** Round moments in a range, at least `apart` pixels from each other. */
-export function timeTicks(from: number, to: number, width: number, apart = 112): number[] {
+/** Round moments in a range, with room for their text between them. */
+export function timeTicks(from: number, to: number, width: number): number[] {
+  // Narrow charts get their ticks closer, or they would have hardly any.
+  const apart = Math.min(112, Math.max(64, width / 7));
   const most = Math.max(1, Math.floor(width / apart));
   const step = STEPS.find((s) => (to - from) / s <= most) ?? STEPS.at(-1)!;
   const ticks: number[] = [];

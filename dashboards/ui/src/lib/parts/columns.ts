@@ -57,10 +57,12 @@ export function fit(wanted: Widths, room: number, narrow: boolean): { column: Co
   };
   if (sum > room) {
     let over = sum - room;
-    over = take('dest', 58, over);
-    over = take('caller', 58, over);
-    over = take('path', 140, over);
-    over = take('reason', 84, over);
+    over = take('caller', 78, over);
+    over = take('dest', 62, over);
+    over = take('reason', 92, over);
+    over = take('path', 132, over);
+    over = take('caller', 52, over);
+    over = take('dest', 52, over);
     take('path', 60, over);
   } else {
     // The two ends keep their place; the rest breathes.

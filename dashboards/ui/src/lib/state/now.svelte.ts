@@ -6,10 +6,15 @@ import { where } from './url.svelte';
 const EVERY_MS = 10_000;
 
 let now = $state(Date.now());
+let looks = $state(0);
 
 export const clock = {
   get now() {
     return now;
+  },
+  /** How often somebody asked to look again; what holds still otherwise follows this. */
+  get looks() {
+    return looks;
   },
   get range(): Range {
     return resolve(where.time, now);
@@ -19,12 +24,13 @@ export const clock = {
 /** The page's clock stands still for a fixed look; this moves it. */
 export function refresh(): void {
   now = Date.now();
+  looks += 1;
 }
 
 /** While the range ends now and the page can be seen, look again every ten seconds. */
 export function keepFresh(): () => void {
   const timer = setInterval(() => {
-    if (isRelative(where.time) && document.visibilityState === 'visible') refresh();
+    if (isRelative(where.time) && document.visibilityState === 'visible') now = Date.now();
   }, EVERY_MS);
   return () => clearInterval(timer);
 }

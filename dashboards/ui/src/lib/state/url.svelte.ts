@@ -14,24 +14,32 @@ function read(): Place {
 let place = $state.raw<Place>(read());
 addEventListener('popstate', () => (place = read()));
 
+// One derived value a parameter: what reads the filter is not run again because a request was opened.
+const path = $derived(place.path);
+const q = $derived(place.params.get('q') ?? '');
+const from = $derived(place.params.get('from') ?? DEFAULT.from);
+const to = $derived(place.params.get('to') ?? DEFAULT.to);
+const drawer = $derived(place.params.get('drawer'));
+const live = $derived(place.params.get('live') === '1');
+
 /** Parameters that belong to one page and do not follow to the next. */
 const LOCAL = ['drawer', 'live', 'palette', 'keys', 'time'];
 
 export const where = {
   get path() {
-    return place.path;
+    return path;
   },
   get q() {
-    return place.params.get('q') ?? '';
+    return q;
   },
   get time(): Spec {
-    return { from: place.params.get('from') ?? DEFAULT.from, to: place.params.get('to') ?? DEFAULT.to };
+    return { from, to };
   },
   get drawer() {
-    return place.params.get('drawer');
+    return drawer;
   },
   get live() {
-    return place.params.get('live') === '1';
+    return live;
   },
   param: (name: string) => place.params.get(name),
 };
@@ -43,11 +51,11 @@ function text(params: URLSearchParams): string {
 }
 
 /** A link to another page that keeps time, filter and theme. */
-export function linkTo(path: string, change: Record<string, string | null> = {}): string {
+export function linkTo(target: string, change: Record<string, string | null> = {}): string {
   const params = new URLSearchParams(place.params);
   for (const name of LOCAL) params.delete(name);
   apply(params, change);
-  return path + text(params);
+  return target + text(params);
 }
 
 /** A link to this page with something changed. */
@@ -82,8 +90,8 @@ export function setTime(spec: Spec): void {
   change({ from: usual ? null : spec.from, to: usual || spec.to === 'now' ? null : spec.to });
 }
 
-export function setFilter(q: string): void {
-  change({ q });
+export function setFilter(text: string): void {
+  change({ q: text });
 }
 
 /** Turns clicks on our own links into moves without a reload; everything else stays the browser's. */

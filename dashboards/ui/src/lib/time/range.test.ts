@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { isRelative, label, moment, phrase, resolve, widened, wider, write } from './range';
+import { between, isRelative, label, moment, phrase, resolve, widened, wider, write } from './range';
 
 const now = Date.parse('2026-11-21T02:33:00Z');
 const at = (iso: string) => Date.parse(iso);
@@ -68,6 +68,11 @@ test('widened doubles and never passes now', () => {
   expect(widened(range, now)).toEqual({ from: now - 1_200_000, to: now });
   const past = { from: now - 7_200_000, to: now - 3_600_000 };
   expect(widened(past, now)).toEqual({ from: now - 9_000_000, to: now - 1_800_000 });
+});
+
+test('a brush gives whole seconds, unless it is about milliseconds', () => {
+  expect(between(at('2026-11-21T01:33:00.250Z'), at('2026-11-21T01:40:00.750Z'))).toEqual({ from: '2026-11-21T01:33:00Z', to: '2026-11-21T01:40:01Z' });
+  expect(between(at('2026-11-21T01:33:00.250Z'), at('2026-11-21T01:33:00.750Z')).from).toBe('2026-11-21T01:33:00.250Z');
 });
 
 test('write leaves out empty milliseconds', () => {

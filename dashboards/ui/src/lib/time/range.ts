@@ -69,6 +69,12 @@ export function write(ms: number): string {
   return iso.endsWith('.000Z') ? `${iso.slice(0, 19)}Z` : iso;
 }
 
+/** A range chosen by hand on a chart: whole seconds, unless it is shorter than a few of them. */
+export function between(from: number, to: number): Spec {
+  const round = to - from > 5_000 ? (ms: number) => Math.round(ms / 1000) * 1000 : Math.round;
+  return { from: write(round(from)), to: write(round(to)) };
+}
+
 /** As the picker shows it: `2026-11-21 01:33:00`. */
 export function human(ms: number): string {
   return new Date(ms).toISOString().slice(0, 19).replace('T', ' ');
