@@ -49,14 +49,16 @@ impl Published {
     }
 }
 
-pub(crate) fn listen(service: &Service, addr: SocketAddr) -> anyhow::Result<()> {
+/// Serves the process listener and says where.
+pub(crate) fn listen(service: &Service, addr: SocketAddr) -> anyhow::Result<SocketAddr> {
     let listener = net::bind(addr, "process listener (process.listen)")?;
+    let bound = listener.local_addr()?;
     let router = router(service.clone());
     let tasks = service.tasks().clone();
     service.tasks().spawn("process-listener", async move {
         http_server::serve(&tasks, listener, router).await;
     });
-    Ok(())
+    Ok(bound)
 }
 
 fn router(service: Service) -> Router {

@@ -1,5 +1,6 @@
 //! The handle that each part gets: its name, tasks, readiness, telemetry and clock.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ struct Inner {
     telemetry: Telemetry,
     clock: Clock,
     published: Published,
+    process_address: Mutex<Option<SocketAddr>>,
     exporting: Mutex<Option<ExportHandles>>,
     grace: Duration,
 }
@@ -40,7 +42,8 @@ impl Service {
         let service = Self::assemble(handle, Clock::system(), process.shutdown_grace);
         *service.0.exporting.lock() = Some(exporting.start());
         if let Some(addr) = process.listen {
-            process::listen(&service, addr)?;
+            let bound = process::listen(&service, addr)?;
+            *service.0.process_address.lock() = Some(bound);
         }
         Ok(service)
     }
@@ -62,6 +65,7 @@ impl Service {
             telemetry,
             clock,
             published: Published::default(),
+            process_address: Mutex::new(None),
             exporting: Mutex::new(None),
             grace,
         }))
@@ -90,6 +94,11 @@ impl Service {
     /// Its time source.
     pub fn clock(&self) -> &Clock {
         &self.0.clock
+    }
+
+    /// Where its process listener is, if it has one.
+    pub fn process_address(&self) -> Option<SocketAddr> {
+        *self.0.process_address.lock()
     }
 
     /// What it shows at its process listener.
