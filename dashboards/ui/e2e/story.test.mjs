@@ -124,7 +124,8 @@ test('says which term is too much when nothing matches', async () => {
 test('the live tail shows a new request', async () => {
   await page.goto(`${base}/requests?live=1`);
   await page.getByText(/requests\/s/).waitFor();
-  await page.waitForTimeout(600);
+  await page.mouse.move(700, 5); // Rows wait while the pointer is over them.
+  await page.waitForTimeout(600); // The subscription has to stand before the request that it should show.
   await send(4711);
   const row = ingress ? page.locator('tbody tr[data-id]', { hasText: 'POL-4711' }) : page.locator('tbody tr[data-id]');
   await row.first().waitFor({ timeout: 15_000 });

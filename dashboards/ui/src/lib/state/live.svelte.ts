@@ -18,7 +18,10 @@ export class Live {
   rows = $state.raw<RequestRow[]>([]);
   status = $state.raw<LiveStatus | null>(null);
   waiting = $state(0);
+  /** By hand. */
   paused = $state(false);
+  /** While the pointer is over the rows: a row must not move away under it. */
+  hovered = $state(false);
   /** The stream is not there just now; the browser tries again by itself. */
   broken = $state(false);
   /** The last two minutes, a second a step. */
@@ -68,7 +71,7 @@ export class Live {
   #beat(): void {
     this.#advance();
     this.series = { ...this.#counts };
-    if (this.paused) this.waiting = this.#held.length;
+    if (this.paused || this.hovered) this.waiting = this.#held.length;
     else this.#show();
   }
 
@@ -91,6 +94,7 @@ export class Live {
     this.#source = null;
     this.#held = [];
     this.waiting = 0;
+    this.hovered = false;
     clearInterval(this.#timer);
     this.broken = false;
   }
