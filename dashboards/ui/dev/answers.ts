@@ -62,7 +62,7 @@ function series(all: Made[], { from, to }: Ask, steps: number, match: ((r: Made)
   const step = Math.ceil((to - from) / steps / 1000) * 1000;
   const n = Math.ceil((to - from) / step);
   const empty = () => new Array<number>(n).fill(0);
-  const out = { from, step_ms: step, passed: empty(), denied: empty(), limited: empty(), failed: empty(), unmatched: match ? empty() : null, lost: null };
+  const out = { from, step_ms: step, passed: empty(), denied: empty(), limited: empty(), failed: empty(), unmatched: match ? empty() : null, lost: empty() };
   for (const r of all) {
     const i = Math.floor((r.at - from) / step);
     if (match && !match(r)) out.unmatched![i]! += 1;

@@ -48,6 +48,8 @@ test.each([
 test('phrase', () => {
   expect(phrase({ from: '-1h', to: 'now' }, now)).toBe('in the last hour');
   expect(phrase({ from: '2026-11-21T01:33:00Z', to: '2026-11-21T02:10:00Z' }, now)).toBe('between 01:33 and 02:10');
+  expect(phrase({ from: '2026-11-19T01:33:00Z', to: '2026-11-19T02:10:00Z' }, now)).toBe('on 11-19 between 01:33 and 02:10');
+  expect(phrase({ from: '2026-11-19T01:33:00Z', to: '2026-11-20T02:10:00Z' }, now)).toBe('between 11-19 01:33 and 11-20 02:10');
 });
 
 test('relative', () => {

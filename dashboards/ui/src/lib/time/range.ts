@@ -109,7 +109,8 @@ export function label(spec: Spec, now: number): string {
 export function phrase(spec: Spec, now: number): string {
   if (isRelative(spec)) return `in the ${label(spec, now).toLowerCase()}`;
   const { from, to } = resolve(spec, now);
-  return `between ${clock(from)} and ${clock(to)}`;
+  if (day(from) !== day(to)) return `between ${day(from)} ${clock(from)} and ${day(to)} ${clock(to)}`;
+  return `${day(to) === day(now) ? '' : `on ${day(to)} `}between ${clock(from)} and ${clock(to)}`;
 }
 
 /** The next wider recent range: what "search the last day" offers. */
