@@ -7,7 +7,7 @@ import { idOf, live, records, STORY, type Made } from './world.ts';
 const OUTCOMES = ['passed', 'denied', 'limited', 'failed'] as const;
 
 function field(r: Made, key: string): string | number {
-  switch (shortKey(key)) {
+  switch (key === 'enduser.id' ? 'caller' : shortKey(key)) {
     case 'status': return r.status;
     case 'outcome': return r.outcome;
     case 'reason': return r.reason;
@@ -147,10 +147,10 @@ export function facets(ask: Ask): Facet[] {
   const of = inRange(ask).filter(takes(ask.q));
   const stop = of.some((r) => r.outcome !== 'passed') ? of : of;
   return (
-    [['outcome', 'outcome'], ['tollgate.reason', 'reason'], ['enduser.id', 'caller'], ['http.route', 'route'], ['tollgate.destination.workload', 'dest']] as const
-  ).map(([name, key]) => {
+    [['@outcome', 'outcome', 'Outcome'], ['tollgate.reason', 'reason', 'Reason'], ['@caller', 'caller', 'Caller'], ['http.route', 'route', 'Route'], ['@dest', 'dest', 'Service']] as const
+  ).map(([name, key, label]) => {
     const values = tally(stop, key);
-    return { field: name, key, label: key, values: values.slice(0, 10).map(([value, n]) => ({ value, count: n, outcome: null })), other: values.slice(10).reduce((n, [, c]) => n + c, 0) };
+    return { field: name, key, label, values: values.slice(0, 10).map(([value, n]) => ({ value, count: n, outcome: null })), other: values.slice(10).reduce((n, [, c]) => n + c, 0) };
   });
 }
 export function detail(id: string): RequestDetail | null {

@@ -76,7 +76,7 @@ test('finds a denied request by typing a filter', async () => {
   await page.keyboard.press('Enter');
   await page.waitForURL((u) => u.searchParams.get('q')?.includes(filter));
   await page.keyboard.press('Escape');
-  await page.getByText(/requests match(es)?\./).waitFor();
+  await page.getByText(/(requests|records) match(es)?\./).waitFor();
   await page.locator('tbody tr[data-id]', { hasText: filter.split(':')[1] }).first().waitFor();
 });
 

@@ -68,6 +68,8 @@ describe('edit', () => {
     expect(exactly('tollgate.reason', 'scope_missing')).toBe('reason:scope_missing');
     expect(exactly('client.address', '198.51.100.24', true)).toBe('-client.address:198.51.100.24');
     expect(shortKey('http.route')).toBe('route');
+    // The caller is worked out from several attributes; one of them alone is not the same question.
+    expect(exactly('enduser.id', 'reader')).toBe('enduser.id:reader');
   });
 
   test.each([

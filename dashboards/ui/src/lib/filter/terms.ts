@@ -15,14 +15,17 @@ export interface Term {
   values: string[];
 }
 
-/** The short keys, the attribute each stands for, and what to say about it. */
+/**
+ * The short keys, the column each stands for, and what to say about it. A name with `@` is worked out by the dashboard
+ * from several attributes (the caller is the subject, else the workload, else the address), so no attribute has that short key.
+ */
 export const KEYS: Record<string, { attribute: string; meaning: string; example: string }> = {
   status: { attribute: 'http.response.status_code', meaning: 'number, or 4xx', example: 'status:>=400' },
-  outcome: { attribute: 'outcome', meaning: 'passed, denied, limited, failed', example: 'outcome:denied' },
+  outcome: { attribute: '@outcome', meaning: 'passed, denied, limited, failed', example: 'outcome:denied' },
   reason: { attribute: 'tollgate.reason', meaning: 'why it was stopped', example: 'reason:scope_missing' },
   source: { attribute: 'tollgate.source.workload', meaning: 'which workload called', example: 'source:ingress' },
-  caller: { attribute: 'enduser.id', meaning: 'who called', example: 'caller:reader' },
-  dest: { attribute: 'tollgate.destination.workload', meaning: 'what was called', example: 'dest:policies' },
+  caller: { attribute: '@caller', meaning: 'who called', example: 'caller:reader' },
+  dest: { attribute: '@dest', meaning: 'what was called', example: 'dest:policies' },
   route: { attribute: 'http.route', meaning: 'as configured', example: 'route:/policies/{id}' },
   path: { attribute: 'url.path', meaning: 'as it came', example: 'path:/policies/POL-1042' },
   method: { attribute: 'http.request.method', meaning: 'GET, POST', example: 'method:POST' },
@@ -30,6 +33,8 @@ export const KEYS: Record<string, { attribute: string; meaning: string; example:
   version: { attribute: 'tollgate.destination.version', meaning: 'of what was called', example: 'version:1.1' },
   token: { attribute: 'tollgate.token.state', meaning: 'state of the token', example: 'token:expired' },
   limit: { attribute: 'tollgate.ratelimit.rule', meaning: 'which limit', example: 'limit:subject' },
+  reporter: { attribute: 'tollgate.reporter', meaning: 'which end saw it', example: 'reporter:gateway' },
+  id: { attribute: 'tollgate.request.id', meaning: 'one request', example: 'id:01981f6e-7c0a-7d41-b0f5-2f6c01aa31d2' },
   flag: { attribute: 'tollgate.response.flags', meaning: "Envoy's letters", example: 'flag:UAEX' },
 };
 
