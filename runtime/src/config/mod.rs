@@ -74,7 +74,12 @@ pub fn load<C: ServiceConfig>(file: &Path, sets: &[String], env: &Env) -> Result
 }
 
 /// As [`load`], from a text in hand; `file` is what errors call it.
-pub fn load_text<C: ServiceConfig>(file: &Path, text: &str, sets: &[String], env: &Env) -> Result<C, ConfigError> {
+pub fn load_text<C: ServiceConfig>(
+    file: &Path,
+    text: &str,
+    sets: &[String],
+    env: &Env,
+) -> Result<C, ConfigError> {
     let config: C = from_text(file, text, sets, env)?;
     config
         .telemetry()

@@ -1,0 +1,4 @@
+//! The runtime against real sockets.
+
+mod drain;
+mod telemetry;
