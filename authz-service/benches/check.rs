@@ -1,1 +1,121 @@
-fn main() {}
+//! What one decision costs, and what one Check costs around it.
+//!
+//! `cargo bench -p tollgate-authz`. Thousands of services and bindings beside the one that is asked about must not
+//! show: the cost is meant to be flat.
+
+#[path = "../tests/it/signer.rs"]
+#[expect(clippy::unwrap_used, reason = "shared with the tests")]
+mod signer;
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use jsonwebtoken::Algorithm;
+use opentelemetry::Context;
+use serde_json::{Value, json};
+use tollgate_authz::authorize::Authorizer;
+use tollgate_authz::facts::{Credential, Entry, Facts, PathReadings};
+use tollgate_authz::metrics::Metrics;
+use tollgate_authz::policy::compile::{Parts, compile};
+use tollgate_authz::policy::object::{Document, policy_set};
+use tollgate_authz::policy::{Snapshot, SnapshotCell, check, evaluate};
+use tollgate_authz::store::Store;
+use tollgate_authz::token::Unverified;
+use tollgate_authz::token::keys::refresh::{KeyRefresh, Schedule};
+use tollgate_authz::token::keys::source::HttpKeys;
+use tollgate_authz::wire::ext_authz::ExtAuthz;
+use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::AttributeContext;
+use tollgate_runtime::Service;
+use tollgate_runtime::config::Secret;
+
+use signer::Signer;
+
+const ISSUER: &str = "https://issuer.demo";
+
+fn policy(signer: &Signer, size: usize) -> Snapshot {
+    let mut all = vec![json!({"kind": "Issuer", "name": "demo", "issuer": ISSUER, "jwks": signer.jwks()})];
+    for n in 0..size {
+        all.push(
+            json!({"kind": "Service", "namespace": "ns", "name": format!("s{n}"), "callers": ["external"],
+            "issuers": ["demo"], "audiences": ["insurance"]}),
+        );
+        all.push(json!({"kind": "Role", "namespace": "ns", "name": format!("r{n}"), "permissions": [
+            {"name": "read", "service": format!("s{n}"), "methods": ["GET"],
+             "paths": ["/policies", "/policies/{id}"], "scopes": {"all": ["policies:read"]}}]}));
+        all.push(
+            json!({"kind": "Binding", "namespace": "ns", "name": format!("b{n}"), "role": format!("r{n}"),
+            "who": {"issuer": "demo", "subject": format!("u{n}")}}),
+        );
+    }
+    let documents = all.into_iter().map(|one| serde_json::from_value::<Document>(one).expect("a document"));
+    let model = check::check(&policy_set(documents).expect("names are unique")).expect("a policy");
+    compile(&model, Parts::default(), &Snapshot::default())
+}
+
+fn claims() -> Value {
+    json!({"iss": ISSUER, "sub": "u0", "aud": "insurance", "scope": "policies:read", "iat": 0, "exp": 9_999_999_999_u64})
+}
+
+fn evaluation(c: &mut Criterion) {
+    let signer = Signer::new(Algorithm::EdDSA, "k");
+    for size in [1, 1_000] {
+        let snapshot = policy(&signer, size);
+        let trusted = snapshot.issuer(ISSUER).expect("the issuer");
+        let token = Unverified::parse(&signer.token(&claims()))
+            .and_then(|token| token.verify(trusted, &[], 1))
+            .expect("a good token");
+        let ask = |path| Facts {
+            service: snapshot.service("ns/s0").map(|rules| &**rules),
+            entry: Entry::Outside,
+            peer: None,
+            method: "GET",
+            host: "h",
+            path: PathReadings::of_target(path).expect("a path"),
+            credential: Credential::Verified(&token),
+        };
+        let (allow, deny) = (ask("/policies/1"), ask("/claims/1"));
+        c.bench_function(&format!("evaluate allow, {size} services"), |b| {
+            b.iter(|| evaluate(&snapshot, black_box(&allow), 1).verdict);
+        });
+        c.bench_function(&format!("evaluate deny, {size} services"), |b| {
+            b.iter(|| evaluate(&snapshot, black_box(&deny), 1).verdict);
+        });
+    }
+}
+
+fn check_handling(c: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let folder = tempfile::TempDir::new().expect("a folder");
+    for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA] {
+        let signer = Signer::new(algorithm, "k");
+        let cell = Arc::new(SnapshotCell::new(policy(&signer, 100)));
+        let service = Service::for_test("bench");
+        let url = Secret::new(format!("sqlite://{}", folder.path().join("bench.db").display()));
+        let store = runtime.block_on(Store::open(&url, service.clock().clone())).expect("a store");
+        let metrics = Metrics::new(&service.telemetry().meter());
+        let refresh = KeyRefresh::new(
+            store,
+            Arc::clone(&cell),
+            Arc::new(HttpKeys::new(true).expect("a client")),
+            Schedule { refresh: std::time::Duration::MAX, min_interval: std::time::Duration::MAX },
+            (service.clock().clone(), service.tasks().clone(), metrics.clone()),
+        );
+        let tracer = service.telemetry().tracer().clone();
+        let stale = std::time::Duration::from_secs(3600);
+        let authorizer = Authorizer::new(cell, refresh, stale, (service.clock().clone(), tracer, metrics));
+        let wire = ExtAuthz::new(authorizer);
+        let mut attributes = AttributeContext::default();
+        attributes.context_extensions.insert("tollgate.service".to_owned(), "ns/s0".to_owned());
+        let http = attributes.request.get_or_insert_default().http.get_or_insert_default();
+        (http.method, http.path) = ("GET".to_owned(), "/policies/1".to_owned());
+        http.headers.insert("authorization".to_owned(), format!("Bearer {}", signer.token(&claims())));
+        let nowhere = Context::new();
+        c.bench_function(&format!("check, {algorithm:?}"), |b| {
+            b.iter(|| runtime.block_on(wire.answer(black_box(&attributes), &nowhere)));
+        });
+    }
+}
+
+criterion_group!(benches, evaluation, check_handling);
+criterion_main!(benches);

@@ -52,7 +52,8 @@ pub struct App {
 impl App {
     /// Opens the database, loads the policy and binds.
     pub async fn build(config: Config, service: Service) -> anyhow::Result<Self> {
-        let source = HttpKeys::new(config.keys.allow_private_addresses).context("cannot make an HTTP client")?;
+        let source =
+            HttpKeys::new(config.keys.allow_private_addresses).context("cannot make an HTTP client")?;
         Self::build_with(config, service, Arc::new(source)).await
     }
 
@@ -173,7 +174,8 @@ async fn write_private(file: &Path, content: &[u8]) -> std::io::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut new = tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).await?;
+    let mut new =
+        tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).await?;
     new.write_all(content).await?;
     new.sync_all().await?;
     tokio::fs::rename(&beside, file).await

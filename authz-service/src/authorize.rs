@@ -50,7 +50,7 @@ pub enum Presented {
     /// A bad one.
     Refused(Refusal),
     /// A good one.
-    Verified(VerifiedToken),
+    Verified(Box<VerifiedToken>),
 }
 
 impl Presented {
@@ -151,7 +151,7 @@ impl Authorizer {
         }
         end(span);
         match verified {
-            Ok(token) => Presented::Verified(token),
+            Ok(token) => Presented::Verified(Box::new(token)),
             Err(failure) => Presented::Refused(failure.refusal),
         }
     }
@@ -179,7 +179,8 @@ impl Authorizer {
             return refuse(Reason::TokenIssuer, "this issuer's tokens are not presented in this place");
         }
         if trusted.keys_age(now) > self.inner.max_stale {
-            let refusal = Refusal::new(Reason::IssuerUnavailable, "the issuer's keys were not confirmed for too long");
+            let refusal =
+                Refusal::new(Reason::IssuerUnavailable, "the issuer's keys were not confirmed for too long");
             return Err(Failure { refusal, ask: Some(Arc::clone(trusted)) });
         }
         let audiences = service.map_or(&[][..], |rules| &rules.service.audiences);

@@ -39,7 +39,10 @@ pub struct ListenConfig {
 
 impl Default for ListenConfig {
     fn default() -> Self {
-        Self { grpc: SocketAddr::from(([127, 0, 0, 1], 7001)), http: SocketAddr::from(([127, 0, 0, 1], 7003)) }
+        Self {
+            grpc: SocketAddr::from(([127, 0, 0, 1], 7001)),
+            http: SocketAddr::from(([127, 0, 0, 1], 7003)),
+        }
     }
 }
 

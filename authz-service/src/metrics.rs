@@ -46,7 +46,8 @@ impl Metrics {
             Verdict::Allow => "allow",
             Verdict::Deny => "deny",
         };
-        self.decisions.add(1, &[KeyValue::new("decision", decision), KeyValue::new("reason", reason.as_str())]);
+        self.decisions
+            .add(1, &[KeyValue::new("decision", decision), KeyValue::new("reason", reason.as_str())]);
     }
 
     /// A policy is in force.

@@ -91,7 +91,7 @@ pub(super) async fn apply(
 /// Finds out what would change, asks whether the caller may, and does exactly that or starts again.
 async fn authorized(admin: &Admin, caller: &Caller, request: ApplyRequest) -> Result<Applied, Problem> {
     let mut write = Write {
-        operations: request.documents.into_iter().map(Operation::Put).collect(),
+        operations: request.documents.into_iter().map(Operation::put).collect(),
         prune: request.prune,
         dry_run: true,
         expected: None,
@@ -112,7 +112,11 @@ async fn authorized(admin: &Admin, caller: &Caller, request: ApplyRequest) -> Re
             outcome => return Ok(outcome?),
         }
     }
-    Err(Problem::new(axum::http::StatusCode::CONFLICT, "moved", "the policy is changed by others all the time"))
+    Err(Problem::new(
+        axum::http::StatusCode::CONFLICT,
+        "moved",
+        "the policy is changed by others all the time",
+    ))
 }
 
 fn method_of(change: &Change) -> &'static str {

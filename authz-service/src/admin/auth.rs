@@ -36,9 +36,10 @@ pub(super) struct Caller {
 impl Caller {
     /// For the history; `reason` from a body wins over the header's.
     pub(super) fn authorship(&self, reason: Option<String>) -> Authorship {
-        let author = self.presented.token().map_or_else(String::new, |token| {
-            format!("{}/{}", token.issuer, token.subject)
-        });
+        let author = self
+            .presented
+            .token()
+            .map_or_else(String::new, |token| format!("{}/{}", token.issuer, token.subject));
         Authorship::new(author, reason.unwrap_or_else(|| self.reason.clone()))
     }
 
@@ -120,7 +121,7 @@ async fn admit(admin: &Admin, visit: Visit) -> Result<Caller, Problem> {
     }
     let mut snapshot = admin.authorizer.cell().load_full();
     let presented = match administrator(&snapshot, header)? {
-        Some(token) => Presented::Verified(token),
+        Some(token) => Presented::Verified(Box::new(token)),
         None => admin.authorizer.identify(&mut snapshot, &question(&method, &path), header, &context).await,
     };
     let caller = Caller { presented: Arc::new(presented), snapshot, reason };
@@ -146,7 +147,8 @@ fn administrator<'h>(
     header: impl Fn(&str) -> Option<&'h str>,
 ) -> Result<Option<VerifiedToken>, Problem> {
     let found = find(&[TokenPlace::Bearer], "/", |name| header(name));
-    let token = found.map_err(|refusal| Problem::malformed(refusal.detail))?.map(|found| hash_secret(found.token));
+    let token =
+        found.map_err(|refusal| Problem::malformed(refusal.detail))?.map(|found| hash_secret(found.token));
     // Looking up a hash tells by its timing at most something about hashes.
     let Some(name) = token.and_then(|hash| snapshot.administrator(&hash)) else { return Ok(None) };
     Ok(Some(VerifiedToken {

@@ -16,8 +16,8 @@ const MAX_LIMIT: u32 = 1000;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChangesQuery {
-    /// Only changes older than this epoch: the `next` of the page before.
-    before: Option<u64>,
+    /// Only what follows: the `next` of the page before.
+    cursor: Option<String>,
     /// How many rows; 100 unless said, 1000 at most.
     limit: Option<u32>,
 }
@@ -26,8 +26,8 @@ pub(super) struct ChangesQuery {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ChangesPage {
     items: Vec<ChangeRow>,
-    /// Give this as `before` for the next page.
-    next: Option<u64>,
+    /// Give this as `cursor` for the next page.
+    next: Option<String>,
 }
 
 /// The history, the newest change first.
@@ -38,18 +38,17 @@ pub(super) async fn changes(
     Query(query): Query<ChangesQuery>,
 ) -> Result<Json<ChangesPage>, Problem> {
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
-    let mut items = admin.store.changes(query.before, limit + 1).await?;
-    let mut next = None;
-    if items.len() > limit as usize {
-        items.truncate(limit as usize);
-        // A change of many objects is not torn apart, unless it alone is more than a page.
-        let last = items.last().map_or(0, |row| row.epoch);
-        if items.first().is_some_and(|row| row.epoch != last) {
-            items.retain(|row| row.epoch != last);
-        }
-        next = items.last().map(|row| row.epoch);
-    }
+    let cursor = query.cursor.as_deref().map(parse_cursor).transpose()?;
+    let mut items = admin.store.changes(cursor, limit + 1).await?;
+    let more = items.len() > limit as usize;
+    items.truncate(limit as usize);
+    let next = items.last().filter(|_| more).map(|row| format!("{}.{}", row.epoch, row.position));
     Ok(Json(ChangesPage { items, next }))
+}
+
+fn parse_cursor(text: &str) -> Result<(u64, u64), Problem> {
+    let parts = text.split_once('.').and_then(|(epoch, at)| Some((epoch.parse().ok()?, at.parse().ok()?)));
+    parts.ok_or_else(|| Problem::malformed("cursor: not one that a page before gave"))
 }
 
 /// Where this replica stands.

@@ -143,16 +143,17 @@ pub(super) async fn delete_cluster(
 fn kind_of(plural: &str, namespaced: bool) -> Result<Kind, Problem> {
     (Kind::ALL.into_iter())
         .find(|kind| kind.plural() == plural && kind.is_namespaced() == namespaced)
-        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "not_found", format!("there are no `{plural}` here")))
+        .ok_or_else(|| {
+            Problem::new(StatusCode::NOT_FOUND, "not_found", format!("there are no `{plural}` here"))
+        })
 }
 
 async fn list(admin: &Admin, kind: Kind, namespace: &str, query: ListQuery) -> Result<Json<Page>, Problem> {
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
     let after = query.cursor.unwrap_or_default();
     let objects = admin.store.load().await?.objects;
-    let of_kind = (objects.into_iter()).filter(|(id, _)| {
-        id.kind == kind && id.namespace == namespace && id.name > after
-    });
+    let of_kind = (objects.into_iter())
+        .filter(|(id, _)| id.kind == kind && id.namespace == namespace && id.name > after);
     let mut items: Vec<Document> = of_kind.map(|(_, stored)| stored.document).take(limit + 1).collect();
     let more = items.len() > limit;
     items.truncate(limit);
@@ -179,7 +180,7 @@ async fn put(
     let applied = admin
         .store
         .write(Write {
-            operations: vec![Operation::Put(document.clone())],
+            operations: vec![Operation::put(document.clone())],
             prune: false,
             dry_run: false,
             expected: expected(headers)?,
@@ -234,9 +235,8 @@ fn document_of(id: &ObjectId, mut fields: Map<String, Value>) -> Result<Document
     }
     let mut track = serde_path_to_error::Track::new();
     let deserializer = serde_path_to_error::Deserializer::new(Value::Object(fields), &mut track);
-    Document::of_kind(id.kind, deserializer).map_err(|error| {
-        Problem::malformed(format!("{}: {error}", track.path()))
-    })
+    Document::of_kind(id.kind, deserializer)
+        .map_err(|error| Problem::malformed(format!("{}: {error}", track.path())))
 }
 
 fn answer(status: StatusCode, stored: &Stored) -> Response {

@@ -98,9 +98,15 @@ impl From<StoreError> for Problem {
             | StoreError::Query { .. }
             | StoreError::NoEpoch
             | StoreError::BadRow { .. } => {
-                tracing::error!(error = format!("{:#}", anyhow::Error::new(error)), "the policy store failed");
+                tracing::error!(
+                    error = format!("{:#}", anyhow::Error::new(error)),
+                    "the policy store failed"
+                );
                 let detail = "the policy store failed; its log says why";
-                Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_failed", detail) }
+                Self {
+                    retry_after: Some(1),
+                    ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_failed", detail)
+                }
             }
         }
     }

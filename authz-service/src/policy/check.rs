@@ -89,7 +89,12 @@ impl Checker<'_> {
     }
 
     /// Takes the value, or notes the fault and goes on without.
-    fn take<T>(&mut self, id: &ObjectId, key: impl FnOnce() -> String, value: Result<T, String>) -> Option<T> {
+    fn take<T>(
+        &mut self,
+        id: &ObjectId,
+        key: impl FnOnce() -> String,
+        value: Result<T, String>,
+    ) -> Option<T> {
         value.map_err(|problem| self.fault(id, key(), problem)).ok()
     }
 
@@ -160,7 +165,11 @@ impl Checker<'_> {
         for (index, permission) in spec.permissions.iter().enumerate() {
             let at = format!("permissions[{index}]");
             if permissions.iter().any(|other| *other.name == *permission.name) {
-                self.fault(id, format!("{at}.name"), format!("`{}` stands twice in this role", permission.name));
+                self.fault(
+                    id,
+                    format!("{at}.name"),
+                    format!("`{}` stands twice in this role", permission.name),
+                );
             }
             let checked = self.permission(id, &at, spec, permission, (&role_key, &role_name));
             permissions.push(Arc::new(checked));
@@ -188,7 +197,8 @@ impl Checker<'_> {
         }
         let service = (spec.service != "*").then(|| {
             if !self.set.contains_key(&ObjectId::new(Kind::Service, &role.namespace, &spec.service)) {
-                let problem = format!("there is no service `{}` in namespace `{}`", spec.service, role.namespace);
+                let problem =
+                    format!("there is no service `{}` in namespace `{}`", spec.service, role.namespace);
                 self.fault(id, format!("{at}.service"), problem);
             }
             format!("{}/{}", role.namespace, spec.service).into()
@@ -316,7 +326,8 @@ impl Checker<'_> {
     }
 }
 
-const NAME_RULE: &str = "names are 1 to 128 letters, digits, `-`, `_` or `.`, and start with a letter or a digit";
+const NAME_RULE: &str =
+    "names are 1 to 128 letters, digits, `-`, `_` or `.`, and start with a letter or a digit";
 
 fn is_name(text: &str) -> bool {
     text.len() <= MAX_NAME_BYTES

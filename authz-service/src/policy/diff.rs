@@ -11,7 +11,11 @@ pub fn changes(before: &PolicySet, after: &PolicySet) -> Vec<Change> {
     ids.sort();
     ids.dedup();
     ids.into_iter()
-        .map(|id| Change { object: id.clone(), before: before.get(id).cloned(), after: after.get(id).cloned() })
+        .map(|id| Change {
+            object: id.clone(),
+            before: before.get(id).cloned(),
+            after: after.get(id).cloned(),
+        })
         .filter(|change| change.before != change.after)
         .collect()
 }

@@ -77,7 +77,8 @@ pub fn located(written: &[Written], fault: &Fault) -> ConfigError {
     let Some(found) = written.iter().find(|written| written.document.id() == fault.object) else {
         return ConfigError::new(Path::new(&fault.object.to_string()), &fault.key, &fault.problem);
     };
-    let mut error = ConfigError::new(&found.file, &fault.key, format!("{} ({})", fault.problem, fault.object));
+    let mut error =
+        ConfigError::new(&found.file, &fault.key, format!("{} ({})", fault.problem, fault.object));
     error.line = Some(found.line);
     if let Ok(text) = read(&found.file)
         && let Some((line, column)) = SourceMap::of(&document_text(&text, found.line)).line_of(&fault.key)

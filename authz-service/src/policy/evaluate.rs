@@ -127,10 +127,9 @@ fn decide<'s>(
         .collect();
     let granted = grant(snapshot, rules, facts, &matched, now, &mut read);
     let mut decision = match granted {
-        Grant::Full(binding, permission) => Decision {
-            expires: binding.not_after,
-            ..Decision::allow(Rule::Grant(binding, permission), read)
-        },
+        Grant::Full(binding, permission) => {
+            Decision { expires: binding.not_after, ..Decision::allow(Rule::Grant(binding, permission), read) }
+        }
         Grant::WithoutScopes(binding, permission) if facts.credential.token().is_some() => Decision {
             nearest_miss: Some(NearestMiss::Scopes(permission)),
             ..Decision::deny(Reason::ScopeMissing, Rule::Grant(binding, permission), read)
@@ -254,7 +253,5 @@ pub fn missing_scopes<'s>(permission: &'s Permission, scopes: &[String]) -> impl
     let has = |wanted: &str| scopes.iter().any(|scope| scope == wanted);
     let any_holds = permission.scopes_any.iter().any(|scope| has(scope));
     let alternative = (!any_holds).then(|| permission.scopes_any.first()).flatten();
-    (permission.scopes_all.iter().filter(move |scope| !has(scope)))
-        .chain(alternative)
-        .map(|scope| &**scope)
+    (permission.scopes_all.iter().filter(move |scope| !has(scope))).chain(alternative).map(|scope| &**scope)
 }

@@ -20,3 +20,6 @@ pub mod subjects;
 pub use evaluate::{Decision, Verdict, evaluate};
 pub use object::{Document, Kind, ObjectId, PolicySet};
 pub use snapshot::{Snapshot, SnapshotCell};
+
+#[cfg(test)]
+mod tests;

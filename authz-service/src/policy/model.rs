@@ -65,7 +65,8 @@ pub enum WorkloadPattern {
 impl WorkloadPattern {
     /// Reads `spiffe://domain/path` or `spiffe://domain/path/*`.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no SPIFFE id; write spiffe://domain/path or spiffe://domain/path/*");
+        let wrong =
+            || format!("`{text}` is no SPIFFE id; write spiffe://domain/path or spiffe://domain/path/*");
         let rest = text.strip_prefix("spiffe://").ok_or_else(wrong)?;
         let (domain, path) = rest.split_once('/').ok_or_else(wrong)?;
         if domain.is_empty() || path.is_empty() || text.contains(char::is_whitespace) {

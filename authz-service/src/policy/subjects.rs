@@ -75,9 +75,10 @@ impl Subjects {
                 .flatten()
         });
         let exact = peer.and_then(|peer| self.workloads.get(peer));
-        let below = peer.filter(|_| !self.below.is_empty()).into_iter().flat_map(|peer| {
-            peer.match_indices('/').filter_map(|(at, _)| self.below.get(&peer[..=at]))
-        });
+        let below = peer
+            .filter(|_| !self.below.is_empty())
+            .into_iter()
+            .flat_map(|peer| peer.match_indices('/').filter_map(|(at, _)| self.below.get(&peer[..=at])));
         let authenticated = token.map(|_| &self.authenticated);
         let by_peer = exact.into_iter().chain(below).chain(authenticated).chain([&self.anyone]).flatten();
         by_issuer.chain(by_peer)

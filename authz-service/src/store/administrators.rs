@@ -80,7 +80,8 @@ pub(super) async fn load(tx: &mut Tx) -> Result<Vec<Administrator>, StoreError> 
     rows.iter()
         .map(|row| {
             let (name, hash) = (row.text("name")?, row.text("token_hash")?);
-            let bad = || StoreError::BadRow { what: format!("admin_credentials {name}"), problem: "hash".into() };
+            let bad =
+                || StoreError::BadRow { what: format!("admin_credentials {name}"), problem: "hash".into() };
             Ok(Administrator { hash: unhex(&hash).ok_or_else(bad)?, name })
         })
         .collect()

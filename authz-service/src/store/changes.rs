@@ -35,12 +35,19 @@ pub struct ChangeRow {
 }
 
 impl Store {
-    /// Changes older than `before`, the newest first.
-    pub async fn changes(&self, before: Option<u64>, limit: u32) -> Result<Vec<ChangeRow>, StoreError> {
+    /// Rows of the history that come after `cursor` (epoch and position), the newest change first.
+    pub async fn changes(
+        &self,
+        cursor: Option<(u64, u64)>,
+        limit: u32,
+    ) -> Result<Vec<ChangeRow>, StoreError> {
         let mut tx = self.database().begin_read().await?;
-        let before = before.map_or(i64::MAX, u64::cast_signed);
-        let sql = "SELECT * FROM changes WHERE epoch < $1 ORDER BY epoch DESC, position ASC LIMIT $2";
-        let rows = tx.fetch("read changes", sql, &[Value::Int(before), Value::Int(limit.into())]).await?;
+        let (epoch, position) = cursor.unwrap_or((i64::MAX.unsigned_abs(), 0));
+        let sql = "SELECT * FROM changes WHERE epoch < $1 OR (epoch = $2 AND position > $3) \
+                   ORDER BY epoch DESC, position ASC LIMIT $4";
+        let [epoch, position] = [epoch, position].map(|number| Value::Int(number.cast_signed()));
+        let values = [epoch, epoch, position, Value::Int(limit.into())];
+        let rows = tx.fetch("read changes", sql, &values).await?;
         let document = |text: Option<String>| {
             text.map(|text| serde_json::from_str(&text)).transpose().map_err(|error| StoreError::BadRow {
                 what: "changes".to_owned(),

@@ -44,7 +44,8 @@ impl Store {
         let mut tx = self.database().begin().await?;
         let epoch = next_epoch(&mut tx).await?;
         let issuer = Value::Text(&keys.issuer);
-        let old = tx.fetch("read old keys", "SELECT jwks FROM issuer_keys WHERE issuer = $1", &[issuer]).await?;
+        let old =
+            tx.fetch("read old keys", "SELECT jwks FROM issuer_keys WHERE issuer = $1", &[issuer]).await?;
         let old = old.first().map(|row| row.text("jwks")).transpose()?;
         tx.execute("remove old keys", "DELETE FROM issuer_keys WHERE issuer = $1", &[issuer]).await?;
         let sql =

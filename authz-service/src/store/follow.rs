@@ -40,7 +40,8 @@ pub fn snapshot_of(loaded: Loaded, previous: &Snapshot) -> Result<Snapshot, Stor
         let keys = Arc::new(KeySet::parse_text(jwks.as_bytes()).map_err(bad)?);
         fetched.insert((issuer, url), (keys, Arc::new(AtomicI64::new(confirmed_at))));
     }
-    let administrators = loaded.administrators.into_iter().map(|admin| (admin.hash, admin.name.into())).collect();
+    let administrators =
+        loaded.administrators.into_iter().map(|admin| (admin.hash, admin.name.into())).collect();
     Ok(compile(&model, Parts { epoch: loaded.epoch, administrators, fetched }, previous))
 }
 
@@ -66,7 +67,10 @@ async fn catch_up(store: &Store, cell: &SnapshotCell, metrics: &Metrics, refused
         Ok(epoch) => epoch,
         Err(error) => {
             metrics.reload_failed("database");
-            tracing::warn!(error = chain(&error), "cannot read the policy's epoch; the snapshot stays as it is");
+            tracing::warn!(
+                error = chain(&error),
+                "cannot read the policy's epoch; the snapshot stays as it is"
+            );
             return;
         }
     };
@@ -82,9 +86,18 @@ async fn catch_up(store: &Store, cell: &SnapshotCell, metrics: &Metrics, refused
             cell.swap(next);
         }
         Err(error) => {
-            metrics.reload_failed(if matches!(error, StoreError::Query { .. }) { "database" } else { "invalid" });
+            metrics.reload_failed(if matches!(error, StoreError::Query { .. }) {
+                "database"
+            } else {
+                "invalid"
+            });
             let kept = previous.epoch;
-            tracing::error!(epoch, kept, error = chain(&error), "POLICY NOT LOADED; the old one stays in force");
+            tracing::error!(
+                epoch,
+                kept,
+                error = chain(&error),
+                "POLICY NOT LOADED; the old one stays in force"
+            );
             if !matches!(error, StoreError::Query { .. }) {
                 *refused = Some(epoch);
             }

@@ -9,8 +9,8 @@
 mod administrators;
 mod changes;
 mod error;
-pub mod follow;
 mod fetched_keys;
+pub mod follow;
 mod rows;
 mod sql;
 mod write;

@@ -50,7 +50,8 @@ fn in_row(error: StoreError, kind: Kind, row: &Row) -> StoreError {
     match error {
         StoreError::BadRow { what, problem } => {
             let name = row.text("name").unwrap_or_default();
-            let namespace = if kind.is_namespaced() { row.text("namespace").unwrap_or_default() } else { String::new() };
+            let namespace =
+                if kind.is_namespaced() { row.text("namespace").unwrap_or_default() } else { String::new() };
             StoreError::BadRow { what: format!("{}: {what}", ObjectId::new(kind, namespace, name)), problem }
         }
         other => other,

@@ -178,7 +178,9 @@ impl Tx {
     ) -> Result<u64, StoreError> {
         let changed = match self {
             Self::Sqlite(tx) => bound!(sql, values).execute(&mut **tx).await.map(|done| done.rows_affected()),
-            Self::Postgres(tx) => bound!(sql, values).execute(&mut **tx).await.map(|done| done.rows_affected()),
+            Self::Postgres(tx) => {
+                bound!(sql, values).execute(&mut **tx).await.map(|done| done.rows_affected())
+            }
         };
         changed.map_err(|source| StoreError::Query { doing, source })
     }

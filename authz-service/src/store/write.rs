@@ -33,9 +33,16 @@ impl Authorship {
 #[derive(Debug, Clone)]
 pub enum Operation {
     /// The object shall be so.
-    Put(Document),
+    Put(Box<Document>),
     /// The object shall not be.
     Delete(ObjectId),
+}
+
+impl Operation {
+    /// The object shall be so.
+    pub fn put(document: Document) -> Self {
+        Self::Put(Box::new(document))
+    }
 }
 
 /// Wishes that are granted together or not at all.
@@ -105,7 +112,7 @@ impl Store {
         prune: bool,
         dry_run: bool,
     ) -> Result<Applied, StoreError> {
-        let operations = documents.into_iter().map(Operation::Put).collect();
+        let operations = documents.into_iter().map(Operation::put).collect();
         self.write(Write { operations, prune, dry_run, expected: None, base: None, by }).await
     }
 
@@ -170,7 +177,7 @@ fn plan(before: &StoredSet, write: &Write) -> Result<Vec<Change>, StoreError> {
     for operation in &write.operations {
         match operation {
             Operation::Put(document) => {
-                wanted.insert(document.id(), document.clone());
+                wanted.insert(document.id(), Document::clone(document));
             }
             Operation::Delete(id) => {
                 let stored = before.get(id).ok_or_else(|| StoreError::NotFound(id.clone()))?;

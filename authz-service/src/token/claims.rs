@@ -44,7 +44,8 @@ impl Claims<'_> {
             }
         }
         for accepted in [audiences, &self.issuer.audiences] {
-            let names_one = || accepted.iter().any(|audience| token.audience.iter().any(|aud| **audience == *aud));
+            let names_one =
+                || accepted.iter().any(|audience| token.audience.iter().any(|aud| **audience == *aud));
             if !accepted.is_empty() && !names_one() {
                 return refuse(Reason::TokenAudience, "aud names no accepted audience");
             }

@@ -69,7 +69,9 @@ impl Issuer {
             (None, Some(jwks)) => KeySet::parse(jwks)
                 .map(|keys| KeyOrigin::Inline(Arc::new(keys)))
                 .map_err(|problem| fault("jwks", problem))?,
-            (Some(text), None) => KeyOrigin::Fetched(key_url(text).map_err(|problem| fault("jwks_url", problem))?),
+            (Some(text), None) => {
+                KeyOrigin::Fetched(key_url(text).map_err(|problem| fault("jwks_url", problem))?)
+            }
             _ => return Err(fault("jwks", "give either `jwks` or `jwks_url`".into())),
         };
         let mut algorithms = Vec::new();

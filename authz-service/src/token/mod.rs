@@ -86,6 +86,3 @@ impl Refusal {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -59,14 +59,17 @@ pub fn find<'a>(
             TokenPlace::Header(name) => header(name).map_or(Ok(()), &mut take)?,
             TokenPlace::Cookie(name) => {
                 let pairs = header("cookie").into_iter().flat_map(|cookies| cookies.split(';'));
-                for token in pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(key, _)| *key == &**name)
+                for token in
+                    pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(key, _)| *key == &**name)
                 {
                     take(token.1)?;
                 }
             }
             TokenPlace::Query(name) => {
                 let query = target.split_once('?').map_or("", |(_, query)| query);
-                for token in query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(k, _)| *k == &**name) {
+                for token in
+                    query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(k, _)| *k == &**name)
+                {
                     take(token.1)?;
                 }
             }

@@ -42,8 +42,10 @@ impl<'a> Unverified<'a> {
             return Err(malformed("not three parts"));
         }
         let object = |part: &str, name: &str| {
-            let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed(&format!("{name} is not base64url")))?;
-            json::parse_object(&bytes).map_err(|error| malformed(&format!("{name} is not usable JSON: {error}")))
+            let bytes =
+                URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed(&format!("{name} is not base64url")))?;
+            json::parse_object(&bytes)
+                .map_err(|error| malformed(&format!("{name} is not usable JSON: {error}")))
         };
         let header = object(header, "header")?;
         let text = |name: &str| match header.get(name) {
@@ -60,7 +62,9 @@ impl<'a> Unverified<'a> {
         }
         let algorithm = match text("alg")?.map(|name| Algorithm::from_str(&name)) {
             Some(Ok(algorithm)) if algorithm.family() != AlgorithmFamily::Hmac => algorithm,
-            Some(_) => return Err(Refusal::new(Reason::TokenAlgorithm, "not an accepted asymmetric algorithm")),
+            Some(_) => {
+                return Err(Refusal::new(Reason::TokenAlgorithm, "not an accepted asymmetric algorithm"));
+            }
             None => return Err(malformed("header member alg is missing")),
         };
         let (typ, kid) = (text("typ")?, text("kid")?);
@@ -87,7 +91,10 @@ impl<'a> Unverified<'a> {
     ) -> Result<VerifiedToken, Refusal> {
         let issuer = &trusted.issuer;
         if !typ_is_accepted(self.typ.as_deref(), &issuer.typ) {
-            return Err(Refusal::new(Reason::TokenMalformed, "header member typ names another type of token"));
+            return Err(Refusal::new(
+                Reason::TokenMalformed,
+                "header member typ names another type of token",
+            ));
         }
         if !issuer.algorithms.contains(&self.algorithm) {
             let detail = format!("issuer {} does not use {:?}", issuer.name, self.algorithm);
@@ -98,7 +105,8 @@ impl<'a> Unverified<'a> {
         if !matches!(good, Ok(true)) {
             return Err(Refusal::new(Reason::TokenSignature, "the signature does not verify"));
         }
-        Claims { issuer, members: self.claims, kid: self.kid, algorithm: self.algorithm }.check(audiences, now)
+        Claims { issuer, members: self.claims, kid: self.kid, algorithm: self.algorithm }
+            .check(audiences, now)
     }
 }
 

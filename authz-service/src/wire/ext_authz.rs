@@ -9,13 +9,13 @@ use opentelemetry::Context;
 use tollgate_proto::Reason;
 use tollgate_proto::envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use tollgate_proto::envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
-use tollgate_proto::envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::authorization_server::Authorization;
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::{
     AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, OkHttpResponse,
 };
+use tollgate_proto::envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use tollgate_proto::envoy_types::pb::google::protobuf::Struct;
 use tollgate_proto::envoy_types::pb::google::rpc::Status as RpcStatus;
 use tonic::{Code, Request, Response, Status};
@@ -47,7 +47,11 @@ impl ExtAuthz {
     }
 
     /// Answers one check, asked by the enforcer `local`.
-    pub async fn answer(&self, attributes: &AttributeContext, context: &Context) -> Result<CheckResponse, Status> {
+    pub async fn answer(
+        &self,
+        attributes: &AttributeContext,
+        context: &Context,
+    ) -> Result<CheckResponse, Status> {
         let mut snapshot = self.authorizer.cell().load_full();
         let request = http_of(attributes)?;
         let extensions = &attributes.context_extensions;
@@ -173,7 +177,9 @@ impl<'a> Headers<'a> {
     }
 
     fn ours(&self) -> Vec<String> {
-        let ours = |name: &&str| name.get(..OUR_HEADERS.len()).is_some_and(|start| start.eq_ignore_ascii_case(OUR_HEADERS));
+        let ours = |name: &&str| {
+            name.get(..OUR_HEADERS.len()).is_some_and(|start| start.eq_ignore_ascii_case(OUR_HEADERS))
+        };
         match self {
             Self::Joined(map) => map.keys().map(String::as_str).filter(ours).map(str::to_owned).collect(),
             Self::Raw(map) => map.keys().copied().filter(ours).map(str::to_owned).collect(),

@@ -24,7 +24,10 @@ impl Fields {
         }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "protobuf's Struct has no other number; ours stay below 2^53")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "protobuf's Struct has no other number; ours stay below 2^53"
+    )]
     pub(super) fn number(&mut self, key: &str, number: i64) {
         self.0.insert(key.to_owned(), value(Kind::NumberValue(number as f64)));
     }

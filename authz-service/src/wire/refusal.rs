@@ -59,7 +59,8 @@ pub fn refused(decision: &Decision<'_>, presented: &Presented) -> Refused {
             let mut challenge = format!(r#"{REALM}, error="insufficient_scope""#);
             if let Some(NearestMiss::Scopes(permission)) = &decision.nearest_miss {
                 let scopes = presented.credential().scopes();
-                let missing: Vec<_> = missing_scopes(permission, scopes).filter(|s| is_scope_token(s)).collect();
+                let missing: Vec<_> =
+                    missing_scopes(permission, scopes).filter(|s| is_scope_token(s)).collect();
                 write!(challenge, r#", scope="{}""#, missing.join(" ")).expect("a String takes everything");
             }
             Refused::challenged(403, "insufficient_scope", challenge)

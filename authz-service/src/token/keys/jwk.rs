@@ -98,7 +98,9 @@ fn elliptic(jwk: &Value, coordinate: usize) -> Result<DecodingKey, String> {
 fn bytes(jwk: &Value, name: &str, length: Option<usize>) -> Result<Vec<u8>, String> {
     let bytes = URL_SAFE_NO_PAD.decode(text(jwk, name)?).map_err(|_| format!("{name} is not base64url"))?;
     match length {
-        Some(length) if bytes.len() != length => Err(format!("{name} has {} bytes, not {length}", bytes.len())),
+        Some(length) if bytes.len() != length => {
+            Err(format!("{name} has {} bytes, not {length}", bytes.len()))
+        }
         _ => Ok(bytes),
     }
 }

@@ -35,7 +35,8 @@ impl KeySet {
     /// Reads a JWK set. Keys that are not for verifying signatures are passed over; a set in which it is
     /// unclear which key is meant, or in which there is a secret, is refused whole.
     pub fn parse(jwks: &Value) -> Result<Self, String> {
-        let keys = jwks.get("keys").and_then(Value::as_array).ok_or("not a JWK set: there is no list `keys`")?;
+        let keys =
+            jwks.get("keys").and_then(Value::as_array).ok_or("not a JWK set: there is no list `keys`")?;
         if keys.len() > MAX_KEYS {
             return Err(format!("more than {MAX_KEYS} keys"));
         }
@@ -59,7 +60,11 @@ impl KeySet {
             }
         }
         if set.is_empty() {
-            return Err(format!("no usable key{}{}", if keys.is_empty() { "" } else { ": " }, passed_over.join("; ")));
+            return Err(format!(
+                "no usable key{}{}",
+                if keys.is_empty() { "" } else { ": " },
+                passed_over.join("; ")
+            ));
         }
         Ok(set)
     }

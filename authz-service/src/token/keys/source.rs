@@ -109,16 +109,16 @@ fn is_public(ip: IpAddr) -> bool {
         IpAddr::V4(ip) => {
             let [a, b, ..] = ip.octets();
             let shared = a == 100 && (64..128).contains(&b);
-            !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || shared)
-                && !ip.is_broadcast()
-                && !ip.is_multicast()
+            let inside = ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared;
+            let no_host = ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast();
+            !inside && !no_host
         }
         IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
             Some(mapped) => is_public(IpAddr::V4(mapped)),
             None => {
-                !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast())
-                    && !ip.is_unique_local()
-                    && !ip.is_unicast_link_local()
+                let inside = ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local();
+                let no_host = ip.is_unspecified() || ip.is_multicast();
+                !inside && !no_host
             }
         },
     }

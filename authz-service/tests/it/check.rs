@@ -1,0 +1,171 @@
+//! The demo table, as a proxy sees it.
+
+use serde_json::json;
+
+use crate::running::{Ask, Running, claims, now};
+
+#[tokio::test]
+async fn the_demo_table() {
+    let mesh = Running::demo().await;
+    let reader = mesh.token("reader", "policies:read");
+    let check = async |ask: Ask<'_>, status: i32, reason: &str| {
+        let answer = mesh.check(&ask).await;
+        assert_eq!(
+            (answer.status(), answer.reason().as_str()),
+            (status, reason),
+            "{} {}",
+            ask.method,
+            ask.path
+        );
+        answer
+    };
+
+    let answer = check(Ask::new("GET", "/policies/1"), 401, "token_absent").await;
+    assert_eq!(answer.header("www-authenticate"), Some(r#"Bearer realm="tollgate""#));
+    assert_eq!(answer.body(), json!({"request_id": "r-1", "error": "unauthenticated"}));
+    assert_eq!(answer.metadata()["token"]["state"], "absent");
+    assert_eq!(answer.metadata()["rule"], "default-deny");
+
+    let invalid = Some(r#"Bearer realm="tollgate", error="invalid_token""#);
+    let answer = check(Ask::new("GET", "/policies/1").bearer("broken"), 401, "token_malformed").await;
+    assert_eq!(answer.header("www-authenticate"), invalid);
+    let mut expired = claims("reader", "policies:read");
+    expired["exp"] = json!(now() - 60);
+    let answer =
+        check(Ask::new("GET", "/policies/1").bearer(&mesh.signer.token(&expired)), 401, "token_expired")
+            .await;
+    assert_eq!(answer.header("www-authenticate"), invalid);
+    assert_eq!(answer.metadata()["token"]["state"], "expired");
+    assert_eq!(answer.metadata()["subject"], "reader", "its signature was good, so we know whose it was");
+
+    let answer = check(Ask::new("GET", "/policies/1?x=1").bearer(&reader), 200, "ok").await;
+    let metadata = answer.metadata();
+    assert_eq!(metadata["rule"], "insurance/reader-reads → policy-reader.read");
+    assert_eq!(metadata["decision"], "allow");
+    assert_eq!(metadata["epoch"], 1);
+    assert_eq!(metadata["issuer"], "demo");
+    assert_eq!(metadata["client_id"], "web");
+    assert_eq!(metadata["scopes"], json!(["policies:read"]));
+    assert_eq!(metadata["groups"], json!(["staff"]));
+    assert_eq!(metadata["token"]["kid"], "k1");
+    assert_eq!(metadata["token"]["alg"], "ES256");
+    assert_eq!(metadata["token"]["audience"], json!(["insurance"]));
+    assert!(metadata.get("missing").is_none());
+
+    let without = mesh.token("reader", "profile");
+    let answer = check(Ask::new("GET", "/policies/1").bearer(&without), 403, "scope_missing").await;
+    assert_eq!(
+        answer.header("www-authenticate"),
+        Some(r#"Bearer realm="tollgate", error="insufficient_scope", scope="policies:read""#)
+    );
+    assert_eq!(answer.body(), json!({"request_id": "r-1", "error": "insufficient_scope"}));
+    assert_eq!(answer.metadata()["missing"], json!(["scope:policies:read"]));
+
+    let outsider = mesh.token("outsider", "policies:read");
+    let answer = check(Ask::new("GET", "/policies/1").bearer(&outsider), 403, "role_missing").await;
+    assert_eq!(answer.metadata()["missing"], json!(["role:policy-reader"]));
+    assert_eq!(answer.header("www-authenticate"), None);
+
+    let both = "policies:read policies:write";
+    let answer =
+        check(Ask::new("POST", "/policies").bearer(&mesh.token("reader", both)), 403, "role_missing").await;
+    assert_eq!(answer.metadata()["missing"], json!(["role:policy-editor"]));
+    check(Ask::new("POST", "/policies").bearer(&mesh.token("editor", both)), 200, "ok").await;
+    check(Ask::new("GET", "/policies").bearer(&mesh.token("editor", both)), 200, "ok").await;
+    check(Ask::new("GET", "/policies/7").bearer(&mesh.token("adjuster", both)), 200, "ok").await;
+    check(Ask::new("DELETE", "/policies").bearer(&mesh.token("editor", both)), 403, "default_deny").await;
+}
+
+#[tokio::test]
+async fn what_is_odd_is_refused() {
+    let mesh = Running::demo().await;
+    let reader = mesh.token("reader", "policies:read");
+    let check = async |ask: Ask<'_>, status: i32, reason: &str| {
+        let answer = mesh.check(&ask).await;
+        assert_eq!(
+            (answer.status(), answer.reason().as_str()),
+            (status, reason),
+            "{} {}",
+            ask.method,
+            ask.path
+        );
+    };
+    let get = |path| Ask::new("GET", path).bearer(&reader);
+    // Two tokens.
+    let mut twice = Ask::new("GET", "/policies/1");
+    twice.headers.push(("authorization", format!("Bearer {reader},Bearer {reader}")));
+    check(twice, 400, "token_ambiguous").await;
+    // Paths that upstreams read differently.
+    check(get("/policies/1%2F2"), 400, "ambiguous_request").await;
+    check(get("/policies/%zz"), 400, "request_malformed").await;
+    check(get("/x/../policies/1"), 200, "ok").await;
+    check(get("/policies/%31"), 200, "ok").await;
+    // A service that policy does not know, with and without a token.
+    let unknown = |token: Option<&str>| {
+        let mut ask = Ask::new("GET", "/policies/1");
+        ask.extensions = vec![("tollgate.service", "insurance/nothing")];
+        token.map(|token| ask.headers.push(("authorization", format!("Bearer {token}"))));
+        ask
+    };
+    check(unknown(None), 401, "token_absent").await;
+    check(unknown(Some(&reader)), 403, "default_deny").await;
+    check(unknown(Some("a.b.c")), 401, "token_malformed").await;
+}
+
+#[tokio::test]
+async fn a_plain_envoy_is_a_gateway_and_names_services_by_host() {
+    let mesh = Running::demo().await;
+    let reader = mesh.token("reader", "policies:read");
+    let mut ask = Ask::new("GET", "/policies/1").bearer(&reader).header("x-tollgate-subject", "root");
+    (ask.extensions, ask.host) = (vec![], "Policies.Insurance:8080");
+    let answer = mesh.check(&ask).await;
+    assert_eq!(answer.status(), 200);
+    let Some(http) = answer.0.http_response else { panic!("an answer about HTTP") };
+    let debug = format!("{http:?}");
+    assert!(debug.contains("x-tollgate-subject"), "what is ours to say is removed: {debug}");
+}
+
+#[tokio::test]
+async fn the_caller_gate_knows_workloads_from_outsiders() {
+    let mesh = Running::demo().await;
+    let reader = mesh.token("reader", "policies:read");
+    let mut ask = Ask::new("GET", "/policies/1").bearer(&reader);
+    ask.extensions[1] = ("tollgate.point", "sidecar-in");
+    ask.source = "spiffe://tollgate.demo/ns/insurance/sa/quotes";
+    let answer = mesh.check(&ask).await;
+    assert_eq!((answer.status(), answer.reason().as_str()), (403, "caller_denied"));
+    assert_eq!(answer.metadata()["rule"], "caller-gate");
+    // Without a token the same is a 401.
+    ask.headers.truncate(1);
+    assert_eq!(mesh.check(&ask).await.status(), 401);
+    // A point that does not exist is a mistake of the asker's.
+    ask.extensions[1] = ("tollgate.point", "moon");
+    assert_eq!(mesh.try_check(&ask).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn audit_mode_forgives_a_missing_grant_and_nothing_else() {
+    let mesh = Running::demo().await;
+    let service = json!({"kind": "Service", "namespace": "insurance", "name": "policies", "callers": ["external"],
+        "issuers": ["demo"], "audiences": ["insurance"], "mode": "audit"});
+    mesh.apply(vec![serde_json::from_value(service).unwrap()]).await;
+    let outsider = mesh.token("outsider", "policies:read");
+    let answer = mesh.check(&Ask::new("GET", "/policies/1").bearer(&outsider)).await;
+    assert_eq!((answer.status(), answer.reason().as_str()), (200, "ok"));
+    assert_eq!(answer.metadata()["shadow"], json!({"decision": "deny", "reason": "role_missing"}));
+    assert_eq!(mesh.check(&Ask::new("GET", "/policies/1").bearer("x")).await.status(), 401);
+}
+
+#[tokio::test]
+async fn the_health_service_answers() {
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+
+    let mesh = Running::empty().await;
+    let channel = tonic::transport::Channel::from_shared(format!("http://{}", mesh.addresses.grpc)).unwrap();
+    let mut client = HealthClient::new(channel.connect_lazy());
+    for service in ["", "envoy.service.auth.v3.Authorization"] {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        assert_eq!(client.check(request).await.unwrap().into_inner().status, 1, "{service}");
+    }
+}

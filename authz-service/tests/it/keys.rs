@@ -1,0 +1,107 @@
+//! Keys that are fetched: rotation, floods of invented keys, an issuer that is away.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use jsonwebtoken::Algorithm;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tollgate_runtime::net;
+
+use crate::running::{Ask, ISSUER, Running, claims, demo_documents};
+use crate::signer::Signer;
+
+/// An issuer's web server.
+struct IssuerServer {
+    url: String,
+    jwks: Arc<Mutex<Option<Value>>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl IssuerServer {
+    fn start(running: &Running, first: Option<Value>) -> Self {
+        let listener = net::bind(([127, 0, 0, 1], 0).into(), "issuer").unwrap();
+        let url = format!("http://{}/jwks", listener.local_addr().unwrap());
+        let (jwks, asked) = (Arc::new(Mutex::new(first)), Arc::new(AtomicUsize::new(0)));
+        let (answer, count) = (Arc::clone(&jwks), Arc::clone(&asked));
+        let router = Router::new().route(
+            "/jwks",
+            get(move || {
+                count.fetch_add(1, Ordering::SeqCst);
+                let jwks = answer.lock().clone();
+                async move { jwks.map(axum::Json).ok_or(axum::http::StatusCode::INTERNAL_SERVER_ERROR) }
+            }),
+        );
+        let tasks = running.service.tasks().clone();
+        running.service.tasks().spawn("issuer", async move {
+            tollgate_runtime::http_server::serve(&tasks, listener, router).await;
+        });
+        Self { url, jwks, asked }
+    }
+}
+
+async fn with_fetched_keys(
+    min_interval: Duration,
+    first: impl Fn(&Running) -> Option<Value>,
+) -> (Running, IssuerServer) {
+    let folder = TempDir::new().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("authz.db").display());
+    let running = Running::on(folder, &url, |config| config.keys.min_interval = min_interval).await;
+    let server = IssuerServer::start(&running, first(&running));
+    let mut documents = demo_documents();
+    let issuer = json!({"kind": "Issuer", "name": "demo", "issuer": ISSUER, "jwks_url": server.url});
+    documents.push(serde_json::from_value(issuer).unwrap());
+    running.apply(documents).await;
+    (running, server)
+}
+
+#[tokio::test]
+async fn a_new_key_is_fetched_when_a_token_names_it() {
+    let (mesh, server) = with_fetched_keys(Duration::from_millis(1), |mesh| Some(mesh.signer.jwks())).await;
+    let reader = mesh.token("reader", "policies:read");
+    let answer = mesh.check(&Ask::new("GET", "/policies/1").bearer(&reader)).await;
+    assert_eq!((answer.status(), answer.reason().as_str()), (200, "ok"));
+    assert_eq!(answer.metadata()["epoch"], 2, "fetched keys move the epoch");
+    // The issuer rotates; both keys are good meanwhile.
+    let next = Signer::new(Algorithm::EdDSA, "k2");
+    *server.jwks.lock() = Some(json!({"keys": [mesh.signer.jwk(), next.jwk()]}));
+    let by_next = next.token(&claims("reader", "policies:read"));
+    assert_eq!(mesh.check(&Ask::new("GET", "/policies/1").bearer(&by_next)).await.status(), 200);
+    assert_eq!(mesh.check(&Ask::new("GET", "/policies/1").bearer(&reader)).await.status(), 200);
+    // They are known after a restart, with the issuer away.
+    *server.jwks.lock() = None;
+    let folder = mesh.stop().await;
+    let url = format!("sqlite://{}", folder.path().join("authz.db").display());
+    let again = Running::on(folder, &url, |_| {}).await;
+    assert_eq!(again.check(&Ask::new("GET", "/policies/1").bearer(&by_next)).await.status(), 200);
+}
+
+#[tokio::test]
+async fn invented_keys_cause_one_fetch_and_no_more() {
+    let (mesh, server) = with_fetched_keys(Duration::from_secs(3600), |mesh| Some(mesh.signer.jwks())).await;
+    let asks: Vec<_> = (0..20)
+        .map(|n| {
+            let invented = Signer::new(Algorithm::ES256, &format!("invented-{n}"));
+            Ask::new("GET", "/policies/1").bearer(&invented.token(&claims("reader", "policies:read")))
+        })
+        .collect();
+    let answers = futures_util::future::join_all(asks.iter().map(|ask| mesh.check(ask))).await;
+    for answer in answers {
+        assert_eq!((answer.status(), answer.reason().as_str()), (401, "token_key_unknown"));
+    }
+    assert_eq!(server.asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn without_keys_the_answer_is_that_we_cannot_say() {
+    let (mesh, _server) = with_fetched_keys(Duration::from_millis(1), |_| None).await;
+    let answer = mesh.check(&Ask::new("GET", "/policies/1").bearer(&mesh.token("reader", "x"))).await;
+    assert_eq!((answer.status(), answer.reason().as_str()), (503, "issuer_unavailable"));
+    assert!(answer.header("retry-after").is_some());
+    // A bad answer changes nothing, and neither does one that is no key set.
+    assert_eq!(mesh.cell.load().epoch, 1);
+}

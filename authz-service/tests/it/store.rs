@@ -1,0 +1,294 @@
+//! What every database must do: one suite, run on SQLite and on a real PostgreSQL.
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tollgate_authz::policy::object::{Document, Kind, ObjectId};
+use tollgate_authz::store::{Authorship, Operation, Store, StoreError, Write};
+use tollgate_runtime::clock::Clock;
+use tollgate_runtime::config::Secret;
+use tollgate_testkit::postgres::PostgresServer;
+
+use crate::running::{Ask, Running, demo_documents, demo_issuer};
+use crate::signer::Signer;
+
+async fn open(url: &str) -> Store {
+    Store::open(&Secret::new(url), Clock::system()).await.unwrap()
+}
+
+fn by() -> Authorship {
+    Authorship::new("test/me", "because")
+}
+
+fn document(value: Value) -> Document {
+    serde_json::from_value(value).unwrap()
+}
+
+fn service(name: &str) -> Document {
+    document(json!({"kind": "Service", "namespace": "a", "name": name, "callers": ["external"]}))
+}
+
+/// Every kind, with every field that there is.
+fn everything() -> Vec<Document> {
+    let signer = Signer::new(jsonwebtoken::Algorithm::EdDSA, "k");
+    [
+        json!({"kind": "Issuer", "name": "i", "issuer": "https://i", "jwks": signer.jwks(), "algorithms": ["EdDSA"],
+            "audiences": ["x"], "typ": ["JWT"], "token_places": [{"header": "x-t"}, {"cookie": "c"}, {"query": "q"}],
+            "leeway_seconds": 7, "max_lifetime_seconds": 9, "claims": {"groups": ["roles"]}}),
+        json!({"kind": "Issuer", "name": "j", "issuer": "https://j", "jwks_url": "https://j/keys"}),
+        json!({"kind": "Enforcer", "name": "local", "spiffe_id": "spiffe://d/ns/x/sa/y", "point": "sidecar-in",
+            "services": ["a/s"], "sources": ["spiffe://d/ns/x/*"]}),
+        json!({"kind": "Service", "namespace": "a", "name": "s", "hosts": ["h"], "spiffe_id": "spiffe://d/ns/a/sa/s",
+            "callers": ["external", "spiffe://d/ns/a/*"], "issuers": ["i"], "audiences": ["x"], "mode": "audit",
+            "upstream": {"fold_case": true}}),
+        json!({"kind": "Role", "namespace": "a", "name": "r", "includes": ["q"], "permissions": [
+            {"name": "two", "service": "s", "methods": ["GET"], "paths": ["/a/{id}"], "hosts": ["h"],
+                "scopes": {"all": ["x"], "any": ["y", "z"]}},
+            {"name": "one", "service": "*", "methods": ["*"], "paths": ["/{**}"]}]}),
+        json!({"kind": "Role", "namespace": "a", "name": "q"}),
+        json!({"kind": "Binding", "namespace": "a", "name": "b", "role": "r", "who": {"issuer": "i", "subject": "s",
+            "group": "g", "client": "c", "workload": "spiffe://d/ns/a/*"},
+            "not_before": "2026-01-01T00:00:00Z", "not_after": "2027-01-01T00:00:00.5Z"}),
+        json!({"kind": "Binding", "namespace": "a", "name": "c", "role": "q", "who": {"anyone": true}}),
+    ]
+    .map(document)
+    .to_vec()
+}
+
+async fn what_is_written_is_read(url: &str) {
+    let store = open(url).await;
+    let applied = store.apply(everything(), by(), false, false).await.unwrap();
+    assert_eq!((applied.epoch, applied.changes.len()), (1, 8));
+    let loaded = store.load().await.unwrap();
+    assert_eq!(loaded.epoch, 1);
+    let mut wanted = everything();
+    wanted.sort_by_key(Document::id);
+    let found: Vec<_> = loaded.objects.into_values().map(|stored| stored.document).collect();
+    assert_eq!(found, wanted_without_generated_keys(wanted, &found));
+    // Once more: nothing changes, and the epoch stays.
+    let again = store.apply(found, by(), false, false).await.unwrap();
+    assert_eq!((again.epoch, again.changes.len()), (1, 0));
+    let changes = store.changes(None, 100).await.unwrap();
+    assert_eq!(changes.len(), 8);
+    assert!(changes.iter().all(|row| row.epoch == 1 && row.author == "test/me" && row.reason == "because"));
+    assert!(changes.iter().all(|row| row.before.is_none() && row.after.is_some()));
+    store.close().await;
+    // What was written is there when somebody else opens the database.
+    assert_eq!(open(url).await.load().await.unwrap().objects.len(), 8);
+}
+
+/// The key in the first issuer is new in each call of `everything`.
+fn wanted_without_generated_keys(mut wanted: Vec<Document>, found: &[Document]) -> Vec<Document> {
+    for (wanted, found) in wanted.iter_mut().zip(found) {
+        if let (Document::Issuer(wanted), Document::Issuer(found)) = (wanted, found) {
+            wanted.jwks.clone_from(&found.jwks);
+        }
+    }
+    wanted
+}
+
+async fn epochs_have_no_gaps_and_no_doubles(url: &str) {
+    let store = open(url).await;
+    let writes = (0..40).map(|n| {
+        let store = store.clone();
+        async move { store.apply(vec![service(&format!("s{n}"))], by(), false, false).await.unwrap().epoch }
+    });
+    let mut epochs = futures_util::future::join_all(writes).await;
+    epochs.sort_unstable();
+    assert_eq!(epochs, (1..=40).collect::<Vec<u64>>());
+    let history: Vec<_> = store.changes(None, 1000).await.unwrap().into_iter().map(|row| row.epoch).collect();
+    assert_eq!(history, (1..=40).rev().collect::<Vec<u64>>());
+    assert_eq!(store.changes(Some((40, 0)), 2).await.unwrap()[0].epoch, 39);
+}
+
+async fn a_write_that_would_break_the_policy_leaves_no_trace(url: &str) {
+    let store = open(url).await;
+    store.apply(everything(), by(), false, false).await.unwrap();
+    let delete = |kind, name: &str| Write {
+        operations: vec![Operation::Delete(ObjectId::new(kind, "a", name))],
+        prune: false,
+        dry_run: false,
+        expected: None,
+        base: None,
+        by: by(),
+    };
+    // Something refers to it.
+    for (kind, name) in [(Kind::Role, "q"), (Kind::Service, "s")] {
+        assert!(matches!(store.write(delete(kind, name)).await, Err(StoreError::Invalid(_))), "{name}");
+    }
+    assert!(matches!(store.write(delete(Kind::Role, "x")).await, Err(StoreError::NotFound(_))));
+    let bad = document(json!({"kind": "Service", "namespace": "b", "name": "t", "hosts": ["h"]}));
+    let good = service("fine");
+    assert!(matches!(store.apply(vec![good, bad], by(), false, false).await, Err(StoreError::Invalid(_))));
+    // Tried only.
+    let tried = store.apply(vec![service("new")], by(), true, true).await.unwrap();
+    assert!(tried.changes.len() > 1, "what is absent would go");
+    let loaded = store.load().await.unwrap();
+    assert_eq!((loaded.epoch, loaded.objects.len()), (1, 8));
+    assert_eq!(store.changes(None, 100).await.unwrap().len(), 8);
+}
+
+async fn revisions_guard_against_lost_updates(url: &str) {
+    let store = open(url).await;
+    let put = |expected| Write {
+        operations: vec![Operation::put(service("s"))],
+        prune: false,
+        dry_run: false,
+        expected,
+        base: None,
+        by: by(),
+    };
+    assert!(matches!(store.write(put(Some(7))).await, Err(StoreError::Moved { found: 0, .. })));
+    assert_eq!(store.write(put(Some(0))).await.unwrap().epoch, 1);
+    assert!(matches!(store.write(put(Some(0))).await, Err(StoreError::Moved { found: 1, .. })));
+    let stale = Write { base: Some(0), ..put(None) };
+    assert!(matches!(store.write(stale).await, Err(StoreError::PolicyMoved { found: 1, .. })));
+}
+
+async fn pruning_spares_what_governs_tollgate(url: &str) {
+    let store = open(url).await;
+    store.recover_administrator("root", "test").await.unwrap();
+    store.apply(everything(), by(), false, false).await.unwrap();
+    let applied = store.apply(vec![service("only")], by(), true, false).await.unwrap();
+    assert_eq!(applied.changes.iter().filter(|change| change.after.is_none()).count(), 5);
+    let left: Vec<String> = store.load().await.unwrap().objects.keys().map(ToString::to_string).collect();
+    assert_eq!(
+        left,
+        [
+            "Issuer i",
+            "Issuer j",
+            "Enforcer local",
+            "Service a/only",
+            "Service tollgate-system/admin",
+            "Role tollgate-system/admin",
+            "Binding tollgate-system/admin-root"
+        ]
+    );
+}
+
+async fn the_first_administrator_is_made_once(url: &str) {
+    let store = open(url).await;
+    let token = store.new_bootstrap_token().await.unwrap().unwrap();
+    assert!(matches!(store.bootstrap("wrong", "root").await, Err(StoreError::BootstrapRefused)));
+    // A newer token makes the older void.
+    let newer = store.new_bootstrap_token().await.unwrap().unwrap();
+    assert!(matches!(store.bootstrap(token.expose(), "root").await, Err(StoreError::BootstrapRefused)));
+    let issued = store.bootstrap(newer.expose(), "root").await.unwrap();
+    assert!(matches!(store.bootstrap(newer.expose(), "again").await, Err(StoreError::BootstrapRefused)));
+    assert!(store.new_bootstrap_token().await.unwrap().is_none());
+    let administrators = store.load().await.unwrap().administrators;
+    assert_eq!(administrators[0].hash, tollgate_authz::store::hash_secret(issued.token.expose()));
+    // Recovery makes another, the same name twice is refused, and the last one stays.
+    store.recover_administrator("second", "local").await.unwrap();
+    let twice = store.recover_administrator("second", "local").await;
+    assert!(matches!(twice, Err(StoreError::AdministratorExists(_))));
+    let delete = |name: &str| Write {
+        operations: vec![Operation::Delete(ObjectId::new(Kind::Binding, "tollgate-system", name))],
+        prune: false,
+        dry_run: false,
+        expected: None,
+        base: None,
+        by: by(),
+    };
+    store.write(delete("admin-root")).await.unwrap();
+    assert!(matches!(store.write(delete("admin-second")).await, Err(StoreError::LastAdministrator)));
+}
+
+async fn a_one_use_token_lasts_an_hour(url: &str) {
+    let (clock, hand) = Clock::manual(1_800_000_000_000_000_000);
+    let store = Store::open(&Secret::new(url), clock).await.unwrap();
+    let token = store.new_bootstrap_token().await.unwrap().unwrap();
+    hand.advance(std::time::Duration::from_secs(3601));
+    assert!(matches!(store.bootstrap(token.expose(), "root").await, Err(StoreError::BootstrapRefused)));
+}
+
+macro_rules! contract {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    let folder = super::TempDir::new().unwrap();
+                    let url = format!("sqlite://{}", folder.path().join("deep/er/authz.db").display());
+                    super::$name(&url).await;
+                }
+            )*
+        }
+
+        /// One server for the whole suite, a database each.
+        #[tokio::test(flavor = "multi_thread")]
+        async fn postgres() {
+            let server = PostgresServer::start();
+            $(
+                println!("{}", stringify!($name));
+                $name(&server.create_database(stringify!($name))).await;
+            )*
+        }
+    };
+}
+
+contract!(
+    what_is_written_is_read,
+    epochs_have_no_gaps_and_no_doubles,
+    a_write_that_would_break_the_policy_leaves_no_trace,
+    revisions_guard_against_lost_updates,
+    pruning_spares_what_governs_tollgate,
+    the_first_administrator_is_made_once,
+    a_one_use_token_lasts_an_hour,
+);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_on_postgres_see_each_others_writes() {
+    let mut server = PostgresServer::start();
+    let url = server.create_database("policy");
+    let (one, two) = (
+        Running::on(TempDir::new().unwrap(), &url, |_| {}).await,
+        Running::on(TempDir::new().unwrap(), &url, |_| {}).await,
+    );
+    let mut documents = demo_documents();
+    documents.push(demo_issuer(&two.signer));
+    one.apply(documents).await;
+    two.in_force(1).await;
+    let ask = Ask::new("GET", "/policies/1").bearer(&two.token("reader", "policies:read"));
+    assert_eq!(two.check(&ask).await.status(), 200);
+    // The database goes away: what is in force stays in force. It comes back: changes arrive again.
+    server.kill();
+    assert_eq!(two.check(&ask).await.status(), 200);
+    server.restart();
+    let changed = async {
+        loop {
+            if let Ok(applied) = one.store.apply(vec![service("late")], by(), false, false).await {
+                break applied.epoch;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let epoch = tokio::time::timeout(std::time::Duration::from_secs(20), changed).await.unwrap();
+    two.in_force(epoch).await;
+}
+
+#[tokio::test]
+async fn a_bad_row_keeps_the_old_policy_whole() {
+    let mesh = Running::demo().await;
+    let ask = Ask::new("GET", "/policies/1").bearer(&mesh.token("reader", "policies:read"));
+    assert_eq!(mesh.check(&ask).await.status(), 200);
+    let file = mesh.folder.path().join("authz.db");
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+    for sql in [
+        "UPDATE permissions SET paths = '[\"/policies/{\"]'",
+        "UPDATE bindings SET role = 'gone'",
+        "UPDATE roles SET includes = 'nonsense'",
+    ] {
+        let mut tx = pool.begin().await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut *tx).await.unwrap();
+        sqlx::query("UPDATE epoch SET n = n + 1").execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        let failed = "tollgate_policy_reload_failures";
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !mesh.service.telemetry().render_metrics().unwrap().contains(failed) {
+            assert!(tokio::time::Instant::now() < deadline, "the failure was not counted in time");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert_eq!(mesh.check(&ask).await.status(), 200, "{sql}");
+        assert_eq!(mesh.cell.load().epoch, 1);
+    }
+}
