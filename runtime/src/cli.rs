@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::config::{self, ConfigError, Env, ServiceConfig};
+use crate::config::{ConfigError, Env, ServiceConfig, Source};
 use crate::telemetry::process_log::{self, Format};
 use crate::{App, Service};
 
@@ -45,7 +45,8 @@ where
     F: Future<Output = anyhow::Result<A>>,
 {
     let args = Args::parse();
-    let loaded = match config::load::<C>(&args.config, &args.sets, &Env::of_process()) {
+    let source = Source::new(&args.config, &args.sets, &Env::of_process());
+    let loaded = match source.load::<C>() {
         Ok(loaded) => loaded,
         Err(error) => return fail(&error.into()),
     };
@@ -62,20 +63,21 @@ where
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(serve(loaded.config, build)));
+        .and_then(|runtime| runtime.block_on(serve(loaded.config, source, build)));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }
 
-async fn serve<C, A, F>(config: C, build: impl FnOnce(C, Service) -> F) -> anyhow::Result<()>
+async fn serve<C, A, F>(config: C, source: Source, build: impl FnOnce(C, Service) -> F) -> anyhow::Result<()>
 where
     C: ServiceConfig,
     A: App,
     F: Future<Output = anyhow::Result<A>>,
 {
     let service = Service::start(config.instance_name(), config.process(), config.telemetry())?;
+    service.configured_by(source);
     service.published().config(&config);
     let starting = service.readiness().blocker("starting");
     let app = service.scope(build(config, service.clone())).await?;

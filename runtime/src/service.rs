@@ -1,12 +1,13 @@
 //! The handle that each part gets: its name, tasks, readiness, telemetry and clock.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
+use crate::config::Source;
 use crate::process::{self, ProcessConfig, Published};
 use crate::readiness::Readiness;
 use crate::tasks::Tasks;
@@ -32,6 +33,7 @@ struct Inner {
     published: Published,
     process_address: Mutex<Option<SocketAddr>>,
     exporting: Mutex<Option<ExportHandles>>,
+    source: OnceLock<Source>,
     grace: Duration,
 }
 
@@ -67,6 +69,7 @@ impl Service {
             published: Published::default(),
             process_address: Mutex::new(None),
             exporting: Mutex::new(None),
+            source: OnceLock::new(),
             grace,
         }))
     }
@@ -104,6 +107,16 @@ impl Service {
     /// What it shows at its process listener.
     pub fn published(&self) -> &Published {
         &self.0.published
+    }
+
+    /// Says where the configuration came from. The first answer stays.
+    pub fn configured_by(&self, source: Source) {
+        let _ = self.0.source.set(source);
+    }
+
+    /// Where the configuration came from, if it can be read again.
+    pub fn source(&self) -> Option<&Source> {
+        self.0.source.get()
     }
 
     /// Runs `future` as this part: what it logs is sent as this part's.

@@ -67,6 +67,31 @@ pub struct Loaded<C> {
     pub file: PathBuf,
 }
 
+/// Where a process's configuration came from, so that it can be read again.
+#[derive(Debug, Clone)]
+pub struct Source {
+    file: PathBuf,
+    sets: Vec<String>,
+    env: Env,
+}
+
+impl Source {
+    /// The file, and what is laid over it.
+    pub fn new(file: &Path, sets: &[String], env: &Env) -> Self {
+        Self { file: file.to_owned(), sets: sets.to_vec(), env: env.clone() }
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Reads and checks it as it is now.
+    pub fn load<C: ServiceConfig>(&self) -> Result<Loaded<C>, ConfigError> {
+        load(&self.file, &self.sets, &self.env)
+    }
+}
+
 /// Reads `file`, lays the environment and `sets` (`key.path=value`) over it, and checks the result.
 pub fn load<C: ServiceConfig>(file: &Path, sets: &[String], env: &Env) -> Result<Loaded<C>, ConfigError> {
     let text = yaml::read(file)?;
