@@ -79,6 +79,27 @@ impl Template {
         Ok(Self { segments })
     }
 
+    /// The template that matches exactly `path`.
+    pub fn exact(path: &str) -> Result<Self, TemplateError> {
+        let template = Self::parse(path)?;
+        match template.segments.iter().all(|segment| matches!(segment, Segment::Literal(_))) {
+            true => Ok(template),
+            false => Err(TemplateError::BadSegment(path.into())),
+        }
+    }
+
+    /// Templates that together match `path` and everything below it, segment by segment: `/a` and `/a/` match
+    /// `/a/b`, and not `/ab`.
+    pub fn prefix(path: &str) -> Result<Vec<Self>, TemplateError> {
+        let mut whole = Self::exact(path)?;
+        if whole.segments.last().is_some_and(|last| *last == Segment::Literal("".into())) {
+            whole.segments.pop();
+        }
+        let mut below = whole.clone();
+        below.segments.push(Segment::Rest);
+        Ok(if whole.segments.is_empty() { vec![below] } else { vec![whole, below] })
+    }
+
     /// Whether `path`, normalised and without its query, is one of those this template stands for.
     pub fn matches(&self, path: &str) -> bool {
         let Some(mut left) = path.strip_prefix('/').map(Some) else { return false };
@@ -210,6 +231,25 @@ mod tests {
         check("/a%3Ab", "/a%3ab", true);
         check("/a%3ab", "/a%3Ab", true);
         check("/Ab", "/ab", false);
+    }
+
+    #[test]
+    fn exact_paths_and_prefixes() {
+        let exact = Template::exact("/a/b").unwrap();
+        assert!(exact.matches("/a/b") && !exact.matches("/a/b/"));
+        assert!(Template::exact("/a/{b}").is_err());
+        for (prefix, path, expected) in [
+            ("/", "/", true),
+            ("/", "/a/b", true),
+            ("/a", "/a", true),
+            ("/a", "/a/", true),
+            ("/a", "/a/b", true),
+            ("/a/", "/a", true),
+            ("/a", "/ab", false),
+        ] {
+            let templates = Template::prefix(prefix).unwrap();
+            assert_eq!(templates.iter().any(|one| one.matches(path)), expected, "{prefix} on {path}");
+        }
     }
 
     #[test]

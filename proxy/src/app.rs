@@ -1,0 +1,87 @@
+//! The wiring: sockets, the shared state of requests, reload, drain.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tollgate_runtime::{Service, net};
+
+use crate::config::Config;
+use crate::listener::Listener;
+use crate::pipeline::Proxy;
+use crate::probe::Probes;
+use crate::record::Reporter;
+use crate::reload::{Bound, Listeners};
+use crate::snapshot::Snapshot;
+
+/// Where a built proxy listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// Each listener's name and address, in the order of the configuration.
+    pub listeners: Vec<(String, SocketAddr)>,
+}
+
+impl Addresses {
+    /// The address of a listener by its name.
+    pub fn of(&self, name: &str) -> Option<SocketAddr> {
+        self.listeners.iter().find(|(other, _)| other == name).map(|(_, address)| *address)
+    }
+}
+
+/// A proxy whose sockets are bound.
+#[derive(Debug)]
+pub struct App {
+    service: Service,
+    proxy: Arc<Proxy>,
+    config: Config,
+    bound: Vec<Bound>,
+    addresses: Addresses,
+}
+
+impl App {
+    /// Binds the listeners and compiles the configuration; serves nothing yet.
+    pub async fn build(config: Config, service: Service) -> anyhow::Result<Self> {
+        let snapshot = Snapshot::compile(&config, service.tasks(), None)?;
+        let mut bound = Vec::with_capacity(config.listeners.len());
+        let mut addresses = Vec::with_capacity(config.listeners.len());
+        for one in &config.listeners {
+            let socket = net::bind(one.bind, &format!("listener `{}`", one.name))?;
+            addresses.push((one.name.clone(), socket.local_addr()?));
+            bound.push(Bound { listener: Arc::new(Listener::new(one)), socket });
+        }
+        let probes = Probes::new(service.clone());
+        probes.follow(&config);
+        let proxy = Arc::new(Proxy {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            reporter: Arc::new(Reporter::new(service.clone())),
+            probes,
+        });
+        Ok(Self { service, proxy, config, bound, addresses: Addresses { listeners: addresses } })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+}
+
+impl tollgate_runtime::App for App {
+    async fn run(self) -> anyhow::Result<()> {
+        let Self { service, proxy, config, bound, addresses } = self;
+        let tasks = service.tasks();
+        let probing = Arc::clone(&proxy);
+        tasks.spawn("probes", async move { probing.probes.run().await });
+        let listeners = Listeners::start(Arc::clone(&proxy), config, bound);
+        for (name, address) in &addresses.listeners {
+            tracing::info!(listener = name, %address, "listening");
+        }
+        let listeners = Arc::new(parking_lot::Mutex::new(listeners));
+        crate::reload::watch(&service, &listeners);
+        let stopping = tasks.stopping();
+        stopping.cancelled().await;
+        // Sockets close now; connections finish what they began, and each keeps its snapshot.
+        listeners.lock().close();
+        proxy.snapshot.load().close_what_is_not_in(None);
+        Ok(())
+    }
+}

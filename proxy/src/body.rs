@@ -1,0 +1,215 @@
+//! What streams through: a request's body towards the upstream, and an answer's towards the client.
+//!
+//! Bodies are counted on the way and never held. The answer's body carries the request's [`Recording`]: whatever
+//! ends it, its last byte, an error or the client going away, writes the record.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::record::Recording;
+use crate::upstream::Lease;
+
+/// Why a body broke off.
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How far a request's body has come.
+#[derive(Debug, Default)]
+pub(crate) struct Upload {
+    bytes: AtomicU64,
+    ended: AtomicBool,
+    too_large: AtomicBool,
+    broken: AtomicBool,
+}
+
+impl Upload {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn too_large(&self) -> bool {
+        self.too_large.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+}
+
+/// A request's body.
+#[derive(Debug)]
+pub(crate) struct RequestBody(Option<Uploading>);
+
+#[derive(Debug)]
+struct Uploading {
+    incoming: Incoming,
+    upload: Arc<Upload>,
+    limit: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("request body over the limit")]
+struct TooLarge;
+
+impl RequestBody {
+    /// No body costs nothing; the second value follows the progress of any other.
+    pub(crate) fn new(incoming: Incoming, limit: Option<u64>) -> (Self, Option<Arc<Upload>>) {
+        if incoming.is_end_stream() {
+            return (Self(None), None);
+        }
+        let upload = Arc::new(Upload::default());
+        let uploading = Uploading { incoming, upload: Arc::clone(&upload), limit: limit.unwrap_or(u64::MAX) };
+        (Self(Some(uploading)), Some(upload))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(Uploading { incoming, upload, limit }) = &mut self.0 else { return Poll::Ready(None) };
+        let frame = std::task::ready!(Pin::new(incoming).poll_frame(context));
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    let before = upload.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    if before + data.len() as u64 > *limit {
+                        upload.too_large.store(true, Ordering::Relaxed);
+                        return Poll::Ready(Some(Err(TooLarge.into())));
+                    }
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                upload.broken.store(true, Ordering::Relaxed);
+                Some(Err(error.into()))
+            }
+            None => {
+                upload.ended.store(true, Ordering::Relaxed);
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|uploading| uploading.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or(SizeHint::with_exact(0), |uploading| uploading.incoming.size_hint())
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(Uploading { incoming, upload, .. }) = &self.0 {
+            // With a known length nobody asks for the end after the last byte.
+            if incoming.is_end_stream() {
+                upload.ended.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// What an answer consists of, before it is recorded.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// An answer of our own.
+    Own(Bytes),
+    /// The upstream's, and the connection it comes from.
+    Upstream(Incoming, Lease),
+}
+
+/// An answer's body.
+#[derive(Debug)]
+pub(crate) struct ResponseBody {
+    content: Content,
+    recording: Recording,
+    sent: u64,
+    ended: bool,
+}
+
+impl ResponseBody {
+    pub(crate) fn new(content: Content, recording: Recording) -> Self {
+        Self { content, recording, sent: 0, ended: false }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let frame = match &mut this.content {
+            Content::Own(bytes) if bytes.is_empty() => None,
+            Content::Own(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+            Content::Upstream(incoming, _) => std::task::ready!(Pin::new(incoming).poll_frame(context)),
+        };
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    this.sent += data.len() as u64;
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    this.recording.trailers(trailers);
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                this.recording.broke_off();
+                Some(Err(error.into()))
+            }
+            None => {
+                this.ended = true;
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Own(bytes) => bytes.is_empty(),
+            Content::Upstream(incoming, _) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Upstream(incoming, _) => incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // An own body is in hand as a whole; an answer without one (HEAD, 304) is never polled.
+        let complete = match &mut self.content {
+            Content::Own(_) => true,
+            Content::Upstream(incoming, lease) => {
+                let complete = self.ended || incoming.is_end_stream();
+                if complete {
+                    lease.give_back();
+                }
+                complete
+            }
+        };
+        self.recording.finish(self.sent, complete);
+    }
+}

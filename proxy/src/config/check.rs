@@ -1,0 +1,187 @@
+//! What parses but cannot be used: references, doubles, ranges.
+
+use rustc_hash::FxHashSet;
+use tollgate_runtime::config::Invalid;
+
+use super::{Config, RouteConfig};
+use crate::route::{Table, descriptor::Value};
+
+pub(super) fn check(config: &Config) -> Result<(), Invalid> {
+    listeners(config)?;
+    services(config)?;
+    clusters(config)?;
+    unique(config.routes.iter().map(|route| route.name.as_str()), "routes")?;
+    for (index, route) in config.routes.iter().enumerate() {
+        check_route(config, route, &format!("routes[{index}]"))?;
+    }
+    Table::compile(&config.routes).map(drop)
+}
+
+fn listeners(config: &Config) -> Result<(), Invalid> {
+    if config.listeners.is_empty() {
+        return Err(Invalid::new("listeners", "there are none", "at least one listener"));
+    }
+    unique(config.listeners.iter().map(|listener| listener.name.as_str()), "listeners")?;
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let key = |name: &str| format!("listeners[{index}].{name}");
+        if !listener.bind.ip().is_loopback() {
+            return Err(Invalid::new(
+                key("bind"),
+                format!("{} is reachable from outside and the listener has no TLS", listener.bind),
+                "a loopback address such as 127.0.0.1:8080",
+            ));
+        }
+        let limits = &listener.limits;
+        // hyper needs room for one read beside the head.
+        for (name, value, least) in [
+            ("limits.header_bytes", limits.header_bytes, 8 << 10),
+            ("limits.headers", limits.headers, 16),
+            ("limits.max_connections", limits.max_connections, 1),
+            ("limits.streams", limits.streams as usize, 1),
+        ] {
+            if value < least {
+                return Err(Invalid::new(
+                    key(name),
+                    format!("{value} is too small"),
+                    format!("{least} or more"),
+                ));
+            }
+        }
+        for (name, value) in
+            [("limits.head_timeout", limits.head_timeout), ("limits.idle_timeout", limits.idle_timeout)]
+        {
+            if value.is_zero() {
+                return Err(Invalid::new(key(name), "no time at all", "a duration such as 10s"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn services(config: &Config) -> Result<(), Invalid> {
+    if let Some(authz) = &config.authz {
+        grpc_address("authz.address", &authz.address)?;
+        at_least_one("authz.connections", authz.connections)?;
+    }
+    if let Some(limit) = &config.rate_limit {
+        grpc_address("rate_limit.address", &limit.address)?;
+        at_least_one("rate_limit.connections", limit.connections)?;
+        if limit.domain.is_empty() {
+            return Err(Invalid::new("rate_limit.domain", "it is empty", "the domain of a limits file"));
+        }
+    }
+    Ok(())
+}
+
+fn grpc_address(key: &str, address: &str) -> Result<(), Invalid> {
+    let uri = address.parse::<http::Uri>().ok();
+    let plain = uri.as_ref().is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some());
+    if plain {
+        return Ok(());
+    }
+    Err(Invalid::new(
+        key,
+        format!("`{address}` is not a gRPC address"),
+        "a URL such as http://127.0.0.1:7001",
+    ))
+}
+
+fn at_least_one(key: &str, value: usize) -> Result<(), Invalid> {
+    if value == 0 { Err(Invalid::new(key, "0 is too small", "1 or more")) } else { Ok(()) }
+}
+
+fn clusters(config: &Config) -> Result<(), Invalid> {
+    unique(config.clusters.iter().map(|cluster| cluster.name.as_str()), "clusters")?;
+    for (index, cluster) in config.clusters.iter().enumerate() {
+        if cluster.endpoints.fixed.is_empty() {
+            return Err(Invalid::new(
+                format!("clusters[{index}].endpoints.static"),
+                "there are none",
+                "at least one address such as 127.0.0.1:9001",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_route(config: &Config, route: &RouteConfig, key: &str) -> Result<(), Invalid> {
+    if route.matches.is_empty() {
+        return Err(Invalid::new(format!("{key}.matches"), "it is empty", "at least one match"));
+    }
+    match (&route.direct_response, route.backends.is_empty()) {
+        (None, true) => {
+            return Err(Invalid::new(key, "the route goes nowhere", "`backends` or `direct_response`"));
+        }
+        (Some(_), false) => {
+            return Err(Invalid::new(
+                format!("{key}.direct_response"),
+                "the route has backends too",
+                "either `backends` or `direct_response`",
+            ));
+        }
+        (Some(direct), true) => check_direct(direct, &format!("{key}.direct_response"))?,
+        (None, false) => {}
+    }
+    for (index, backend) in route.backends.iter().enumerate() {
+        if !config.clusters.iter().any(|cluster| cluster.name == backend.cluster) {
+            let names: Vec<_> = config.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+            return Err(Invalid::new(
+                format!("{key}.backends[{index}].cluster"),
+                format!("there is no cluster `{}`", backend.cluster),
+                format!("one of: {}", names.join(", ")),
+            ));
+        }
+    }
+    let total: u64 = route.backends.iter().map(|backend| u64::from(backend.weight)).sum();
+    if !route.backends.is_empty() && (total == 0 || total > u64::from(u32::MAX)) {
+        return Err(Invalid::new(
+            format!("{key}.backends"),
+            format!("the weights add up to {total}"),
+            "at least one weight above 0, and a sum below 2^32",
+        ));
+    }
+    for (at, descriptor) in route.descriptors.iter().enumerate() {
+        for (index, entry) in descriptor.iter().enumerate() {
+            let place = format!("{key}.descriptors[{at}][{index}]");
+            if entry.key.is_empty() {
+                return Err(Invalid::new(format!("{place}.key"), "it is empty", "a key of the limits file"));
+            }
+            Value::parse(&entry.value).map_err(|problem| {
+                Invalid::new(format!("{place}.value"), problem.to_string(), Value::EXPECTED)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn check_direct(direct: &super::DirectResponse, key: &str) -> Result<(), Invalid> {
+    if !(200..=599).contains(&direct.status) {
+        return Err(Invalid::new(
+            format!("{key}.status"),
+            format!("{} is not a final status", direct.status),
+            "a number from 200 to 599",
+        ));
+    }
+    for (index, target) in direct.when_ready.iter().enumerate() {
+        if crate::probe::Target::parse(target).is_none() {
+            return Err(Invalid::new(
+                format!("{key}.when_ready[{index}]"),
+                format!("`{target}` cannot be asked"),
+                "`self` or a URL such as http://127.0.0.1:7101/ready",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn unique<'n>(names: impl Iterator<Item = &'n str>, list: &str) -> Result<(), Invalid> {
+    let mut seen = FxHashSet::default();
+    for (index, name) in names.enumerate() {
+        if name.is_empty() || !seen.insert(name) {
+            let problem =
+                if name.is_empty() { "it is empty".into() } else { format!("`{name}` stands twice") };
+            return Err(Invalid::new(format!("{list}[{index}].name"), problem, "a name of its own"));
+        }
+    }
+    Ok(())
+}

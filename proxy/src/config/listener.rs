@@ -1,0 +1,149 @@
+//! Where requests come in, and what one client may take there.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::de::{Deserializer, Error};
+use serde::{Deserialize, Serialize};
+use tollgate_paths::Level;
+use tollgate_runtime::config::duration;
+
+use super::words::{Workload, switch_word};
+
+/// One socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerConfig {
+    /// Its name, in logs and errors.
+    pub name: String,
+    /// The address it listens on. Loopback, as long as the listener has no TLS.
+    pub bind: SocketAddr,
+    /// Who is expected on the other side.
+    pub role: Role,
+    /// Whether the other side shows a certificate.
+    #[serde(default)]
+    pub mtls: Mtls,
+    /// How much of a path's spelling is undone before it is routed, judged and forwarded.
+    #[serde(default)]
+    pub normalize: Normalize,
+    /// What one connection may take.
+    #[serde(default)]
+    pub limits: LimitsConfig,
+    /// Requests per client address. 500 a second at an ingress, none at a sidecar, unless set.
+    #[serde(default)]
+    pub limit_by_address: Option<AddressLimit>,
+    /// Who calls here, where no certificate says so: `namespace/name`.
+    #[serde(default)]
+    pub source: Option<Workload>,
+}
+
+impl ListenerConfig {
+    /// Requests a second per client address, if they are limited.
+    pub fn requests_per_address(&self) -> Option<u32> {
+        let per_second = match (&self.limit_by_address, self.role) {
+            (Some(limit), _) => limit.per_second,
+            (None, Role::Ingress) => 500,
+            (None, Role::Sidecar) => 0,
+        };
+        (per_second > 0).then_some(per_second)
+    }
+}
+
+/// Who is expected on the other side of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Clients from outside, of whom nothing is believed.
+    Ingress,
+    /// Proxies of this mesh, in front of one workload: their request id and forwarding headers are kept.
+    Sidecar,
+}
+
+/// Whether the other side shows a certificate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mtls {
+    /// Plaintext, which is for loopback only.
+    #[default]
+    Off,
+}
+
+impl<'de> Deserialize<'de> for Mtls {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match switch_word(deserializer)?.as_str() {
+            "off" => Ok(Self::Off),
+            other => Err(D::Error::custom(format!("`{other}` is not supported yet; expected `off`"))),
+        }
+    }
+}
+
+/// Levels of path normalisation. The default undoes everything an upstream might undo, so that nobody behind
+/// the proxy reads a path differently from the authorization service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalize {
+    /// As it came.
+    None,
+    /// Unreserved characters decoded, dot segments removed.
+    Base,
+    /// Also runs of slashes become one.
+    MergeSlashes,
+    /// Also `%2F` and `%5C` are decoded.
+    #[default]
+    DecodeAndMerge,
+}
+
+impl From<Normalize> for Level {
+    fn from(normalize: Normalize) -> Self {
+        match normalize {
+            Normalize::None => Self::None,
+            Normalize::Base => Self::Base,
+            Normalize::MergeSlashes => Self::MergeSlashes,
+            Normalize::DecodeAndMerge => Self::DecodeAndMerge,
+        }
+    }
+}
+
+/// What one connection may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Connections at once; more wait in the system's backlog.
+    pub max_connections: usize,
+    /// Bytes of one request's head. More is 431.
+    pub header_bytes: usize,
+    /// Headers of one request. More is 431.
+    pub headers: usize,
+    /// From the first byte of a head to its last. Longer is 408.
+    #[serde(with = "duration")]
+    pub head_timeout: Duration,
+    /// How long a connection may be open without a request.
+    #[serde(with = "duration")]
+    pub idle_timeout: Duration,
+    /// Bytes of one request's body; none, no limit. More is 413.
+    pub body_bytes: Option<u64>,
+    /// Requests at once on one HTTP/2 connection.
+    pub streams: u32,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            header_bytes: 64 << 10,
+            headers: 100,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(300),
+            body_bytes: None,
+            streams: 128,
+        }
+    }
+}
+
+/// Requests per client address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddressLimit {
+    /// How many a second, and how many at once. 0 switches the limit off.
+    pub per_second: u32,
+}

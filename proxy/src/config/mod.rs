@@ -1,0 +1,172 @@
+//! What an operator may set. Unknown keys are errors; defaults stand beside their field.
+//!
+//! [`Config::check`] is the only place that checks it: what it lets through, [`crate::snapshot`] can compile.
+//! Names of route and match fields are those of Gateway API's HTTPRoute.
+
+mod check;
+mod cluster;
+mod listener;
+mod route;
+mod words;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tollgate_runtime::config::{Invalid, ServiceConfig, duration};
+use tollgate_runtime::process::ProcessConfig;
+use tollgate_runtime::telemetry::TelemetryConfig;
+
+pub use cluster::{Balance, ClusterConfig, Endpoints, Protocol};
+pub use listener::{AddressLimit, LimitsConfig, ListenerConfig, Mtls, Normalize, Role};
+pub use route::{
+    AuthzMode, Backend, DescriptorEntry, DirectResponse, HeaderMatch, HeaderMatchType, Match, PathMatch,
+    PathMatchType, RouteAuthz, RouteConfig, RouteRateLimit,
+};
+pub use words::Workload;
+
+/// One proxy.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What this proxy is called in telemetry: its `service.name`.
+    #[serde(default = "default_name")]
+    pub name: String,
+    /// Where telemetry goes.
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
+    /// The process listener and the grace of a shutdown.
+    #[serde(default)]
+    pub process: ProcessConfig,
+    /// What is believed of those outside.
+    #[serde(default)]
+    pub edge: EdgeConfig,
+    /// The authorization service. Without it nothing is asked: sidecars forward what their ingress let pass.
+    #[serde(default)]
+    pub authz: Option<AuthzConfig>,
+    /// The rate-limit service. Without it descriptors are not counted.
+    #[serde(default)]
+    pub rate_limit: Option<RateLimitConfig>,
+    /// Where requests come in.
+    pub listeners: Vec<ListenerConfig>,
+    /// Where they go. What matches no route is answered 404 and never forwarded.
+    #[serde(default)]
+    pub routes: Vec<RouteConfig>,
+    /// The upstreams that routes name.
+    #[serde(default)]
+    pub clusters: Vec<ClusterConfig>,
+}
+
+fn default_name() -> String {
+    Config::NAME.to_owned()
+}
+
+impl ServiceConfig for Config {
+    const NAME: &'static str = "proxy";
+
+    fn instance_name(&self) -> &str {
+        &self.name
+    }
+
+    fn process(&self) -> &ProcessConfig {
+        &self.process
+    }
+
+    fn telemetry(&self) -> &TelemetryConfig {
+        &self.telemetry
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        check::check(self)
+    }
+}
+
+/// What is believed of those outside.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EdgeConfig {
+    /// Continue a client's trace instead of starting a new one linked to it.
+    pub trust_traceparent: bool,
+}
+
+/// What happens to a request when a service that should judge it cannot be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// Refuse it: 503 with `retry-after`.
+    Deny,
+    /// Let it pass, and count it.
+    Allow,
+}
+
+impl OnError {
+    /// The word in telemetry.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
+}
+
+/// How the authorization service is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthzConfig {
+    /// Its gRPC address, such as `http://127.0.0.1:7001`.
+    pub address: String,
+    /// How long an answer may take.
+    #[serde(default = "authz_timeout", with = "duration")]
+    pub timeout: Duration,
+    /// What happens without an answer.
+    #[serde(default = "deny")]
+    pub on_error: OnError,
+    /// What a refused client is told to wait.
+    #[serde(default = "one_second", with = "duration")]
+    pub retry_after: Duration,
+    /// HTTP/2 connections that are kept to it.
+    #[serde(default = "two")]
+    pub connections: usize,
+}
+
+/// How the rate-limit service is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimitConfig {
+    /// Its gRPC address, such as `http://127.0.0.1:7002`.
+    pub address: String,
+    /// The domain of its limits.
+    pub domain: String,
+    /// How long an answer may take.
+    #[serde(default = "rate_limit_timeout", with = "duration")]
+    pub timeout: Duration,
+    /// What happens without an answer.
+    #[serde(default = "allow")]
+    pub on_error: OnError,
+    /// HTTP/2 connections that are kept to it.
+    #[serde(default = "two")]
+    pub connections: usize,
+}
+
+fn authz_timeout() -> Duration {
+    Duration::from_millis(200)
+}
+
+fn rate_limit_timeout() -> Duration {
+    Duration::from_millis(20)
+}
+
+fn one_second() -> Duration {
+    Duration::from_secs(1)
+}
+
+fn two() -> usize {
+    2
+}
+
+fn deny() -> OnError {
+    OnError::Deny
+}
+
+fn allow() -> OnError {
+    OnError::Allow
+}

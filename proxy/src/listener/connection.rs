@@ -1,0 +1,208 @@
+//! One connection, from its first byte to its last.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tollgate_proto::Reason;
+
+use super::clock::Found;
+use super::io::{Spoken, WatchedStream};
+use super::{Connection, TaskExecutor};
+use crate::pipeline::{self, Proxy};
+use crate::record::connection_failed;
+
+/// How long the last words to a client may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Room for one read beside the largest head.
+const READ_AHEAD: usize = 16 << 10;
+
+const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\n\
+    content-length: 29\r\nconnection: close\r\n\r\n{\"reason\":\"request_timeout\"}\n";
+
+/// Serves the requests of one connection until it ends, has nothing more to say, or the proxy stops.
+pub(super) async fn serve(
+    proxy: &Arc<Proxy>,
+    connection: &Arc<Connection>,
+    stream: TcpStream,
+    closing: &CancellationToken,
+) {
+    let mut io = WatchedStream::new(stream, Arc::clone(connection));
+    match recognise(&mut io, connection, closing).await {
+        First::Spoken(Spoken::Http1) => serve_http1(proxy, connection, io, closing).await,
+        First::Spoken(Spoken::Http2) => {
+            connection.clock.is_multiplexed();
+            serve_http2(proxy, connection, io, closing).await;
+        }
+        First::SlowHead => time_out(proxy, connection, io).await,
+        First::Spoken(Spoken::Nothing) | First::Closed => {}
+    }
+}
+
+enum First {
+    Spoken(Spoken),
+    SlowHead,
+    Closed,
+}
+
+async fn recognise(io: &mut WatchedStream, connection: &Connection, closing: &CancellationToken) -> First {
+    let mut recognising = pin!(io.recognise());
+    let mut timer = pin!(tokio::time::sleep(connection.clock.longest_sleep()));
+    loop {
+        tokio::select! {
+            biased;
+            spoken = &mut recognising => return spoken.map_or(First::Closed, First::Spoken),
+            () = closing.cancelled() => return First::Closed,
+            () = &mut timer => match connection.clock.look() {
+                Found::Later(after) => timer.as_mut().reset(Instant::now() + after),
+                Found::SlowHead => return First::SlowHead,
+                Found::Idle => return First::Closed,
+            },
+        }
+    }
+}
+
+async fn serve_http1(
+    proxy: &Arc<Proxy>,
+    connection: &Arc<Connection>,
+    io: WatchedStream,
+    closing: &CancellationToken,
+) {
+    let limits = &connection.listener.limits;
+    let mut builder = http1::Builder::new();
+    builder
+        .max_headers(limits.headers)
+        .max_header_size(limits.header_bytes)
+        .max_buf_size(limits.header_bytes + READ_AHEAD)
+        // Ours distinguishes a slow head from an idle connection.
+        .header_read_timeout(None);
+    let mut serving = builder.serve_connection(TokioIo::new(io), service(proxy, connection));
+    let mut timer = pin!(tokio::time::sleep(connection.clock.longest_sleep()));
+    let mut draining = false;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = &mut serving => break Some(ended),
+            () = closing.cancelled(), if !draining => {
+                draining = true;
+                Pin::new(&mut serving).graceful_shutdown();
+            }
+            () = &mut timer => match connection.clock.look() {
+                Found::Later(after) => timer.as_mut().reset(Instant::now() + after),
+                Found::SlowHead | Found::Idle => break None,
+            },
+        }
+    };
+    match ended {
+        Some(Ok(())) => {}
+        Some(Err(error)) => report(proxy, connection, &error),
+        None if connection.clock.look() == Found::SlowHead => {
+            time_out(proxy, connection, serving.into_parts().io.into_inner()).await;
+        }
+        None => {}
+    }
+}
+
+async fn serve_http2(
+    proxy: &Arc<Proxy>,
+    connection: &Arc<Connection>,
+    io: WatchedStream,
+    closing: &CancellationToken,
+) {
+    let limits = &connection.listener.limits;
+    let tasks = proxy.reporter.service.tasks().clone();
+    let mut builder = http2::Builder::new(TaskExecutor::new(tasks, "stream"));
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(1 << 18)
+        .initial_connection_window_size(1 << 20)
+        .keep_alive_interval(limits.idle_timeout.max(Duration::from_secs(10)));
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(io), service(proxy, connection)));
+    let mut timer = pin!(tokio::time::sleep(connection.clock.longest_sleep()));
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = serving.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, peer = %connection.peer, "connection ended early");
+                }
+                return;
+            }
+            () = closing.cancelled(), if !draining => {
+                draining = true;
+                serving.as_mut().graceful_shutdown();
+            }
+            () = &mut timer => match connection.clock.look() {
+                Found::Idle if !draining => {
+                    draining = true;
+                    serving.as_mut().graceful_shutdown();
+                    timer.as_mut().reset(Instant::now() + LAST_WORDS);
+                }
+                // It was told to go, and nothing is under way.
+                Found::Idle => return,
+                Found::SlowHead => timer.as_mut().reset(Instant::now() + connection.clock.longest_sleep()),
+                Found::Later(after) => timer.as_mut().reset(Instant::now() + after),
+            },
+        }
+    }
+}
+
+/// The pipeline, in the shape that hyper calls.
+fn service(
+    proxy: &Arc<Proxy>,
+    connection: &Arc<Connection>,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = http::Response<crate::body::ResponseBody>,
+    Error = Infallible,
+    Future: Send + 'static,
+> + use<> {
+    let (proxy, connection) = (Arc::clone(proxy), Arc::clone(connection));
+    service_fn(move |request| {
+        let (proxy, connection) = (Arc::clone(&proxy), Arc::clone(&connection));
+        async move { Ok(pipeline::serve(proxy, connection, request).await) }
+    })
+}
+
+/// A head that cannot be read was answered by hyper; it is ours to record.
+fn report(proxy: &Proxy, connection: &Connection, error: &hyper::Error) {
+    if !error.is_parse() {
+        tracing::debug!(%error, peer = %connection.peer, "connection ended early");
+        return;
+    }
+    let (status, reason) = if error.is_parse_too_large() {
+        (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Reason::RequestTooLarge)
+    } else {
+        (StatusCode::BAD_REQUEST, Reason::RequestMalformed)
+    };
+    connection_failed(&proxy.reporter, connection, status, reason, &error.to_string());
+}
+
+async fn time_out(proxy: &Proxy, connection: &Connection, mut io: WatchedStream) {
+    let details = "the head was not complete in time";
+    connection_failed(
+        &proxy.reporter,
+        connection,
+        StatusCode::REQUEST_TIMEOUT,
+        Reason::RequestTimeout,
+        details,
+    );
+    let words = async {
+        io.write_all(REQUEST_TIMEOUT).await?;
+        io.shutdown().await
+    };
+    let _ = tokio::time::timeout(LAST_WORDS, words).await;
+}

@@ -1,0 +1,127 @@
+//! The socket of a connection, watched: what was read ahead comes first, and every read tells the clock.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::Connection;
+
+/// What an HTTP/2 client says first (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Which HTTP a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spoken {
+    Http1,
+    Http2,
+    /// It closed before it said anything.
+    Nothing,
+}
+
+#[derive(Debug)]
+pub(super) struct WatchedStream {
+    stream: TcpStream,
+    ahead: BytesMut,
+    connection: Arc<Connection>,
+}
+
+impl WatchedStream {
+    pub(super) fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
+        Self { stream, ahead: BytesMut::new(), connection }
+    }
+
+    /// Reads until it is clear which HTTP this is; what was read is read again by whoever comes next.
+    pub(super) async fn recognise(&mut self) -> io::Result<Spoken> {
+        loop {
+            let known = self.ahead.len().min(PREFACE.len());
+            if self.ahead[..known] != PREFACE[..known] {
+                return Ok(Spoken::Http1);
+            }
+            if known == PREFACE.len() {
+                return Ok(Spoken::Http2);
+            }
+            if self.ahead.is_empty() {
+                // An idle connection should hold no buffer.
+                self.stream.readable().await?;
+            }
+            let read = match self.ahead.is_empty() {
+                true => {
+                    let mut first = [0; 4096];
+                    match self.stream.try_read(&mut first) {
+                        Ok(read) => {
+                            self.ahead.extend_from_slice(&first[..read]);
+                            read
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                        Err(error) => return Err(error),
+                    }
+                }
+                false => self.stream.read_buf(&mut self.ahead).await?,
+            };
+            if read == 0 {
+                return Ok(if self.ahead.is_empty() { Spoken::Nothing } else { Spoken::Http1 });
+            }
+            self.connection.clock.bytes_read();
+        }
+    }
+}
+
+impl AsyncRead for WatchedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.ahead.is_empty() {
+            let count = this.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&this.ahead[..count]);
+            this.ahead.advance(count);
+            if this.ahead.is_empty() {
+                this.ahead = BytesMut::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let read = std::task::ready!(Pin::new(&mut this.stream).poll_read(context, buffer));
+        if buffer.filled().len() > before {
+            this.connection.clock.bytes_read();
+        }
+        Poll::Ready(read)
+    }
+}
+
+impl AsyncWrite for WatchedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

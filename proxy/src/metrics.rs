@@ -1,0 +1,119 @@
+//! What is counted. Labels are closed sets or names from the configuration; never a path, a host or a user.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
+use tollgate_proto::{Reason, attributes};
+use tollgate_runtime::http_server::DURATION_BUCKETS;
+
+/// The instruments of one proxy.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    request_duration: Histogram<f64>,
+    upstream_duration: Histogram<f64>,
+    authz_decisions: Counter<u64>,
+    rate_limit_decisions: Counter<u64>,
+    connections: UpDownCounter<i64>,
+    reloads: Counter<u64>,
+}
+
+/// What a request is labelled with.
+#[derive(Debug)]
+pub(crate) struct RequestLabels {
+    pub(crate) method: &'static str,
+    pub(crate) route: Option<Arc<str>>,
+    pub(crate) status: StatusCode,
+    pub(crate) reason: Reason,
+    pub(crate) reporter: &'static str,
+    pub(crate) direction: &'static str,
+}
+
+impl Metrics {
+    pub(crate) fn new(meter: &Meter) -> Self {
+        Self {
+            request_duration: meter
+                .f64_histogram("http.server.request.duration")
+                .with_description("Duration of HTTP server requests")
+                .with_unit("s")
+                .with_boundaries(DURATION_BUCKETS.to_vec())
+                .build(),
+            upstream_duration: meter
+                .f64_histogram("http.client.request.duration")
+                .with_description("Duration of requests to upstreams, until the head of the answer")
+                .with_unit("s")
+                .with_boundaries(DURATION_BUCKETS.to_vec())
+                .build(),
+            authz_decisions: meter
+                .u64_counter("tollgate.authz.decisions")
+                .with_description("Authorization decisions that this proxy enforced")
+                .with_unit("{decision}")
+                .build(),
+            rate_limit_decisions: meter
+                .u64_counter("tollgate.ratelimit.decisions")
+                .with_description("Rate-limit decisions that this proxy enforced")
+                .with_unit("{decision}")
+                .build(),
+            connections: meter
+                .i64_up_down_counter("tollgate.proxy.connections")
+                .with_description("Client connections that are open")
+                .with_unit("{connection}")
+                .build(),
+            reloads: meter
+                .u64_counter("tollgate.proxy.reloads")
+                .with_description("Reloads of the configuration")
+                .with_unit("{reload}")
+                .build(),
+        }
+    }
+
+    pub(crate) fn request(&self, took: Duration, labels: RequestLabels) {
+        let route = labels.route.unwrap_or_else(|| Arc::from("unmatched"));
+        let labels = [
+            KeyValue::new(attributes::HTTP_REQUEST_METHOD, labels.method),
+            KeyValue::new(attributes::HTTP_ROUTE, route),
+            KeyValue::new(attributes::HTTP_RESPONSE_STATUS_CODE, i64::from(labels.status.as_u16())),
+            KeyValue::new(attributes::TOLLGATE_REASON, labels.reason.as_str()),
+            KeyValue::new(attributes::TOLLGATE_REPORTER, labels.reporter),
+            KeyValue::new(attributes::TOLLGATE_DIRECTION, labels.direction),
+        ];
+        self.request_duration.record(took.as_secs_f64(), &labels);
+    }
+
+    pub(crate) fn upstream(&self, took: Duration, cluster: &Arc<str>, status: Option<StatusCode>) {
+        let status = status.map_or(0, |status| status.as_u16());
+        let labels = [
+            KeyValue::new(attributes::TOLLGATE_UPSTREAM_CLUSTER, Arc::clone(cluster)),
+            KeyValue::new(attributes::HTTP_RESPONSE_STATUS_CODE, i64::from(status)),
+        ];
+        self.upstream_duration.record(took.as_secs_f64(), &labels);
+    }
+
+    pub(crate) fn authz(&self, decision: &'static str, reason: Reason, failure_mode: &'static str) {
+        let labels = [
+            KeyValue::new("decision", decision),
+            KeyValue::new("reason", reason.as_str()),
+            KeyValue::new("failure_mode", failure_mode),
+        ];
+        self.authz_decisions.add(1, &labels);
+    }
+
+    pub(crate) fn rate_limit(&self, domain: &str, decision: &'static str, failure_mode: &'static str) {
+        let labels = [
+            KeyValue::new("domain", domain.to_owned()),
+            KeyValue::new("decision", decision),
+            KeyValue::new("failure_mode", failure_mode),
+        ];
+        self.rate_limit_decisions.add(1, &labels);
+    }
+
+    pub(crate) fn connection(&self, change: i64) {
+        self.connections.add(change, &[]);
+    }
+
+    pub(crate) fn reload(&self, outcome: &'static str) {
+        self.reloads.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+}

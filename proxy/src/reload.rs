@@ -1,0 +1,138 @@
+//! Changing the configuration while requests are under way: parse all, then swap all, or keep the old.
+//!
+//! Listeners that did not change keep their socket and their connections. A new socket is bound before anything
+//! is swapped, so a port that is taken leaves the old configuration whole.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tollgate_runtime::config::watch_files;
+use tollgate_runtime::{Service, net};
+
+use crate::config::{Config, ListenerConfig};
+use crate::listener::{self, Listener};
+use crate::pipeline::Proxy;
+use crate::snapshot::Snapshot;
+
+/// A listener and its socket.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    pub(crate) listener: Arc<Listener>,
+    pub(crate) socket: TcpListener,
+}
+
+/// The listeners that serve, and the configuration they serve by.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    proxy: Arc<Proxy>,
+    config: Config,
+    serving: Vec<Serving>,
+}
+
+#[derive(Debug)]
+struct Serving {
+    /// What holds for connections that are accepted from now on.
+    listener: Arc<ArcSwap<Listener>>,
+    closing: CancellationToken,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}
+
+impl Listeners {
+    /// Serves sockets that are bound already.
+    pub(crate) fn start(proxy: Arc<Proxy>, config: Config, bound: Vec<Bound>) -> Self {
+        let serving = bound.into_iter().map(|bound| Serving::start(&proxy, bound)).collect();
+        Self { proxy, config, serving }
+    }
+
+    /// Stops accepting, everywhere; connections finish what they began.
+    pub(crate) fn close(&mut self) {
+        self.serving.clear();
+    }
+
+    /// Serves by `config` from now on, or changes nothing.
+    pub(crate) fn apply(&mut self, config: Config) -> anyhow::Result<()> {
+        let service = self.proxy.reporter.service.clone();
+        let before = self.proxy.snapshot.load_full();
+        let after = Snapshot::compile(&config, service.tasks(), Some(&before))?;
+        let mut new = Vec::new();
+        for one in &config.listeners {
+            if !self.serving.iter().any(|serving| serving.is_at(one)) {
+                let socket = net::bind(one.bind, &format!("listener `{}`", one.name))?;
+                new.push(Bound { listener: Arc::new(Listener::new(one)), socket });
+            }
+        }
+        // From here on nothing can fail.
+        if config.process.listen != self.config.process.listen || config.name != self.config.name {
+            tracing::warn!("changes to `name`, `process` and `telemetry` need a restart");
+        }
+        self.proxy.probes.follow(&config);
+        service.published().config(&config);
+        before.close_what_is_not_in(Some(&after));
+        self.proxy.snapshot.store(Arc::new(after));
+        self.serving.retain(|serving| config.listeners.iter().any(|one| serving.is_at(one)));
+        for serving in &self.serving {
+            if let Some(one) = config.listeners.iter().find(|one| serving.is_at(one)) {
+                serving.change(one);
+            }
+        }
+        self.serving.extend(new.into_iter().map(|bound| Serving::start(&self.proxy, bound)));
+        self.config = config;
+        Ok(())
+    }
+}
+
+impl Serving {
+    fn start(proxy: &Arc<Proxy>, bound: Bound) -> Self {
+        let listener = Arc::new(ArcSwap::new(bound.listener));
+        let closing = CancellationToken::new();
+        let accepting =
+            listener::serve(Arc::clone(proxy), Arc::clone(&listener), bound.socket, closing.clone());
+        proxy.reporter.service.tasks().spawn("listener", accepting);
+        Self { listener, closing }
+    }
+
+    /// Whether this is the socket that `config` speaks of.
+    fn is_at(&self, config: &ListenerConfig) -> bool {
+        let serving = self.listener.load();
+        serving.config().bind == config.bind && serving.config().name == config.name
+    }
+
+    fn change(&self, config: &ListenerConfig) {
+        if self.listener.load().config() != config {
+            self.listener.store(Arc::new(Listener::new(config)));
+        }
+    }
+}
+
+/// Reads the configuration again whenever its file changes or SIGHUP comes.
+pub(crate) fn watch(service: &Service, listeners: &Arc<Mutex<Listeners>>) {
+    let Some(source) = service.source().cloned() else { return };
+    let listeners = Arc::clone(listeners);
+    let files = vec![source.file().to_owned()];
+    watch_files(service, files, move || {
+        let mut listeners = listeners.lock();
+        let outcome = source
+            .load::<Config>()
+            .map_err(anyhow::Error::from)
+            .and_then(|loaded| listeners.apply(loaded.config));
+        let metrics = &listeners.proxy.reporter.metrics;
+        match outcome {
+            Ok(()) => {
+                metrics.reload("applied");
+                tracing::info!(file = %source.file().display(), "configuration reloaded");
+            }
+            Err(error) => {
+                metrics.reload("refused");
+                tracing::error!("configuration not reloaded, the old one stays: {error:#}");
+            }
+        }
+    });
+}

@@ -1,0 +1,206 @@
+//! What a request is counted by: descriptors with the request's own values filled in. Pure.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, Method};
+use thiserror::Error;
+
+use crate::config::DescriptorEntry;
+
+/// One descriptor of a route.
+#[derive(Debug, Clone)]
+pub struct Descriptor {
+    entries: Vec<(String, Value)>,
+}
+
+/// A text with placeholders.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value(Vec<Piece>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    TokenSubject,
+    TokenIssuer,
+    TokenClient,
+    Method,
+    Route,
+    Host,
+    ClientAddress,
+    Header(HeaderName),
+}
+
+/// A placeholder that nothing can fill.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{0}` is not a placeholder")]
+pub struct UnknownPlaceholder(pub String);
+
+/// What a request has to fill placeholders with.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'r> {
+    /// The verified token's subject.
+    pub subject: Option<&'r str>,
+    /// Its issuer.
+    pub issuer: Option<&'r str>,
+    /// Its client.
+    pub client_id: Option<&'r str>,
+    /// The request's method.
+    pub method: &'r Method,
+    /// The route's name.
+    pub route: &'r str,
+    /// The host asked for.
+    pub host: &'r str,
+    /// Where the request came from.
+    pub client: IpAddr,
+    /// The request's headers.
+    pub headers: &'r HeaderMap,
+}
+
+impl Descriptor {
+    /// Compiles one descriptor of a route.
+    pub fn compile(entries: &[DescriptorEntry]) -> Result<Self, UnknownPlaceholder> {
+        entries
+            .iter()
+            .map(|entry| Ok((entry.key.clone(), Value::parse(&entry.value)?)))
+            .collect::<Result<_, _>>()
+            .map(|entries| Self { entries })
+    }
+
+    /// Key and value of each entry; none when the request lacks one of the values, for then the whole
+    /// descriptor does not apply (as in Envoy).
+    pub fn fill(&self, facts: &Facts<'_>) -> Option<Vec<(String, String)>> {
+        self.entries.iter().map(|(key, value)| Some((key.clone(), value.fill(facts)?))).collect()
+    }
+}
+
+impl Value {
+    /// What may be written, for error messages.
+    pub const EXPECTED: &'static str = "text with {token.subject}, {token.issuer}, {token.client_id}, \
+         {request.method}, {request.host}, {request.header.NAME}, {route.name} or {client.address}";
+
+    /// Reads a text with placeholders.
+    pub fn parse(text: &str) -> Result<Self, UnknownPlaceholder> {
+        let mut pieces = Vec::new();
+        let mut left = text;
+        while let Some((before, after)) = left.split_once('{') {
+            let unknown = || UnknownPlaceholder(format!("{{{after}"));
+            let (name, rest) = after.split_once('}').ok_or_else(unknown)?;
+            if !before.is_empty() {
+                pieces.push(Piece::Text(before.to_owned()));
+            }
+            pieces.push(Piece::of(name).ok_or_else(|| UnknownPlaceholder(format!("{{{name}}}")))?);
+            left = rest;
+        }
+        if !left.is_empty() {
+            pieces.push(Piece::Text(left.to_owned()));
+        }
+        Ok(Self(pieces))
+    }
+
+    fn fill(&self, facts: &Facts<'_>) -> Option<String> {
+        match self.0.as_slice() {
+            [one] => one.fill(facts).map(std::borrow::Cow::into_owned),
+            many => many.iter().map(|piece| piece.fill(facts)).collect(),
+        }
+    }
+}
+
+impl Piece {
+    fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            "token.subject" => Self::TokenSubject,
+            "token.issuer" => Self::TokenIssuer,
+            "token.client_id" => Self::TokenClient,
+            "request.method" => Self::Method,
+            "request.host" => Self::Host,
+            "route.name" => Self::Route,
+            "client.address" => Self::ClientAddress,
+            other => Self::Header(HeaderName::try_from(other.strip_prefix("request.header.")?).ok()?),
+        })
+    }
+
+    fn fill<'r>(&'r self, facts: &Facts<'r>) -> Option<std::borrow::Cow<'r, str>> {
+        Some(match self {
+            Self::Text(text) => text.as_str().into(),
+            Self::TokenSubject => facts.subject?.into(),
+            Self::TokenIssuer => facts.issuer?.into(),
+            Self::TokenClient => facts.client_id?.into(),
+            Self::Method => facts.method.as_str().into(),
+            Self::Route => facts.route.into(),
+            Self::Host => facts.host.into(),
+            Self::ClientAddress => facts.client.to_string().into(),
+            Self::Header(name) => facts.headers.get(name)?.to_str().ok()?.into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(value: &str, subject: Option<&str>) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-tenant", "acme".parse().unwrap());
+        let facts = Facts {
+            subject,
+            issuer: Some("demo"),
+            client_id: None,
+            method: &Method::POST,
+            route: "policies",
+            host: "api.example.org",
+            client: "192.0.2.7".parse().unwrap(),
+            headers: &headers,
+        };
+        Value::parse(value).unwrap().fill(&facts)
+    }
+
+    #[test]
+    fn values_are_filled_in() {
+        for (value, expected) in [
+            ("plain", Some("plain")),
+            ("", Some("")),
+            ("{token.subject}", Some("reader")),
+            ("{token.issuer}/{token.subject}", Some("demo/reader")),
+            ("{request.method}:{route.name}", Some("POST:policies")),
+            ("{request.header.X-Tenant}", Some("acme")),
+            ("{request.host}", Some("api.example.org")),
+            ("{client.address}", Some("192.0.2.7")),
+            ("{token.client_id}", None),
+            ("{request.header.x-missing}", None),
+            ("x{request.header.x-missing}", None),
+        ] {
+            assert_eq!(fill(value, Some("reader")).as_deref(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn one_missing_value_drops_the_whole_descriptor() {
+        let entry = |key: &str, value: &str| DescriptorEntry { key: key.into(), value: value.into() };
+        let descriptor =
+            Descriptor::compile(&[entry("a", "b"), entry("subject", "{token.subject}")]).unwrap();
+        let headers = HeaderMap::new();
+        let mut facts = Facts {
+            subject: None,
+            issuer: None,
+            client_id: None,
+            method: &Method::GET,
+            route: "r",
+            host: "h",
+            client: "192.0.2.7".parse().unwrap(),
+            headers: &headers,
+        };
+        assert_eq!(descriptor.fill(&facts), None);
+        facts.subject = Some("reader");
+        let filled = descriptor.fill(&facts).unwrap();
+        assert_eq!(filled, [("a".into(), "b".into()), ("subject".into(), "reader".into())]);
+    }
+
+    #[test]
+    fn unknown_placeholders_are_errors() {
+        for (text, named) in
+            [("{token.sub}", "{token.sub}"), ("{", "{"), ("a{route.name", "{route.name"), ("{}", "{}")]
+        {
+            assert_eq!(Value::parse(text), Err(UnknownPlaceholder(named.into())), "{text}");
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! Asking the authorization service: a request's head in, a verdict out.
+//!
+//! This is the only place that knows Envoy's `CheckRequest` and `CheckResponse`. What the answer may change about
+//! the request is in [`Grant`]; a request that may not pass is an error. `:path`, `host` and framing headers are
+//! never taken from an answer.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, InvalidHeaderName, InvalidHeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, request};
+use thiserror::Error;
+use tollgate_proto::Reason;
+use tollgate_proto::envoy_types::pb::envoy::config::core::v3::{
+    Address, HeaderValueOption, SocketAddress, address, socket_address,
+};
+use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::attribute_context::{
+    HttpRequest, Peer, Request as AttributeRequest,
+};
+use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
+use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::{
+    AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, OkHttpResponse,
+};
+use tollgate_proto::envoy_types::pb::google::protobuf::Timestamp;
+use tollgate_runtime::trace_context;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+
+use super::headers::may_be_mutated;
+use super::verdict::Verdict;
+use crate::config::{AuthzConfig, OnError};
+use crate::error::{Denial, ProxyError};
+
+/// The largest answer that is read.
+const MAX_ANSWER: usize = 256 << 10;
+
+/// Asks the authorization service.
+#[derive(Debug)]
+pub(crate) struct Authorizer {
+    channels: Vec<AuthorizationClient<Channel>>,
+    next: AtomicUsize,
+    config: AuthzConfig,
+}
+
+/// What a question is about, beside the request's own head.
+#[derive(Debug)]
+pub(crate) struct Question<'r> {
+    pub(crate) request_id: &'r str,
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
+    pub(crate) scheme: &'static str,
+    pub(crate) host: &'r str,
+    pub(crate) size: Option<u64>,
+    pub(crate) service: Option<&'r str>,
+    pub(crate) route: &'r str,
+    pub(crate) point: &'static str,
+    pub(crate) unix_nanos: u64,
+}
+
+/// What came of a question.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The request may pass, with these changes.
+    Allow(Verdict, Grant),
+    /// It may not.
+    Deny(Verdict, Box<Denial>),
+    /// There is no answer.
+    Unavailable(Option<tonic::Status>),
+    /// The answer is an error or makes no sense.
+    Broken(String),
+}
+
+/// What an allowing answer changes.
+#[derive(Debug, Default)]
+pub(crate) struct Grant {
+    set: Vec<(HeaderName, HeaderValue)>,
+    remove: Vec<HeaderName>,
+    /// Headers for the client.
+    pub(crate) response: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Grant {
+    /// Changes the request as the answer says.
+    pub(crate) fn apply(&mut self, headers: &mut HeaderMap) {
+        for name in self.remove.drain(..) {
+            headers.remove(name);
+        }
+        for (name, value) in self.set.drain(..) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// An answer that cannot be carried out.
+#[derive(Debug, Error)]
+enum BadAnswer {
+    #[error("a header whose name is not one")]
+    Name(#[from] InvalidHeaderName),
+    #[error("a header whose value cannot be one")]
+    Value(#[from] InvalidHeaderValue),
+    #[error("a status that is none")]
+    Status,
+}
+
+impl Authorizer {
+    pub(crate) fn new(config: &AuthzConfig) -> anyhow::Result<Self> {
+        let channels = channels(&config.address, config.connections)?
+            .map(|channel| AuthorizationClient::new(channel).max_decoding_message_size(MAX_ANSWER))
+            .collect();
+        Ok(Self { channels, next: AtomicUsize::new(0), config: config.clone() })
+    }
+
+    pub(crate) fn config(&self) -> &AuthzConfig {
+        &self.config
+    }
+
+    /// What happens to a request of a route when there is no answer.
+    pub(crate) fn on_error(&self, route: Option<OnError>) -> OnError {
+        route.unwrap_or(self.config.on_error)
+    }
+
+    pub(crate) fn error(&self, problem: Outcome) -> ProxyError {
+        let retry_after = self.config.retry_after;
+        match problem {
+            Outcome::Unavailable(source) => ProxyError::AuthzUnavailable { retry_after, source },
+            Outcome::Broken(problem) => ProxyError::AuthzError { retry_after, problem },
+            Outcome::Deny(_, denial) => ProxyError::Denied(denial),
+            Outcome::Allow(..) => ProxyError::Internal("an allowing answer is no error"),
+        }
+    }
+
+    /// Asks, and waits for the answer no longer than `authz.timeout`.
+    pub(crate) async fn ask(
+        &self,
+        question: &Question<'_>,
+        parts: &request::Parts,
+        trace: &opentelemetry::Context,
+    ) -> Outcome {
+        let mut request = tonic::Request::new(check_request(question, parts));
+        trace_context::inject_metadata(trace, request.metadata_mut());
+        request.set_timeout(self.config.timeout);
+        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.channels.len();
+        let mut client = self.channels[index].clone();
+        match within(self.config.timeout, client.check(request)).await {
+            Ok(answer) => read_answer(answer.into_inner()),
+            Err(None) => Outcome::Unavailable(None),
+            Err(Some(status)) => match status.code() {
+                Code::Unavailable
+                | Code::DeadlineExceeded
+                | Code::Cancelled
+                | Code::Unknown
+                | Code::ResourceExhausted => Outcome::Unavailable(Some(status)),
+                code => Outcome::Broken(format!("{code:?}: {}", status.message())),
+            },
+        }
+    }
+}
+
+/// A few kept HTTP/2 connections, opened when first used and again when they break.
+pub(crate) fn channels(
+    address: &str,
+    connections: usize,
+) -> anyhow::Result<impl Iterator<Item = Channel> + use<>> {
+    let endpoint = Endpoint::from_shared(address.to_owned())?
+        .connect_timeout(Duration::from_secs(1))
+        .tcp_nodelay(true)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true);
+    Ok((0..connections).map(move |_| endpoint.connect_lazy()))
+}
+
+/// The answer, or the status of a failed call; none when it took too long.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, tonic::Status>>,
+) -> Result<T, Option<tonic::Status>> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer.map_err(Some),
+        Err(_elapsed) => Err(None),
+    }
+}
+
+fn check_request(question: &Question<'_>, parts: &request::Parts) -> CheckRequest {
+    let mut extensions = HashMap::with_capacity(3);
+    extensions.insert("tollgate.route".to_owned(), question.route.to_owned());
+    extensions.insert("tollgate.point".to_owned(), question.point.to_owned());
+    if let Some(service) = question.service {
+        extensions.insert("tollgate.service".to_owned(), service.to_owned());
+    }
+    let path = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    let http = HttpRequest {
+        id: question.request_id.to_owned(),
+        method: parts.method.as_str().to_owned(),
+        headers: header_map(question, parts, path),
+        path: path.to_owned(),
+        host: question.host.to_owned(),
+        scheme: question.scheme.to_owned(),
+        size: question.size.and_then(|size| i64::try_from(size).ok()).unwrap_or(-1),
+        protocol: protocol(parts.version).to_owned(),
+        ..Default::default()
+    };
+    let seconds = question.unix_nanos / 1_000_000_000;
+    let time = Timestamp {
+        seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
+        nanos: i32::try_from(question.unix_nanos % 1_000_000_000).unwrap_or(0),
+    };
+    CheckRequest {
+        attributes: Some(AttributeContext {
+            source: Some(peer(question.source)),
+            destination: Some(peer(question.destination)),
+            request: Some(AttributeRequest { time: Some(time), http: Some(http) }),
+            context_extensions: extensions,
+            ..Default::default()
+        }),
+    }
+}
+
+/// Headers as Envoy sends them: lower case, repeated ones joined by commas, with the pseudo-headers.
+fn header_map(question: &Question<'_>, parts: &request::Parts, path: &str) -> HashMap<String, String> {
+    let mut headers: HashMap<String, String> = HashMap::with_capacity(parts.headers.keys_len() + 4);
+    headers.insert(":method".to_owned(), parts.method.as_str().to_owned());
+    headers.insert(":path".to_owned(), path.to_owned());
+    headers.insert(":authority".to_owned(), question.host.to_owned());
+    headers.insert(":scheme".to_owned(), question.scheme.to_owned());
+    for (name, value) in &parts.headers {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        match headers.get_mut(name.as_str()) {
+            Some(joined) => {
+                joined.push(',');
+                joined.push_str(&text);
+            }
+            None => {
+                headers.insert(name.as_str().to_owned(), text.into_owned());
+            }
+        }
+    }
+    headers
+}
+
+fn peer(address: SocketAddr) -> Peer {
+    let socket = SocketAddress {
+        address: address.ip().to_string(),
+        port_specifier: Some(socket_address::PortSpecifier::PortValue(address.port().into())),
+        ..Default::default()
+    };
+    Peer {
+        address: Some(Address { address: Some(address::Address::SocketAddress(socket)) }),
+        ..Default::default()
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}
+
+fn read_answer(answer: CheckResponse) -> Outcome {
+    // Envoy lets an answer without a status pass; here it is an error, since nobody said yes.
+    let Some(status) = answer.status else { return Outcome::Broken("without a status".to_owned()) };
+    let verdict = Verdict::take(answer.dynamic_metadata);
+    let read = match (status.code, answer.http_response) {
+        (_, Some(HttpResponse::ErrorResponse(_))) => {
+            return Outcome::Broken("an error of its own".to_owned());
+        }
+        (0, Some(HttpResponse::OkResponse(ok))) => grant(ok).map(|grant| (Some(grant), None)),
+        (0, _) => Ok((Some(Grant::default()), None)),
+        (_, Some(HttpResponse::DeniedResponse(denied))) => {
+            denial(denied, &verdict).map(|denial| (None, Some(denial)))
+        }
+        (_, _) => denial(DeniedHttpResponse::default(), &verdict).map(|denial| (None, Some(denial))),
+    };
+    match read {
+        Ok((Some(grant), _)) => Outcome::Allow(verdict, grant),
+        Ok((None, Some(denial))) => Outcome::Deny(verdict, Box::new(denial)),
+        Ok((None, None)) => Outcome::Broken("nothing".to_owned()),
+        Err(problem) => Outcome::Broken(problem.to_string()),
+    }
+}
+
+fn grant(ok: OkHttpResponse) -> Result<Grant, BadAnswer> {
+    let mut grant = Grant::default();
+    for name in ok.headers_to_remove {
+        if let Some(name) = mutable(&name)? {
+            grant.remove.push(name);
+        }
+    }
+    grant.set = pairs(ok.headers)?;
+    grant.response = pairs(ok.response_headers_to_add)?;
+    Ok(grant)
+}
+
+fn denial(denied: DeniedHttpResponse, verdict: &Verdict) -> Result<Denial, BadAnswer> {
+    let status = match denied.status {
+        Some(status) => u16::try_from(status.code)
+            .ok()
+            .and_then(|code| StatusCode::from_u16(code).ok())
+            .filter(|status| status.as_u16() >= 200)
+            .ok_or(BadAnswer::Status)?,
+        None => StatusCode::FORBIDDEN,
+    };
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs(denied.headers)? {
+        headers.append(name, value);
+    }
+    if denied.body.starts_with('{') {
+        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    }
+    // Where nobody says why, the public status has to do.
+    let reason = verdict.reason.filter(|reason| *reason != Reason::Ok).unwrap_or(Reason::DefaultDeny);
+    Ok(Denial { reason, status, headers, body: Bytes::from(denied.body) })
+}
+
+fn pairs(options: Vec<HeaderValueOption>) -> Result<Vec<(HeaderName, HeaderValue)>, BadAnswer> {
+    let mut pairs = Vec::with_capacity(options.len());
+    for header in options.into_iter().filter_map(|option| option.header) {
+        let Some(name) = mutable(&header.key)? else { continue };
+        let value = if header.raw_value.is_empty() {
+            HeaderValue::try_from(header.value)?
+        } else {
+            HeaderValue::from_bytes(&header.raw_value)?
+        };
+        pairs.push((name, value));
+    }
+    Ok(pairs)
+}
+
+/// The header's name, if an answer may change it.
+fn mutable(name: &str) -> Result<Option<HeaderName>, InvalidHeaderName> {
+    if name.starts_with(':') {
+        return Ok(None);
+    }
+    Ok(Some(HeaderName::try_from(name)?).filter(may_be_mutated))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tollgate_proto::envoy_types::pb::envoy::config::core::v3::HeaderValue as WireHeader;
+    use tollgate_proto::envoy_types::pb::envoy::r#type::v3::HttpStatus;
+    use tollgate_proto::envoy_types::pb::google::rpc::Status;
+
+    fn header(key: &str, value: &str) -> HeaderValueOption {
+        let header = WireHeader { key: key.into(), value: value.into(), ..Default::default() };
+        HeaderValueOption { header: Some(header), ..Default::default() }
+    }
+
+    fn answer(code: i32, http: Option<HttpResponse>) -> Outcome {
+        let status = Some(Status { code, ..Default::default() });
+        read_answer(CheckResponse { status, dynamic_metadata: None, http_response: http })
+    }
+
+    #[test]
+    fn an_answer_without_status_is_no_answer() {
+        assert!(matches!(read_answer(CheckResponse::default()), Outcome::Broken(_)));
+    }
+
+    #[test]
+    fn a_grant_changes_only_what_it_may() {
+        let ok = OkHttpResponse {
+            headers: vec![
+                header("x-user", "reader"),
+                header(":path", "/admin"),
+                header("Host", "evil"),
+                header("content-length", "0"),
+            ],
+            headers_to_remove: vec!["authorization".into(), "host".into()],
+            ..Default::default()
+        };
+        let Outcome::Allow(_, mut grant) = answer(0, Some(HttpResponse::OkResponse(ok))) else { panic!() };
+        let mut headers = HeaderMap::new();
+        for name in ["host", "authorization", "content-length"] {
+            headers.insert(name, HeaderValue::from_static("was"));
+        }
+        grant.apply(&mut headers);
+        assert_eq!(headers.get("x-user").unwrap(), "reader");
+        assert_eq!(headers.get("host").unwrap(), "was");
+        assert_eq!(headers.get("content-length").unwrap(), "was");
+        assert!(!headers.contains_key("authorization"));
+    }
+
+    #[test]
+    fn a_refusal_keeps_status_headers_and_body() {
+        let denied = DeniedHttpResponse {
+            status: Some(HttpStatus { code: 401 }),
+            headers: vec![
+                header("www-authenticate", "Bearer"),
+                header("set-cookie", "a"),
+                header("set-cookie", "b"),
+            ],
+            body: "{}".into(),
+        };
+        let Outcome::Deny(_, denial) = answer(16, Some(HttpResponse::DeniedResponse(denied))) else {
+            panic!()
+        };
+        assert_eq!(denial.status, 401);
+        assert_eq!(denial.headers.get_all("set-cookie").iter().count(), 2);
+        assert_eq!(denial.headers.get("content-type").unwrap(), "application/json");
+        let Outcome::Deny(_, bare) = answer(7, None) else { panic!() };
+        assert_eq!((bare.status, bare.reason), (StatusCode::FORBIDDEN, Reason::DefaultDeny));
+    }
+
+    #[test]
+    fn answers_that_cannot_be_carried_out() {
+        let newline = OkHttpResponse { headers: vec![header("x-a", "b\nc")], ..Default::default() };
+        assert!(matches!(answer(0, Some(HttpResponse::OkResponse(newline))), Outcome::Broken(_)));
+        let status = DeniedHttpResponse { status: Some(HttpStatus { code: 7 }), ..Default::default() };
+        assert!(matches!(answer(7, Some(HttpResponse::DeniedResponse(status))), Outcome::Broken(_)));
+        let own_error = HttpResponse::ErrorResponse(DeniedHttpResponse::default());
+        assert!(matches!(answer(0, Some(own_error)), Outcome::Broken(_)));
+    }
+}

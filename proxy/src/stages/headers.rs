@@ -1,0 +1,201 @@
+//! Which headers go through, which stop here, and which are ours to say.
+
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
+
+use crate::config::Role;
+
+/// The header that carries the request id.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Names that only proxies of ours may say, whatever the role.
+const OURS: &str = "x-tollgate-";
+/// Names by which clients would speak about themselves as proxies do.
+const AT_THE_EDGE: [&str; 3] = ["x-forwarded-", "x-envoy-", "x-real-ip"];
+
+/// Whether the client asks for another protocol than HTTP on this connection. An offer of `h2c` may be ignored.
+pub fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    let other = headers.get(UPGRADE).is_some_and(|to| !to.as_bytes().eq_ignore_ascii_case(b"h2c"));
+    other && connection_tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"))
+}
+
+/// Removes what a client may not say and what concerns only its own connection.
+pub fn strip_request(headers: &mut HeaderMap, role: Role) {
+    let trailers = headers.get(TE).is_some_and(accepts_trailers);
+    strip_hop_by_hop(headers);
+    // The body is framed anew towards the upstream, and `100 Continue` was given when it was read.
+    headers.remove(EXPECT);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    let refused: SmallVec<[HeaderName; 8]> =
+        headers.keys().filter(|name| may_not_say(name.as_str(), role)).cloned().collect();
+    for name in refused {
+        headers.remove(name);
+    }
+    // Until peers show certificates, nobody can have set this truthfully.
+    headers.remove(CLIENT_CERT);
+    if role == Role::Ingress {
+        headers.remove(FORWARDED);
+    }
+}
+
+fn may_not_say(name: &str, role: Role) -> bool {
+    name.starts_with("x-")
+        && (name.starts_with(OURS)
+            || role == Role::Ingress && AT_THE_EDGE.iter().any(|prefix| name.starts_with(prefix)))
+}
+
+/// Says for the client who it is.
+pub fn say_forwarded(headers: &mut HeaderMap, client: IpAddr, scheme: &'static str, host: &Authority) {
+    if let Ok(address) = HeaderValue::try_from(client.to_string()) {
+        headers.insert(FORWARDED_FOR, address);
+    }
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    if let Ok(host) = HeaderValue::try_from(host.as_str()) {
+        headers.insert(FORWARDED_HOST, host);
+    }
+}
+
+/// Removes from an upstream's answer what concerns only its own connection.
+pub fn strip_response(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    headers.remove(PROXY_AUTHENTICATE);
+}
+
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: SmallVec<[HeaderName; 4]> = connection_tokens(headers)
+            .filter_map(|token| HeaderName::try_from(token).ok())
+            // The framing of the message is not the sender's to take away.
+            .filter(|name| *name != CONTENT_LENGTH && *name != HOST)
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &PROXY_AUTHORIZATION, &TE, &TRANSFER_ENCODING, &UPGRADE] {
+        headers.remove(name);
+    }
+}
+
+fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+fn accepts_trailers(te: &HeaderValue) -> bool {
+    te.to_str().is_ok_and(|te| te.split(',').any(|token| token.trim().eq_ignore_ascii_case("trailers")))
+}
+
+/// Whether a header may be set or removed by an answer of authorization or the limiter.
+pub fn may_be_mutated(name: &HeaderName) -> bool {
+    !matches!(*name, HOST | CONTENT_LENGTH | TRANSFER_ENCODING | CONNECTION | UPGRADE | TE)
+}
+
+/// Whether the caller speaks gRPC.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| {
+        value
+            .as_bytes()
+            .strip_prefix(b"application/grpc")
+            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[track_caller]
+    fn check(role: Role, given: &[(&'static str, &'static str)], expected: &[(&str, &str)]) {
+        let mut headers = headers(given);
+        strip_request(&mut headers, role);
+        let mut left: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        left.sort_unstable();
+        assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn what_a_client_says_is_stripped() {
+        use Role::{Ingress, Sidecar};
+        check(Ingress, &[("accept", "a"), ("x-user", "b")], &[("accept", "a"), ("x-user", "b")]);
+        check(Ingress, &[("x-tollgate-subject", "root")], &[]);
+        check(Sidecar, &[("x-tollgate-subject", "root")], &[]);
+        check(Ingress, &[("x-forwarded-for", "1"), ("x-real-ip", "1"), ("forwarded", "for=1")], &[]);
+        check(Sidecar, &[("x-forwarded-for", "1")], &[("x-forwarded-for", "1")]);
+        check(Ingress, &[("x-forwarded-client-cert", "By=x")], &[]);
+        check(Sidecar, &[("x-forwarded-client-cert", "By=x")], &[]);
+        check(Ingress, &[("x-envoy-original-path", "/")], &[]);
+    }
+
+    #[test]
+    fn hop_by_hop_headers_stop_here() {
+        check(
+            Role::Ingress,
+            &[
+                ("connection", "close, X-Secret-Hop"),
+                ("x-secret-hop", "1"),
+                ("keep-alive", "timeout=5"),
+                ("proxy-connection", "keep-alive"),
+                ("proxy-authorization", "Basic x"),
+                ("transfer-encoding", "chunked"),
+                ("expect", "100-continue"),
+                ("accept", "*/*"),
+            ],
+            &[("accept", "*/*")],
+        );
+        check(Role::Ingress, &[("te", "gzip, trailers")], &[("te", "trailers")]);
+        check(Role::Ingress, &[("te", "gzip")], &[]);
+        check(
+            Role::Ingress,
+            &[("connection", "content-length"), ("content-length", "3")],
+            &[("content-length", "3")],
+        );
+    }
+
+    #[test]
+    fn upgrades() {
+        assert!(asks_for_upgrade(&headers(&[("connection", "Upgrade"), ("upgrade", "websocket")])));
+        assert!(!asks_for_upgrade(&headers(&[("connection", "Upgrade"), ("upgrade", "h2c")])));
+        assert!(!asks_for_upgrade(&headers(&[("upgrade", "websocket")])));
+    }
+
+    #[test]
+    fn grpc_is_told_by_its_content_type() {
+        for (value, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+        ] {
+            assert_eq!(is_grpc(&headers(&[("content-type", value)])), expected, "{value}");
+        }
+    }
+}
