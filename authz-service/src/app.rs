@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -46,6 +47,7 @@ pub struct App {
     grpc: TcpListener,
     http: TcpListener,
     addresses: Addresses,
+    grace: Duration,
     starting: Blocker,
 }
 
@@ -76,6 +78,7 @@ impl App {
         let cell = Arc::new(SnapshotCell::new(snapshot));
         write_bootstrap_token(&store, &config.bootstrap.token_file).await?;
         let clock = service.clock().clone();
+        let grace = config.process.shutdown_grace;
         let refresh = KeyRefresh::new(
             store.clone(),
             Arc::clone(&cell),
@@ -89,7 +92,7 @@ impl App {
             config.keys.max_stale,
             (clock, service.telemetry().tracer().clone(), metrics.clone()),
         );
-        Ok(Self { service, store, authorizer, refresh, metrics, grpc, http, addresses, starting })
+        Ok(Self { service, store, authorizer, refresh, metrics, grpc, http, addresses, grace, starting })
     }
 
     /// Where it listens.
@@ -134,9 +137,16 @@ impl tollgate_runtime::App for App {
             .add_service(checks)
             .serve_with_incoming_shutdown(TcpListenerStream::new(self.grpc), tasks.stopping().wait());
         drop(self.starting);
+        let stopping = tasks.stopping();
+        let serving_grpc = async {
+            tokio::select! {
+                served = serving_grpc => served.context("the authorization gRPC server failed"),
+                // A health watch never ends by itself; nobody else has a call open for that long.
+                () = async { stopping.wait().await; tokio::time::sleep(self.grace).await } => Ok(()),
+            }
+        };
         let (served, ()) = tokio::join!(serving_grpc, serving_http);
-        served.context("the authorization gRPC server failed")?;
-        Ok(())
+        served
     }
 }
 

@@ -60,10 +60,6 @@ impl Kind {
     pub const fn is_namespaced(self) -> bool {
         matches!(self, Self::Service | Self::Role | Self::Binding)
     }
-
-    fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
-    }
 }
 
 impl fmt::Display for Kind {
@@ -187,7 +183,8 @@ impl<'de> Visitor<'de> for DocumentVisitor {
             return Err(A::Error::missing_field("kind"));
         };
         if first == "kind" {
-            let kind = parse_kind(&map.next_value::<String>()?)?;
+            // Read as a kind at once, so that an unknown one is reported where it stands.
+            let kind = map.next_value::<Kind>()?;
             return Document::of_kind(kind, MapAccessDeserializer::new(map));
         }
         let mut fields = serde_json::Map::new();
@@ -197,18 +194,10 @@ impl<'de> Visitor<'de> for DocumentVisitor {
                 return Err(A::Error::custom(format!("duplicate field `{key}`")));
             }
         }
-        let Some(serde_json::Value::String(kind)) = fields.remove("kind") else {
-            return Err(A::Error::missing_field("kind"));
-        };
-        Document::of_kind(parse_kind(&kind)?, serde_json::Value::Object(fields)).map_err(A::Error::custom)
+        let kind = fields.shift_remove("kind").ok_or_else(|| A::Error::missing_field("kind"))?;
+        let kind = Kind::deserialize(kind).map_err(A::Error::custom)?;
+        Document::of_kind(kind, serde_json::Value::Object(fields)).map_err(A::Error::custom)
     }
-}
-
-fn parse_kind<E: serde::de::Error>(text: &str) -> Result<Kind, E> {
-    Kind::parse(text).ok_or_else(|| {
-        let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
-        E::custom(format!("unknown kind `{text}`; known are {}", known.join(", ")))
-    })
 }
 
 #[cfg(test)]
@@ -228,7 +217,7 @@ mod tests {
     fn what_is_not_known_is_refused() {
         for (text, needle) in [
             (r#"{"namespace":"a"}"#, "kind"),
-            (r#"{"kind":"Sevice","name":"a"}"#, "unknown kind `Sevice`"),
+            (r#"{"kind":"Sevice","name":"a"}"#, "unknown variant `Sevice`, expected one of `Issuer`"),
             (r#"{"kind":"Role","namespace":"a","name":"b","permisions":[]}"#, "permisions"),
             (r#"{"name":"b","name":"c","kind":"Enforcer","point":"ingress"}"#, "duplicate"),
             (

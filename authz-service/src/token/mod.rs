@@ -11,6 +11,7 @@
 mod claims;
 mod issuer;
 mod json;
+mod jws;
 pub mod keys;
 mod place;
 mod unverified;
@@ -21,6 +22,7 @@ use jsonwebtoken::Algorithm;
 use tollgate_proto::Reason;
 
 pub use issuer::{Issuer, KeyOrigin, TrustedIssuer};
+pub use jws::Jws;
 pub use place::{Found, TokenPlace, find};
 pub use unverified::Unverified;
 

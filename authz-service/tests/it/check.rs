@@ -104,7 +104,7 @@ async fn what_is_odd_is_refused() {
     let unknown = |token: Option<&str>| {
         let mut ask = Ask::new("GET", "/policies/1");
         ask.extensions = vec![("tollgate.service", "insurance/nothing")];
-        token.map(|token| ask.headers.push(("authorization", format!("Bearer {token}"))));
+        ask.headers.extend(token.map(|token| ("authorization", format!("Bearer {token}"))));
         ask
     };
     check(unknown(None), 401, "token_absent").await;

@@ -1,7 +1,15 @@
 //! The service from outside: real servers on free ports, real clients, real databases.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests end on surprises and say what they skip"
+)]
+
 mod admin;
 mod check;
+mod crash;
+mod files;
 mod keys;
 mod running;
 mod signer;

@@ -1,0 +1,102 @@
+//! Files that people write: the examples load, and mistakes are named with file, line and key.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use tollgate_authz::Config;
+use tollgate_authz::policy::{diff, documents};
+use tollgate_runtime::config::{Env, load};
+
+use crate::running::demo_documents;
+
+fn in_repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+#[test]
+fn the_examples_load() {
+    let loaded = load::<Config>(&in_repository("config/authz.yaml"), &[], &Env::default()).unwrap();
+    let defaults = Config::default();
+    assert_eq!(loaded.config.database.url, defaults.database.url);
+    assert_eq!(loaded.config.listen.grpc, defaults.listen.grpc);
+    let policy = documents::load_dir(&in_repository("config/policy")).unwrap();
+    documents::check(&policy).unwrap();
+}
+
+#[test]
+fn what_is_exported_is_the_same_again() {
+    let before: Vec<_> = demo_documents();
+    let text = documents::export(&before);
+    let again = documents::parse(Path::new("export.yaml"), &text).unwrap();
+    assert_eq!(again.into_iter().map(|written| written.document).collect::<Vec<_>>(), before, "{text}");
+}
+
+#[test]
+fn mistakes_in_policy_are_named() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("policy.yaml");
+    let check = |text: &str, expected: &str| {
+        std::fs::write(&file, text).unwrap();
+        let found = match documents::load_dir(folder.path()) {
+            Err(error) => error.to_string(),
+            Ok(written) => match documents::check(&written) {
+                Err(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+                Ok(()) => String::new(),
+            },
+        };
+        let found = found.replace(&format!("{}/", folder.path().display()), "");
+        assert!(found.starts_with(expected), "expected {expected}\nfound    {found}");
+    };
+    let service = "kind: Service\nnamespace: a\nname: s\n---\n";
+    check("kind: Service\nnamespace: a\nname: s\nhots: [x]\n", "policy.yaml:4:1: ");
+    check(&format!("{service}kind: Sevice\nname: x\n"), "policy.yaml:5:7: ");
+    check(
+        &format!("{service}kind: Service\nnamespace: a\nname: s\n"),
+        "policy.yaml:5: Service a/s stands twice",
+    );
+    check(&format!("{service}namespace: a\nname: t\n"), "policy.yaml:6:1: missing field `kind`");
+    check(
+        "kind: Service\nnamespace: a\nname: s\ncallers: [everybody]\n",
+        "policy.yaml:4:11: callers[0]: `everybody`",
+    );
+    let role = "kind: Role\nnamespace: a\nname: r\npermissions:\n  - name: p\n    service: s\n    methods: [GET]\n    paths: [\"/x\", \"x\"]\n";
+    check(&format!("{service}{role}"), "policy.yaml:12:19: permissions[0].paths[1]: ");
+    check(
+        &format!("{service}kind: Binding\nnamespace: a\nname: b\nrole: r\nwho: {{}}\n"),
+        "policy.yaml:8:7: role: there is no role `r`",
+    );
+    check(&format!("{service}kind: Role\nnamespace: a\nname: r\nincludes: [r]\n"), "policy.yaml:8");
+}
+
+#[test]
+fn mistakes_in_configuration_are_named() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("authz.yaml");
+    for (text, sets, needle) in [
+        ("listen: {grcp: 127.0.0.1:1}", "", "grcp"),
+        ("database: {url: \"mysql://x\"}", "", "authz.yaml:1:17: database.url"),
+        ("keys: {refresh: 2d}", "", "keys.max_stale"),
+        ("keys: {min_interval: 0s}", "", "keys.min_interval"),
+        ("listen: {}", "database.url=oracle://x", "database.url"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let sets: Vec<String> = (!sets.is_empty()).then(|| sets.to_owned()).into_iter().collect();
+        let error = load::<Config>(&file, &sets, &Env::default()).unwrap_err().to_string();
+        assert!(error.contains(needle), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_diff_shows_what_changes_and_nothing_else() {
+    let set = |text: &str| documents::policy_set(&documents::parse(Path::new("x"), text).unwrap());
+    let before = set(
+        "kind: Service\nnamespace: a\nname: s\nhosts: [one]\n---\nkind: Service\nnamespace: a\nname: same\n",
+    );
+    let after = set(
+        "kind: Service\nnamespace: a\nname: s\nhosts: [two]\n---\nkind: Service\nnamespace: a\nname: same\n---\nkind: Service\nnamespace: a\nname: t\n",
+    );
+    let text = diff::diff(&before, &after);
+    assert!(text.contains("~ Service a/s") && text.contains("+ Service a/t"), "{text}");
+    assert!(text.contains("one") && text.contains("two") && !text.contains("same"), "{text}");
+    assert_eq!(diff::diff(&after, &after), "");
+}
