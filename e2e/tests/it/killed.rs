@@ -1,0 +1,205 @@
+//! SIGKILL in the middle of writes, run as the separate binaries: what was answered is there.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::json;
+use tollgate_e2e::{Operator, eventually};
+
+/// A binary of the workspace, which `make test` builds before it runs the tests.
+fn binary(name: &str) -> PathBuf {
+    let mut folder = std::env::current_exe().unwrap();
+    folder.pop();
+    if folder.ends_with("deps") {
+        folder.pop();
+    }
+    let binary = folder.join(name);
+    assert!(binary.exists(), "{} is not built; run `cargo build --workspace --bins` first", binary.display());
+    binary
+}
+
+struct Part {
+    child: Child,
+    command: Command,
+}
+
+impl Part {
+    fn start(name: &str, sets: &[String]) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut command = Command::new(binary(&format!("tollgate-{name}")));
+        command.current_dir(&root).args([
+            "--config",
+            &format!("config/{name}.yaml"),
+            "--set",
+            "process.listen=null",
+        ]);
+        for set in sets {
+            command.args(["--set", set]);
+        }
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Self { child: command.spawn().unwrap(), command }
+    }
+
+    /// As the kernel's out-of-memory killer would.
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.child = self.command.spawn().unwrap();
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+    let held: Vec<TcpListener> =
+        (0..N).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
+    std::array::from_fn(|index| held[index].local_addr().unwrap())
+}
+
+async fn listening(address: SocketAddr) {
+    eventually("the part listens", async || tokio::net::TcpStream::connect(address).await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_acknowledged_policy_write_survives_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let [grpc, http] = free_addresses();
+    let token_file = folder.path().join("bootstrap-admin.token");
+    let mut authz = Part::start(
+        "authz",
+        &[
+            format!("database.url=sqlite://{}", folder.path().join("authz.db").display()),
+            format!("listen.grpc={grpc}"),
+            format!("listen.http={http}"),
+            format!("bootstrap.token_file={}", token_file.display()),
+            "telemetry.endpoint=null".to_owned(),
+        ],
+    );
+    listening(http).await;
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
+    let bootstrap = std::fs::read_to_string(&token_file).unwrap();
+    let made = client
+        .post(format!("http://{http}/v1/bootstrap"))
+        .bearer_auth(bootstrap.trim())
+        .json(&json!({ "name": "root" }))
+        .send()
+        .await
+        .unwrap();
+    assert!(made.status().is_success(), "{}", made.text().await.unwrap());
+    let admin = made.json::<serde_json::Value>().await.unwrap()["token"].as_str().unwrap().to_owned();
+
+    let put = |index: usize| {
+        let request = client
+            .put(format!("http://{http}/v1/namespaces/insurance/roles/role-{index}"))
+            .bearer_auth(&admin)
+            .header("x-tollgate-change-reason", "kill test")
+            .json(&json!({ "permissions": [] }));
+        async move { request.send().await.is_ok_and(|answer| answer.status().is_success()) }
+    };
+    assert!(put(0).await, "a write works before anything is killed");
+    let writes: Vec<_> = (1..=100).map(|index| tokio::spawn(put(index))).collect();
+    eventually("some writes are answered", async || writes.iter().filter(|w| w.is_finished()).count() >= 10)
+        .await;
+    authz.kill();
+    let mut acknowledged = vec![0];
+    for (index, write) in (1..).zip(writes) {
+        if write.await.unwrap() {
+            acknowledged.push(index);
+        }
+    }
+
+    authz.restart();
+    listening(http).await;
+    for index in acknowledged {
+        let found = client
+            .get(format!("http://{http}/v1/namespaces/insurance/roles/role-{index}"))
+            .bearer_auth(&admin)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(found.status(), StatusCode::OK, "role-{index} was answered with 2xx and is gone");
+    }
+    assert!(put(1000).await, "writes go on after the restart");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_acknowledged_record_survives_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let [web, grpc, otlp] = free_addresses();
+    let sets = tollgate::up::dashboard_sets(folder.path(), web, grpc, otlp);
+    let mut dashboard = Part::start("dashboard", &sets);
+    listening(otlp).await;
+
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
+    let killed = Arc::new(AtomicBool::new(false));
+    let senders: Vec<_> = (0..8)
+        .map(|sender| {
+            let (client, killed) = (client.clone(), Arc::clone(&killed));
+            tokio::spawn(async move {
+                let mut acknowledged = Vec::new();
+                for number in 0.. {
+                    let id = format!("kill-{sender}-{number}");
+                    let answer =
+                        client.post(format!("http://{otlp}/v1/logs")).json(&record(&id)).send().await;
+                    match answer {
+                        Ok(answer) if answer.status().is_success() => acknowledged.push(id),
+                        _ => return acknowledged,
+                    }
+                    if killed.load(Ordering::Relaxed) {
+                        return acknowledged;
+                    }
+                }
+                acknowledged
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    dashboard.kill();
+    killed.store(true, Ordering::Relaxed);
+    let mut acknowledged = Vec::new();
+    for sender in senders {
+        acknowledged.extend(sender.await.unwrap());
+    }
+    assert!(!acknowledged.is_empty(), "nothing was acknowledged before the kill");
+
+    dashboard.restart();
+    listening(web).await;
+    std::fs::write(folder.path().join("dashboard.url"), format!("http://{web}")).unwrap();
+    let operator = Operator::sign_in(&tollgate::up::login_link(folder.path()).await.unwrap()).await;
+    for id in &acknowledged {
+        let (status, body) = operator.get(&format!("/requests/{id}")).await;
+        let found = body["records"].as_array().map_or(0, Vec::len);
+        assert_eq!((status, found), (StatusCode::OK, 1), "{id} was acknowledged");
+    }
+}
+
+/// One access record as OTLP/JSON.
+fn record(id: &str) -> serde_json::Value {
+    let now = tollgate_runtime::clock::Clock::system().unix_nanos().to_string();
+    let text = |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
+    json!({ "resourceLogs": [{
+        "resource": { "attributes": [text("service.name", "ingress")] },
+        "scopeLogs": [{ "logRecords": [{
+            "timeUnixNano": now, "eventName": "tollgate.access", "body": { "stringValue": "GET /policies/POL-1 200" },
+            "attributes": [
+                text("tollgate.request.id", id), text("tollgate.reporter", "gateway"), text("tollgate.reason", "ok"),
+                text("http.request.method", "GET"), text("url.path", "/policies/POL-1"),
+                { "key": "http.response.status_code", "value": { "intValue": "200" } }
+            ]
+        }] }]
+    }] })
+}

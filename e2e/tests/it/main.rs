@@ -1,0 +1,16 @@
+//! The stories of the whole chain.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may panic, and waits for what it spawns"
+)]
+
+mod demo_table;
+mod envoy;
+mod failures;
+mod killed;
+mod limits;
+mod observed;
+mod policy_changes;
+mod stores;

@@ -1,0 +1,157 @@
+//! The command line. Exit codes: 0 done, 1 failed, 2 bad input.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use tollgate_runtime::cli;
+use tollgate_runtime::clock::Clock;
+use tollgate_runtime::config::{Env, duration};
+
+use crate::demo::issuer::{self, Grant, Issuer};
+use crate::{check, policy, up};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "tollgate",
+    version,
+    about = "Zero-trust traffic for services, without the weight of a mesh"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole system on this machine, with a demo mesh behind it.
+    Up(UpArgs),
+    /// Print a token signed by the demo issuer.
+    Token(TokenArgs),
+    /// Check configuration, limits and policy files; exit code 2 when one is wrong.
+    Check(CheckArgs),
+    /// Read and change the policy.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Administrators.
+    #[command(subcommand)]
+    Admin(policy::AdminCommand),
+    /// The operator's page.
+    #[command(subcommand)]
+    Dashboard(DashboardCommand),
+}
+
+/// The folder that holds what one machine keeps.
+#[derive(Debug, Args)]
+pub struct DataFolder {
+    /// The data folder [default: $TOLLGATE_DATA, or ./data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl DataFolder {
+    /// The flag, else the environment, else `./data`.
+    pub fn path(&self, env: &Env) -> PathBuf {
+        self.data
+            .clone()
+            .or_else(|| env.var("TOLLGATE_DATA").map(PathBuf::from))
+            .unwrap_or_else(|| "data".into())
+    }
+}
+
+#[derive(Debug, Args)]
+struct UpArgs {
+    #[command(flatten)]
+    data: DataFolder,
+    /// Demo requests a second; 0 switches them off.
+    #[arg(long, value_name = "RPS", default_value_t = 20)]
+    traffic: u32,
+    /// Which log lines go to stderr.
+    #[arg(long, value_name = "FILTER", default_value = "warn")]
+    log: String,
+}
+
+#[derive(Debug, Args)]
+struct TokenArgs {
+    #[command(flatten)]
+    data: DataFolder,
+    /// The subject: reader, editor, adjuster and outsider are known to the demo's policy.
+    #[arg(long)]
+    user: String,
+    /// A scope; may be repeated.
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// How long it is valid: 30s, 10m, 1h.
+    #[arg(long, default_value = "1h", value_parser = duration::parse)]
+    ttl: Duration,
+    /// Make one that expired an hour ago.
+    #[arg(long)]
+    expired: bool,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// Files, or folders whose YAML files are all checked. What a file is, its keys tell.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum DashboardCommand {
+    /// Print a new one-use link that signs in to the page.
+    Login {
+        #[command(flatten)]
+        data: DataFolder,
+    },
+}
+
+/// Reads the arguments and does what they say.
+pub fn main() -> ExitCode {
+    let env = Env::of_process();
+    match run(Cli::parse().command, &env) {
+        Ok(code) => code,
+        Err(error) => cli::fail(&error),
+    }
+}
+
+fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up(args) => {
+            let options = up::Options {
+                data: args.data.path(env),
+                ports: up::Ports::Fixed,
+                traffic: args.traffic,
+                env: env.clone(),
+            };
+            block_on(up::command(options, &args.log))?;
+        }
+        Command::Token(args) => {
+            let grant = Grant {
+                subject: args.user,
+                client: issuer::CLIENT.to_owned(),
+                scopes: args.scopes,
+                ttl: args.ttl,
+                expired: args.expired,
+            };
+            say(&Issuer::open(&args.data.path(env))?.token(&grant, &Clock::system())?);
+        }
+        Command::Check(args) => return Ok(check::command(&args.files, env)),
+        Command::Policy(command) => block_on(policy::run(command, env))?,
+        Command::Admin(command) => block_on(policy::run_admin(command, env))?,
+        Command::Dashboard(DashboardCommand::Login { data }) => {
+            say(&block_on(up::login_link(&data.path(env)))?);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+}
+
+/// Prints a line of the command's answer.
+#[expect(clippy::print_stdout, reason = "the command's answer goes to stdout")]
+pub fn say(line: &str) {
+    println!("{line}");
+}

@@ -1,0 +1,9 @@
+//! The one command: the whole system in one process, and the tools beside it.
+//!
+//! A library too, so that the end-to-end tests run the very system that `tollgate up` runs.
+
+pub mod check;
+pub mod commands;
+pub mod demo;
+pub mod policy;
+pub mod up;

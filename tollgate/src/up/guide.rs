@@ -1,0 +1,78 @@
+//! What `tollgate up` tells its person: addresses, a link, and a command for each row of the demo.
+
+use std::path::Path;
+
+use super::{Mesh, Options};
+use crate::commands::say;
+use crate::demo::issuer::NAME;
+
+/// Prints it all, ending in `ready`.
+pub(super) async fn print(mesh: &Mesh, options: &Options) -> anyhow::Result<()> {
+    let at = mesh.addresses();
+    let command = own_command();
+    let data = if options.data == Path::new("data") {
+        String::new()
+    } else {
+        format!(" --data {}", options.data.display())
+    };
+    let token = |user: &str, scope: &str| {
+        format!("-H \"Authorization: Bearer $({command} token{data} --user {user} --scope {scope})\"")
+    };
+    let url = format!("http://{}", at.ingress);
+
+    say("");
+    say(&format!("  ingress      {url}"));
+    say(&format!("  dashboard    {}", mesh.login_link().await?));
+    say("               (signs in once; `tollgate dashboard login` prints another)");
+    say(&format!("  policy API   http://{}    limits and data in {}", at.authz_http, options.data.display()));
+    say(&format!(
+        "  authz        {}    rate limit {}    OTLP {} (gRPC), {} (HTTP)",
+        at.authz, at.ratelimit, at.otlp_grpc, at.otlp_http
+    ));
+    say(&format!("  demo issuer  `{NAME}`, key in {}", options.data.join("demo").display()));
+    say("");
+    say("Try:");
+    let rows = [
+        ("200, open to anyone", format!("curl -i {url}/healthz")),
+        ("401, no token", format!("curl -i {url}/policies/POL-1042")),
+        (
+            "401, expired token",
+            format!(
+                "curl -i {url}/policies/POL-1042 -H \"Authorization: Bearer $({command} token{data} --user reader --scope policies:read --expired)\""
+            ),
+        ),
+        ("200", format!("curl -i {url}/policies/POL-1042 {}", token("reader", "policies:read"))),
+        (
+            "403, the scope is missing",
+            format!("curl -i {url}/policies/POL-1042 {}", token("reader", "profile")),
+        ),
+        ("403, no role", format!("curl -i {url}/policies/POL-1042 {}", token("outsider", "policies:read"))),
+        (
+            "403, readers may not write",
+            format!("curl -i -X POST {url}/policies {}", token("reader", "policies:write")),
+        ),
+        ("201", format!("curl -i -X POST {url}/policies {}", token("editor", "policies:write"))),
+        (
+            "20 to 40 pass, the rest are 429",
+            format!(
+                "T=$({command} token{data} --user reader --scope policies:read); seq 60 | xargs -P 60 -I@ curl -s -o /dev/null -w '%{{http_code}}\\n' -H \"Authorization: Bearer $T\" {url}/policies/POL-@ | sort | uniq -c"
+            ),
+        ),
+    ];
+    for (expected, line) in rows {
+        say(&format!("  # {expected}"));
+        say(&format!("  {line}"));
+    }
+    say("");
+    say("ready (Ctrl-C stops it)");
+    Ok(())
+}
+
+pub(super) fn stopping() {
+    say("stopping");
+}
+
+/// How the person called us, so that the lines above can be pasted.
+fn own_command() -> String {
+    std::env::args().next().unwrap_or_else(|| "tollgate".to_owned())
+}

@@ -1,0 +1,294 @@
+//! Each part, configured from the example file of its own binary with this run's addresses laid over it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use tollgate_authz::Store;
+use tollgate_dashboard::Logins;
+use tollgate_runtime::config::{Env, ServiceConfig, load_text};
+use tollgate_runtime::process::ProcessConfig;
+use tollgate_runtime::telemetry::TelemetryConfig;
+use tollgate_runtime::{App, Service, net};
+
+use super::{Options, Ports};
+use crate::demo::apps;
+use crate::policy;
+
+const AUTHZ: (&str, &str) = ("config/authz.yaml", include_str!("../../../config/authz.yaml"));
+const RATELIMIT: (&str, &str) = ("config/ratelimit.yaml", include_str!("../../../config/ratelimit.yaml"));
+const DASHBOARD: (&str, &str) = ("config/dashboard.yaml", include_str!("../../../config/dashboard.yaml"));
+const INGRESS: (&str, &str) = ("config/ingress.yaml", include_str!("../../../config/ingress.yaml"));
+const SIDECAR: (&str, &str) = ("config/sidecar.yaml", include_str!("../../../config/sidecar.yaml"));
+const LIMITS: &str = include_str!("../../../config/limits/insurance.yaml");
+
+const TELEMETRY_FOLDER: &str = "telemetry";
+const PAGE_FILE: &str = "dashboard.url";
+
+/// The demo's instances of `policies` 1.0.
+const APP_PORTS: [u16; 2] = [9001, 9002];
+
+/// The running parts, in the order in which they were started.
+pub(super) struct Parts {
+    options: Options,
+    services: Vec<Service>,
+    processes: Vec<(&'static str, SocketAddr)>,
+    host: Service,
+    logins: Option<Logins>,
+    store: Option<Store>,
+    web: Option<SocketAddr>,
+}
+
+impl Parts {
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            options: options.clone(),
+            services: Vec::new(),
+            processes: Vec::new(),
+            host: Service::for_test("demo"),
+            logins: None,
+            store: None,
+            web: None,
+        }
+    }
+
+    /// The service that the demo's own tasks belong to.
+    pub(super) fn host(&self) -> &Service {
+        &self.host
+    }
+
+    pub(super) fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.iter()
+    }
+
+    pub(super) fn processes(&self) -> Vec<(&'static str, SocketAddr)> {
+        self.processes.clone()
+    }
+
+    pub(super) async fn dashboard(&mut self) -> anyhow::Result<(SocketAddr, SocketAddr, SocketAddr)> {
+        let (web, grpc, http) = (self.port(7080), self.port(4317), self.port(4318));
+        let sets = dashboard_sets(&self.options.data, web, grpc, http);
+        let config: tollgate_dashboard::Config = self.configure(DASHBOARD, sets)?;
+        let service = self.service("dashboard", &config)?;
+        let app = service.scope(tollgate_dashboard::App::build(config, service.clone())).await?;
+        let at = *app.addresses();
+        self.logins = Some(app.logins());
+        self.web = Some(at.web);
+        // Where `tollgate dashboard login` finds the page that belongs to this folder.
+        std::fs::write(self.options.data.join(PAGE_FILE), format!("http://{}\n", at.web))?;
+        self.run(service, app);
+        Ok((at.web, at.otlp_grpc, at.otlp_http))
+    }
+
+    pub(super) async fn authz(
+        &mut self,
+        otlp: SocketAddr,
+    ) -> anyhow::Result<(SocketAddr, SocketAddr, Store)> {
+        let data = &self.options.data;
+        let sets = vec![
+            format!("bootstrap.token_file={}", data.join("bootstrap-admin.token").display()),
+            format!("listen.grpc={}", self.port(7001)),
+            format!("listen.http={}", self.port(7003)),
+            endpoint(otlp),
+        ];
+        let mut config: tollgate_authz::Config = self.configure(AUTHZ, sets)?;
+        config.database.url = policy::database_url(data, &self.options.env);
+        let service = self.service("authz", &config)?;
+        let app = service.scope(tollgate_authz::App::build(config, service.clone())).await?;
+        let (at, store) = (*app.addresses(), app.store().clone());
+        self.store = Some(store.clone());
+        self.run(service, app);
+        Ok((at.grpc, at.http, store))
+    }
+
+    pub(super) async fn ratelimit(&mut self, otlp: SocketAddr) -> anyhow::Result<SocketAddr> {
+        let folder = limits_folder(&self.options.data)?;
+        let sets = vec![
+            format!("limits.folder={}", folder.display()),
+            format!("listen={}", self.port(7002)),
+            endpoint(otlp),
+        ];
+        let config: tollgate_ratelimit::Config = self.configure(RATELIMIT, sets)?;
+        let service = self.service("ratelimit", &config)?;
+        let app = service.scope(tollgate_ratelimit::App::build(config, service.clone())).await?;
+        let at = app.addresses().grpc;
+        self.run(service, app);
+        Ok(at)
+    }
+
+    /// The applications, behind the sidecar.
+    pub(super) fn apps(&mut self) -> anyhow::Result<Vec<SocketAddr>> {
+        APP_PORTS
+            .into_iter()
+            .map(|port| {
+                let listener = net::bind(self.port(port), "demo application")?;
+                let address = listener.local_addr()?;
+                apps::serve_policies(&self.host, listener, "1.0");
+                Ok(address)
+            })
+            .collect()
+    }
+
+    pub(super) async fn sidecar(
+        &mut self,
+        otlp: SocketAddr,
+        apps: &[SocketAddr],
+    ) -> anyhow::Result<SocketAddr> {
+        let apps: Vec<String> = apps.iter().map(|app| format!("\"{app}\"")).collect();
+        let sets = vec![
+            format!("listeners.0.bind={}", self.port(8101)),
+            format!("clusters.0.endpoints.static=[{}]", apps.join(", ")),
+            endpoint(otlp),
+        ];
+        self.proxy("policies-sidecar", SIDECAR, sets).await
+    }
+
+    pub(super) async fn ingress(
+        &mut self,
+        otlp: SocketAddr,
+        authz: SocketAddr,
+        ratelimit: SocketAddr,
+        sidecar: SocketAddr,
+    ) -> anyhow::Result<SocketAddr> {
+        let mut sets = ingress_sets(self.port(8080), authz, ratelimit, sidecar);
+        sets.push(endpoint(otlp));
+        let ready: Vec<String> = self
+            .processes
+            .iter()
+            .map(|(_, address)| format!("\"http://{address}/ready\""))
+            .chain(["self".to_owned()])
+            .collect();
+        sets.push(format!("routes.0.direct_response.when_ready=[{}]", ready.join(", ")));
+        self.proxy("ingress", INGRESS, sets).await
+    }
+
+    async fn proxy(
+        &mut self,
+        name: &'static str,
+        file: (&str, &str),
+        sets: Vec<String>,
+    ) -> anyhow::Result<SocketAddr> {
+        let config: tollgate_proxy::Config = self.configure(file, sets)?;
+        let service = self.service(name, &config)?;
+        let app = service.scope(tollgate_proxy::App::build(config, service.clone())).await?;
+        let at = app.addresses().listeners.first().context("the proxy has no listener")?.1;
+        self.run(service, app);
+        Ok(at)
+    }
+
+    pub(super) async fn login_link(&self) -> anyhow::Result<String> {
+        let (logins, web) = self.logins.as_ref().zip(self.web).context("the dashboard does not run")?;
+        Ok(link(&format!("http://{web}"), &logins.issue_one_click().await?))
+    }
+
+    pub(super) async fn create_administrator(&self, name: &str) -> anyhow::Result<String> {
+        let store = self.store.as_ref().context("authz does not run")?;
+        Ok(store.recover_administrator(name, "tollgate up").await?.token.expose().to_owned())
+    }
+
+    /// Last started, first stopped: the dashboard hears what all the others report.
+    pub(super) async fn stop(self) {
+        self.host.stop().await;
+        for service in self.services.into_iter().rev() {
+            service.stop().await;
+        }
+    }
+
+    fn port(&self, documented: u16) -> SocketAddr {
+        let port = match self.options.ports {
+            Ports::Fixed => documented,
+            Ports::Free => 0,
+        };
+        (Ipv4Addr::LOCALHOST, port).into()
+    }
+
+    fn configure<C: ServiceConfig>(
+        &self,
+        (file, text): (&str, &str),
+        sets: Vec<String>,
+    ) -> anyhow::Result<C> {
+        // Of the environment only the short forms count here: one process has many configurations.
+        let env =
+            Env::of(C::ENV_SHORT.iter().filter_map(|(name, _)| Some((*name, self.options.env.var(name)?))));
+        Ok(load_text(Path::new(file), text, &sets, &env)?)
+    }
+
+    fn service<C: ServiceConfig>(&mut self, name: &'static str, config: &C) -> anyhow::Result<Service> {
+        let documented = config.process().listen.map(|address| address.port());
+        let listen = documented.map(|port| self.port(port));
+        let process = ProcessConfig { listen, ..config.process().clone() };
+        let telemetry = TelemetryConfig { log: String::from("info"), ..config.telemetry().clone() };
+        let service = Service::start(name, &process, &telemetry)?;
+        service.published().config(config);
+        self.processes.extend(service.process_address().map(|address| (name, address)));
+        self.services.push(service.clone());
+        Ok(service)
+    }
+
+    fn run<A: App + 'static>(&self, service: Service, app: A) {
+        let tasks = service.tasks().clone();
+        tasks.spawn("app", async move {
+            if let Err(error) = app.run().await {
+                tracing::error!(service = service.name(), "{error:#}");
+            }
+        });
+    }
+}
+
+/// What puts a dashboard's data into `data` and its sockets to these addresses.
+pub(super) fn dashboard_sets(
+    data: &Path,
+    web: SocketAddr,
+    grpc: SocketAddr,
+    http: SocketAddr,
+) -> Vec<String> {
+    vec![
+        format!("store.dir={}", data.join(TELEMETRY_FOLDER).display()),
+        format!("web.listen={web}"),
+        format!("otlp.grpc={grpc}"),
+        format!("otlp.http={http}"),
+    ]
+}
+
+/// What puts the ingress between these addresses.
+pub(super) fn ingress_sets(
+    bind: SocketAddr,
+    authz: SocketAddr,
+    ratelimit: SocketAddr,
+    upstream: SocketAddr,
+) -> Vec<String> {
+    vec![
+        format!("listeners.0.bind={bind}"),
+        format!("authz.address=http://{authz}"),
+        format!("rate_limit.address=http://{ratelimit}"),
+        format!("clusters.0.endpoints.static=[\"{upstream}\"]"),
+    ]
+}
+
+/// A new one-use link to the page of a data folder.
+pub(super) async fn login_link(data: &Path) -> anyhow::Result<String> {
+    let page = data.join(PAGE_FILE);
+    let page = std::fs::read_to_string(&page)
+        .with_context(|| format!("no dashboard has run on {}; `tollgate up` makes it", data.display()))?;
+    let logins = Logins::of_folder(&data.join(TELEMETRY_FOLDER)).await?;
+    Ok(link(page.trim(), &logins.issue_one_click().await?))
+}
+
+fn link(page: &str, token: &str) -> String {
+    format!("{page}/login#token={token}")
+}
+
+fn endpoint(otlp: SocketAddr) -> String {
+    format!("telemetry.endpoint=http://{otlp}")
+}
+
+/// The limits that operators may edit; made from the example the first time.
+fn limits_folder(data: &Path) -> anyhow::Result<PathBuf> {
+    let folder = data.join("limits");
+    if !folder.exists() {
+        std::fs::create_dir_all(&folder)
+            .and_then(|()| std::fs::write(folder.join("insurance.yaml"), LIMITS))
+            .with_context(|| format!("cannot write the limits to {}", folder.display()))?;
+    }
+    Ok(folder)
+}
