@@ -7,8 +7,8 @@ use tollgate_paths::{Level, PathError, normalize};
 use crate::policy::snapshot::ServiceRules;
 use crate::token::{Refusal, VerifiedToken};
 
-/// The issuer that speaks for holders of an opaque administrator token. It is no row and no JWT can
-/// name it, since a token's issuer is looked up among the rows.
+/// The issuer that speaks for holders of an opaque administrator token. It is no row, and none may take
+/// its name, so no JWT can speak for it.
 pub const ADMIN_ISSUER: &str = "tollgate-admin";
 
 /// One request.

@@ -99,6 +99,10 @@ impl Checker<'_> {
     }
 
     fn check_name(&mut self, id: &ObjectId) {
+        if id.kind == Kind::Issuer && id.name == crate::facts::ADMIN_ISSUER {
+            // Its tokens would be those of administrators.
+            self.fault(id, "name", "this name is kept for holders of administrator tokens");
+        }
         if !is_name(&id.name) {
             self.fault(id, "name", NAME_RULE);
         }

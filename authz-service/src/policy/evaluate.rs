@@ -13,7 +13,7 @@ use tollgate_proto::Reason;
 
 use super::footprint::Footprint;
 use super::model::{Binding, Permission};
-use super::snapshot::{ServiceRules, Snapshot};
+use super::snapshot::{ServiceRules, Snapshot, without_port};
 use super::spec::Mode;
 use crate::facts::{Credential, Entry, Facts};
 
@@ -122,8 +122,9 @@ fn decide<'s>(
         return Decision::deny(Reason::CallerDenied, Rule::CallerGate, read);
     }
     read.read(Footprint::METHOD.and(Footprint::PATH));
+    let host = without_port(facts.host);
     let matched: Matched<'s> = (rules.paths.matches(path).map(|permission| &**permission))
-        .filter(|permission| permission.allows_method(facts.method) && permission.allows_host(facts.host))
+        .filter(|permission| permission.allows_method(facts.method) && permission.allows_host(host))
         .collect();
     let granted = grant(snapshot, rules, facts, &matched, now, &mut read);
     let mut decision = match granted {

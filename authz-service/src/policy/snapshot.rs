@@ -97,7 +97,8 @@ impl Snapshot {
     }
 }
 
-fn without_port(host: &str) -> &str {
+/// The name in a `host` header.
+pub(super) fn without_port(host: &str) -> &str {
     // An IPv6 literal keeps its brackets: `[::1]:8080` is the host `[::1]`.
     match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') && port.bytes().all(|byte| byte.is_ascii_digit()) => name,

@@ -53,6 +53,7 @@ struct Ask<'a> {
     service: &'a str,
     method: &'a str,
     path: &'a str,
+    host: &'a str,
     peer: Option<&'a str>,
     entry: Entry,
     token: Option<&'a VerifiedToken>,
@@ -61,7 +62,16 @@ struct Ask<'a> {
 
 impl<'a> Ask<'a> {
     fn get(path: &'a str, token: Option<&'a VerifiedToken>) -> Self {
-        Self { service: "a/s", method: "GET", path, peer: None, entry: Entry::Outside, token, now: NOW }
+        Self {
+            service: "a/s",
+            method: "GET",
+            path,
+            host: "h",
+            peer: None,
+            entry: Entry::Outside,
+            token,
+            now: NOW,
+        }
     }
 
     fn of(self, snapshot: &Snapshot) -> (Verdict, Reason, String) {
@@ -70,7 +80,7 @@ impl<'a> Ask<'a> {
             entry: self.entry,
             peer: self.peer,
             method: self.method,
-            host: "h",
+            host: self.host,
             path: PathReadings::of_target(self.path).unwrap(),
             credential: self.token.map_or(Credential::Absent, Credential::Verified),
         };
@@ -211,6 +221,26 @@ fn readings_that_disagree_are_refused() {
 }
 
 #[test]
+fn hosts_are_compared_without_port_and_case() {
+    let mut set = policy(&[]);
+    set.extend(documents(json!([
+        {"kind": "Role", "namespace": "a", "name": "hosted", "permissions": [
+            {"name": "p", "service": "s", "methods": ["*"], "paths": ["/{**}"], "hosts": ["One.Example"]}]},
+        {"kind": "Binding", "namespace": "a", "name": "h", "role": "hosted", "who": {"anyone": true}},
+    ])));
+    let rules = snapshot(&set);
+    for (host, allowed) in
+        [("one.example", true), ("ONE.example:8080", true), ("two.example", false), ("", false)]
+    {
+        assert_eq!(
+            Ask { host, ..Ask::get("/any/where", None) }.verdict(&rules) == Verdict::Allow,
+            allowed,
+            "{host}"
+        );
+    }
+}
+
+#[test]
 fn what_did_not_change_is_shared() {
     let mut set = policy(&[]);
     set.extend(documents(json!([{"kind": "Service", "namespace": "b", "name": "t"}])));
@@ -244,6 +274,10 @@ fn namespaces_cannot_reach_each_other() {
             "role",
         ),
         (json!({"kind": "Service", "namespace": "b/../a", "name": "x"}), "namespace"),
+        (
+            json!({"kind": "Issuer", "name": "tollgate-admin", "issuer": "https://x", "jwks_url": "https://x"}),
+            "name",
+        ),
         (json!({"kind": "Binding", "namespace": "a", "name": "x", "role": "r", "who": {}}), "who"),
         (
             json!({"kind": "Binding", "namespace": "a", "name": "x", "role": "r", "who": {"subject": "s"}}),

@@ -169,3 +169,20 @@ async fn the_health_service_answers() {
         assert_eq!(client.check(request).await.unwrap().into_inner().status, 1, "{service}");
     }
 }
+
+#[tokio::test]
+async fn every_decision_is_counted() {
+    let mesh = Running::demo().await;
+    let reader = mesh.token("reader", "policies:read");
+    mesh.check(&Ask::new("GET", "/policies/1").bearer(&reader)).await;
+    mesh.check(&Ask::new("GET", "/policies/1")).await;
+    let metrics = mesh.service.telemetry().render_metrics().unwrap();
+    for needle in [
+        r#"tollgate_authz_decisions_total{decision="allow","#,
+        r#"reason="token_absent""#,
+        "tollgate_policy_epoch",
+        "rpc_server_call_duration",
+    ] {
+        assert!(metrics.contains(needle), "{needle} in:\n{metrics}");
+    }
+}
