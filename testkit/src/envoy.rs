@@ -54,7 +54,13 @@ impl Envoy {
         let child = Command::new(binary())
             .arg("-c")
             .arg(&file)
-            .args(["--concurrency", &config.concurrency.to_string(), "--log-level", "warn", "--use-dynamic-base-id"])
+            .args([
+                "--concurrency",
+                &config.concurrency.to_string(),
+                "--log-level",
+                "warn",
+                "--use-dynamic-base-id",
+            ])
             .stdout(Stdio::null())
             .stderr(log)
             .spawn();
@@ -86,7 +92,7 @@ impl Envoy {
         TcpStream::connect(self.admin)
             .and_then(|mut stream| {
                 stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-                stream.write_all(b"GET /ready HTTP/1.0\r\nhost: admin\r\n\r\n")?;
+                stream.write_all(b"GET /ready HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")?;
                 stream.read_to_string(&mut answer)
             })
             .is_ok_and(|_| answer.contains("LIVE"))

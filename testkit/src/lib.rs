@@ -1,4 +1,10 @@
 //! Fakes and real servers for tests. They speak the real protocols and stop when dropped.
 
+pub mod echo_app;
 pub mod envoy;
+pub mod fake_authz;
+pub mod fake_collector;
+pub mod fake_ratelimit;
+pub mod grpc;
+pub mod postgres;
 pub mod redis;
