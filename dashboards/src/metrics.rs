@@ -129,7 +129,12 @@ impl Metrics {
     pub(crate) fn lost_by_minute(&self) -> BTreeMap<u64, u64> {
         let minute = self.0.clock.unix_seconds() / 60;
         let drops = self.0.drops.lock();
-        drops.by_minute.iter().filter(|(at, _)| **at + LOST_MINUTES > minute).map(|(at, n)| (*at, *n)).collect()
+        drops
+            .by_minute
+            .iter()
+            .filter(|(at, _)| **at + LOST_MINUTES > minute)
+            .map(|(at, n)| (*at, *n))
+            .collect()
     }
 
     /// The largest lag of the last ten seconds or so, milliseconds.

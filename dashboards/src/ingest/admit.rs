@@ -66,10 +66,16 @@ pub(super) fn count(request: &OtlpRequest) -> u64 {
         OtlpRequest::Logs(r) => {
             r.resource_logs.iter().flat_map(|r| &r.scope_logs).map(|s| s.log_records.len()).sum()
         }
-        OtlpRequest::Traces(r) => r.resource_spans.iter().flat_map(|r| &r.scope_spans).map(|s| s.spans.len()).sum(),
-        OtlpRequest::Metrics(r) => {
-            r.resource_metrics.iter().flat_map(|r| &r.scope_metrics).flat_map(|s| &s.metrics).map(points).sum()
+        OtlpRequest::Traces(r) => {
+            r.resource_spans.iter().flat_map(|r| &r.scope_spans).map(|s| s.spans.len()).sum()
         }
+        OtlpRequest::Metrics(r) => r
+            .resource_metrics
+            .iter()
+            .flat_map(|r| &r.scope_metrics)
+            .flat_map(|s| &s.metrics)
+            .map(points)
+            .sum(),
     };
     records as u64
 }

@@ -30,12 +30,20 @@ use super::{Ingest, IngestError, OtlpRequest, Refused};
 const MAX_CALLS: usize = 64;
 
 /// Serves the three collector services until the process stops.
-pub(crate) async fn serve(ingest: Ingest, listener: TcpListener, stopping: Stopping) -> Result<(), tonic::transport::Error> {
+pub(crate) async fn serve(
+    ingest: Ingest,
+    listener: TcpListener,
+    stopping: Stopping,
+) -> Result<(), tonic::transport::Error> {
     let max = ingest.max_request_bytes();
     Server::builder()
         .concurrency_limit_per_connection(MAX_CALLS)
-        .add_service(LogsServiceServer::new(ingest.clone()).accept_compressed(Gzip).max_decoding_message_size(max))
-        .add_service(TraceServiceServer::new(ingest.clone()).accept_compressed(Gzip).max_decoding_message_size(max))
+        .add_service(
+            LogsServiceServer::new(ingest.clone()).accept_compressed(Gzip).max_decoding_message_size(max),
+        )
+        .add_service(
+            TraceServiceServer::new(ingest.clone()).accept_compressed(Gzip).max_decoding_message_size(max),
+        )
         .add_service(MetricsServiceServer::new(ingest).accept_compressed(Gzip).max_decoding_message_size(max))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopping.wait())
         .await
@@ -63,8 +71,10 @@ pub(super) fn logs_response(refused: &Refused) -> ExportLogsServiceResponse {
 }
 
 pub(super) fn trace_response(refused: &Refused) -> ExportTraceServiceResponse {
-    let partial =
-        ExportTracePartialSuccess { rejected_spans: rejected(refused), error_message: refused.message.clone() };
+    let partial = ExportTracePartialSuccess {
+        rejected_spans: rejected(refused),
+        error_message: refused.message.clone(),
+    };
     ExportTraceServiceResponse { partial_success: (refused.records > 0).then_some(partial) }
 }
 

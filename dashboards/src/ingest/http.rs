@@ -12,7 +12,8 @@ use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tollgate_proto::opentelemetry_proto::tonic::collector::{
-    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
+    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+    trace::v1::ExportTraceServiceRequest,
 };
 
 use super::grpc::{logs_response, metrics_response, trace_response};
@@ -79,13 +80,21 @@ async fn logs(State(ingest): State<Ingest>, headers: HeaderMap, body: Bytes) -> 
     Ok(answer(encoding, &logs_response(&refused)))
 }
 
-async fn traces(State(ingest): State<Ingest>, headers: HeaderMap, body: Bytes) -> Result<Response, BodyError> {
+async fn traces(
+    State(ingest): State<Ingest>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, BodyError> {
     let (encoding, request) = read::<ExportTraceServiceRequest>(&ingest, &headers, &body)?;
     let refused = ingest.accept(OtlpRequest::Traces(request)).await?;
     Ok(answer(encoding, &trace_response(&refused)))
 }
 
-async fn metrics(State(ingest): State<Ingest>, headers: HeaderMap, body: Bytes) -> Result<Response, BodyError> {
+async fn metrics(
+    State(ingest): State<Ingest>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, BodyError> {
     let (encoding, request) = read::<ExportMetricsServiceRequest>(&ingest, &headers, &body)?;
     let refused = ingest.accept(OtlpRequest::Metrics(request)).await?;
     Ok(answer(encoding, &metrics_response(&refused)))
@@ -113,7 +122,9 @@ fn read<T: Message + Default + DeserializeOwned>(
     };
     let message = match encoding {
         Encoding::Protobuf => T::decode(body).map_err(|error| BodyError::Malformed(error.to_string()))?,
-        Encoding::Json => serde_json::from_slice(body).map_err(|error| BodyError::Malformed(error.to_string()))?,
+        Encoding::Json => {
+            serde_json::from_slice(body).map_err(|error| BodyError::Malformed(error.to_string()))?
+        }
     };
     Ok((encoding, message))
 }
@@ -121,7 +132,10 @@ fn read<T: Message + Default + DeserializeOwned>(
 fn gunzip(packed: &[u8], max: usize) -> Result<Vec<u8>, BodyError> {
     let mut unpacked = Vec::new();
     let limit = max as u64 + 1;
-    flate2::read::MultiGzDecoder::new(packed).take(limit).read_to_end(&mut unpacked).map_err(BodyError::Gzip)?;
+    flate2::read::MultiGzDecoder::new(packed)
+        .take(limit)
+        .read_to_end(&mut unpacked)
+        .map_err(BodyError::Gzip)?;
     if unpacked.len() > max {
         return Err(BodyError::TooLarge(max));
     }

@@ -62,7 +62,7 @@ impl OtlpRequest {
         }
     }
 
-    fn decode(signal: i64, bytes: &[u8]) -> Result<Self, prost::DecodeError> {
+    pub(crate) fn decode(signal: i64, bytes: &[u8]) -> Result<Self, prost::DecodeError> {
         Ok(match signal {
             0 => Self::Logs(ExportLogsServiceRequest::decode(bytes)?),
             1 => Self::Traces(ExportTraceServiceRequest::decode(bytes)?),
@@ -160,11 +160,4 @@ pub(crate) fn replay(entry: &LogEntry) -> Result<Vec<Part>, String> {
     let bytes = unpack(&entry.request).map_err(|error| error.to_string())?;
     let request = OtlpRequest::decode(entry.signal, &bytes).map_err(|error| error.to_string())?;
     Ok(rows::parts(&request))
-}
-
-/// The whole path of ingest without a socket, for the benchmark: wire bytes to a request ready for the log.
-#[doc(hidden)]
-pub fn prepare_logs_for_bench(wire: &[u8], now_ns: u64) -> usize {
-    let Ok(request) = OtlpRequest::decode(0, wire) else { return 0 };
-    prepare(request, &Window::around(now_ns, 7), now_ns).0.records
 }

@@ -23,12 +23,18 @@ fn push_metric(about: &[KeyValue], metric: &Metric, out: &mut PartBuilder, seq: 
     match &metric.data {
         Some(Data::Gauge(gauge)) => {
             for point in &gauge.data_points {
-                out.push(number(row(about, metric, "gauge", point.time_unix_nano, &point.attributes), point), seq);
+                out.push(
+                    number(row(about, metric, "gauge", point.time_unix_nano, &point.attributes), point),
+                    seq,
+                );
             }
         }
         Some(Data::Sum(sum)) => {
             for point in &sum.data_points {
-                out.push(number(row(about, metric, "sum", point.time_unix_nano, &point.attributes), point), seq);
+                out.push(
+                    number(row(about, metric, "sum", point.time_unix_nano, &point.attributes), point),
+                    seq,
+                );
             }
         }
         Some(Data::Histogram(histogram)) => {
@@ -38,7 +44,8 @@ fn push_metric(about: &[KeyValue], metric: &Metric, out: &mut PartBuilder, seq: 
                 if let Some(sum) = point.sum {
                     row.set(names::SUM, Value::Float(sum));
                 }
-                let buckets = serde_json::json!({"bounds": point.explicit_bounds, "counts": point.bucket_counts});
+                let buckets =
+                    serde_json::json!({"bounds": point.explicit_bounds, "counts": point.bucket_counts});
                 row.set(names::BUCKETS, Value::Json(buckets.to_string()));
                 out.push(row, seq);
             }
@@ -58,7 +65,13 @@ fn push_metric(about: &[KeyValue], metric: &Metric, out: &mut PartBuilder, seq: 
     }
 }
 
-fn row<'a>(about: &'a [KeyValue], metric: &'a Metric, kind: &'static str, time: u64, attributes: &'a [KeyValue]) -> Row<'a> {
+fn row<'a>(
+    about: &'a [KeyValue],
+    metric: &'a Metric,
+    kind: &'static str,
+    time: u64,
+    attributes: &'a [KeyValue],
+) -> Row<'a> {
     let mut row = Row::at(nanos(time));
     add(&mut row, about);
     add(&mut row, attributes);

@@ -100,7 +100,8 @@ fn id<'a>(row: &mut Row<'a>, name: &'static str, bytes: &'a [u8]) {
 
 fn is_access(record: &LogRecord) -> bool {
     record.event_name == ACCESS_EVENT
-        || (record.event_name.is_empty() && looks_like_access(record.attributes.iter().map(|pair| pair.key.as_str())))
+        || (record.event_name.is_empty()
+            && looks_like_access(record.attributes.iter().map(|pair| pair.key.as_str())))
 }
 
 fn access_row<'a>(about: &'a [KeyValue], record: &'a LogRecord, rollup: &mut Rollup) -> Row<'a> {
@@ -203,6 +204,10 @@ fn events(span: &Span) -> serde_json::Value {
 fn object(attributes: &[KeyValue]) -> serde_json::Value {
     let mut row = Row::at(0);
     add(&mut row, attributes);
-    let pairs = row.fields.iter().skip(1).map(|(name, value)| (name.clone().into_owned(), crate::store::json_of(value)));
+    let pairs = row
+        .fields
+        .iter()
+        .skip(1)
+        .map(|(name, value)| (name.clone().into_owned(), crate::store::json_of(value)));
     serde_json::Value::Object(pairs.collect())
 }

@@ -81,7 +81,12 @@ PRAGMA user_version = 1;
 ";
 
 impl Logins {
-    pub(crate) async fn open(dir: &Path, clock: Clock, session: Duration, link: Duration) -> Result<Self, LoginError> {
+    pub(crate) async fn open(
+        dir: &Path,
+        clock: Clock,
+        session: Duration,
+        link: Duration,
+    ) -> Result<Self, LoginError> {
         let options = SqliteConnectOptions::from_str(&format!("sqlite://{}", dir.join("meta.db").display()))
             .map_err(database("cannot understand its path"))?
             .create_if_missing(true)
@@ -145,8 +150,12 @@ impl Logins {
         self.sweep("session", now).await?;
         let (cookie, csrf) = (random(), random());
         // Whoever holds the link holds the machine's console; roles come with named users.
-        let session =
-            OpenSession { csrf, name: "operator".to_owned(), role: "operator".to_owned(), expires_ms: now + self.0.session_ms };
+        let session = OpenSession {
+            csrf,
+            name: "operator".to_owned(),
+            role: "operator".to_owned(),
+            expires_ms: now + self.0.session_ms,
+        };
         sqlx::query("INSERT INTO session (hash, csrf, name, role, expires_ms) VALUES (?, ?, ?, ?, ?)")
             .bind(hash(&cookie))
             .bind(&session.csrf)
@@ -161,12 +170,13 @@ impl Logins {
 
     /// The session of a cookie, if it is open.
     pub(crate) async fn session(&self, cookie: &str) -> Result<Option<OpenSession>, LoginError> {
-        let row = sqlx::query("SELECT csrf, name, role, expires_ms FROM session WHERE hash = ? AND expires_ms > ?")
-            .bind(hash(cookie))
-            .bind(sql(self.0.clock.unix_millis()))
-            .fetch_optional(&self.0.db)
-            .await
-            .map_err(database("cannot read a session"))?;
+        let row =
+            sqlx::query("SELECT csrf, name, role, expires_ms FROM session WHERE hash = ? AND expires_ms > ?")
+                .bind(hash(cookie))
+                .bind(sql(self.0.clock.unix_millis()))
+                .fetch_optional(&self.0.db)
+                .await
+                .map_err(database("cannot read a session"))?;
         Ok(row.map(|row| OpenSession {
             csrf: row.get(0),
             name: row.get(1),
@@ -197,7 +207,11 @@ impl Logins {
             ),
         };
         for (statement, value) in [(expired, sql(now)), (oldest, MAX_ROWS)] {
-            sqlx::query(statement).bind(value).execute(&self.0.db).await.map_err(database("cannot be swept"))?;
+            sqlx::query(statement)
+                .bind(value)
+                .execute(&self.0.db)
+                .await
+                .map_err(database("cannot be swept"))?;
         }
         Ok(())
     }
@@ -225,7 +239,8 @@ mod tests {
     async fn logins() -> (Logins, tollgate_runtime::clock::ManualClock, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let (clock, hand) = Clock::manual(1_000_000_000_000_000_000);
-        let logins = Logins::open(dir.path(), clock, Duration::from_secs(60), Duration::from_secs(10)).await.unwrap();
+        let logins =
+            Logins::open(dir.path(), clock, Duration::from_secs(60), Duration::from_secs(10)).await.unwrap();
         (logins, hand, dir)
     }
 

@@ -31,7 +31,8 @@ impl FacetCounts {
 
     /// The most frequent values, and how many records have another.
     pub(crate) fn top(mut self, n: usize) -> (Vec<(String, u64, u8)>, u64) {
-        let mut values: Vec<_> = self.values.drain().map(|(value, (count, outcomes))| (value, count, outcomes)).collect();
+        let mut values: Vec<_> =
+            self.values.drain().map(|(value, (count, outcomes))| (value, count, outcomes)).collect();
         values.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         let rest: u64 = values.iter().skip(n).map(|(_, count, _)| count).sum();
         values.truncate(n);
@@ -88,12 +89,16 @@ fn count_column(column: &Column, selected: &[bool], outcomes: &[u8], counts: &mu
     match column {
         Column::Ints(values) => {
             let mut by_value: HashMap<i64, (u64, u8)> = HashMap::new();
-            for (row, value) in values.iter().enumerate().filter(|(row, value)| selected[*row] && **value != MISSING) {
+            for (row, value) in
+                values.iter().enumerate().filter(|(row, value)| selected[*row] && **value != MISSING)
+            {
                 let entry = by_value.entry(*value).or_default();
                 entry.0 += 1;
                 entry.1 |= outcomes[row];
             }
-            by_value.into_iter().for_each(|(value, (count, bits))| counts.add(value.to_string(), count, bits));
+            by_value
+                .into_iter()
+                .for_each(|(value, (count, bits))| counts.add(value.to_string(), count, bits));
         }
         Column::Words { words, codes } => {
             let mut by_code = vec![(0u64, 0u8); words.len() + 1];

@@ -53,8 +53,15 @@ pub(crate) struct Term {
 enum Test {
     /// Lower-case text, looked for in [`TEXT_COLUMNS`].
     Text(String),
-    AnyOf { column: String, patterns: Vec<Pattern> },
-    Number { column: String, compare: Compare, than: f64 },
+    AnyOf {
+        column: String,
+        patterns: Vec<Pattern>,
+    },
+    Number {
+        column: String,
+        compare: Compare,
+        than: f64,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -114,7 +121,11 @@ impl Filter {
     }
 
     /// Narrows `selected` to the records it takes.
-    pub(crate) fn narrow<'c>(&self, selected: &mut [bool], column: impl Fn(&str) -> Option<std::borrow::Cow<'c, Column>>) {
+    pub(crate) fn narrow<'c>(
+        &self,
+        selected: &mut [bool],
+        column: impl Fn(&str) -> Option<std::borrow::Cow<'c, Column>>,
+    ) {
         for term in &self.terms {
             let taken = term.taken(selected.len(), &column);
             for (selected, taken) in selected.iter_mut().zip(taken) {
@@ -191,7 +202,8 @@ impl Term {
                     Pattern::Exact(text) if Bloom::covers(column) => bloom.may_hold(text),
                     _ => true,
                 };
-                let by_words = zone.words.get(column).is_none_or(|words| words.iter().any(|w| pattern.takes_text(w)));
+                let by_words =
+                    zone.words.get(column).is_none_or(|words| words.iter().any(|w| pattern.takes_text(w)));
                 #[expect(clippy::cast_precision_loss, reason = "zone bounds are measurements")]
                 let by_range = zone.ints.get(column).is_none_or(|(low, high)| match pattern.range() {
                     Some((from, to)) => *low as f64 <= to && *high as f64 >= from,
@@ -202,7 +214,11 @@ impl Term {
         }
     }
 
-    fn taken<'c>(&self, rows: usize, column: &impl Fn(&str) -> Option<std::borrow::Cow<'c, Column>>) -> Vec<bool> {
+    fn taken<'c>(
+        &self,
+        rows: usize,
+        column: &impl Fn(&str) -> Option<std::borrow::Cow<'c, Column>>,
+    ) -> Vec<bool> {
         match &self.test {
             Test::Text(needle) => {
                 let finder = memchr::memmem::Finder::new(needle);
@@ -220,11 +236,15 @@ impl Term {
                 taken
             }
             Test::AnyOf { column: name, patterns } => match column(name) {
-                Some(column) => test_column(&column, rows, |cell| patterns.iter().any(|p| p.takes(name, cell))),
+                Some(column) => {
+                    test_column(&column, rows, |cell| patterns.iter().any(|p| p.takes(name, cell)))
+                }
                 None => vec![false; rows],
             },
             Test::Number { column: name, compare, than } => match column(name) {
-                Some(column) => test_column(&column, rows, |cell| cell.number().is_some_and(|n| compare.holds(n, *than))),
+                Some(column) => {
+                    test_column(&column, rows, |cell| cell.number().is_some_and(|n| compare.holds(n, *than)))
+                }
                 None => vec![false; rows],
             },
         }
@@ -275,7 +295,8 @@ impl Pattern {
                 };
                 // Envoy joins flags with commas, and lists are kept as JSON: each element counts.
                 self.takes_text(text)
-                    || (column == a::TOLLGATE_RESPONSE_FLAGS && text.split(',').any(|flag| self.takes_text(flag)))
+                    || (column == a::TOLLGATE_RESPONSE_FLAGS
+                        && text.split(',').any(|flag| self.takes_text(flag)))
                     || (text.starts_with("[\"") && self.takes_element(text))
             }
         }
@@ -291,7 +312,8 @@ impl Pattern {
     }
 
     fn takes_element(&self, text: &str) -> bool {
-        serde_json::from_str::<Vec<String>>(text).is_ok_and(|list| list.iter().any(|one| self.takes_text(one)))
+        serde_json::from_str::<Vec<String>>(text)
+            .is_ok_and(|list| list.iter().any(|one| self.takes_text(one)))
     }
 
     /// The numbers it can take.

@@ -15,16 +15,19 @@ fn block() -> Block {
     ];
     let mut builder = BlockBuilder::default();
     for (status, method, path, caller, us, reason, flags) in rows {
-        builder.push(&Row::of(1, vec![
-            (a::HTTP_RESPONSE_STATUS_CODE, Value::Int(status)),
-            (a::HTTP_REQUEST_METHOD, Value::Text(method.into())),
-            (a::URL_PATH, Value::Text(path.into())),
-            (names::CALLER, Value::Text(caller.into())),
-            (a::TOLLGATE_DURATION_US, Value::Int(us)),
-            (a::TOLLGATE_REASON, Value::Text(reason.into())),
-            (a::TOLLGATE_RESPONSE_FLAGS, Value::Text(flags.into())),
-            ("tollgate.token.scopes", Value::Json(r#"["a:read","b:write"]"#.into())),
-        ]));
+        builder.push(&Row::of(
+            1,
+            vec![
+                (a::HTTP_RESPONSE_STATUS_CODE, Value::Int(status)),
+                (a::HTTP_REQUEST_METHOD, Value::Text(method.into())),
+                (a::URL_PATH, Value::Text(path.into())),
+                (names::CALLER, Value::Text(caller.into())),
+                (a::TOLLGATE_DURATION_US, Value::Int(us)),
+                (a::TOLLGATE_REASON, Value::Text(reason.into())),
+                (a::TOLLGATE_RESPONSE_FLAGS, Value::Text(flags.into())),
+                ("tollgate.token.scopes", Value::Json(r#"["a:read","b:write"]"#.into())),
+            ],
+        ));
     }
     builder.finish()
 }

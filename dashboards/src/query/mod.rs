@@ -14,9 +14,11 @@ mod search;
 mod tally;
 
 pub(crate) use facets::{FacetCounts, facets};
-pub(crate) use fields::{Field, SHORT_KEYS, column_of, short_key_of};
+pub(crate) use fields::{SHORT_KEYS, column_of, short_key_of};
 pub(crate) use filter::{Filter, FilterError};
+#[cfg(test)]
+pub(crate) use fold::scan as scan_sums;
 pub(crate) use fold::{fold, steps_over};
 pub(crate) use scan::{Loaded, Range, load, select, units};
-pub(crate) use search::{Cursor, Found, Hit, count, search};
-pub(crate) use tally::{Counts, Steps, Tally};
+pub(crate) use search::{Ask, Cursor, count, search};
+pub(crate) use tally::{Counts, Tally};

@@ -31,6 +31,17 @@ impl FromStr for Cursor {
     }
 }
 
+/// Which records, and which page of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ask<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) range: Range,
+    pub(crate) filter: &'a Filter,
+    /// Only records before this one; the newest when absent.
+    pub(crate) before: Option<Cursor>,
+    pub(crate) limit: usize,
+}
+
 /// A record of a page.
 pub(crate) struct Hit<'a> {
     pub(crate) loaded: &'a Loaded,
@@ -48,28 +59,26 @@ pub(crate) struct Found<T> {
     pub(crate) scanned: u64,
 }
 
-/// The newest records before `before`, each turned into a `T` from the columns in `wanted` (all for an empty list).
+/// The newest records that are asked for, each turned into a `T` from the columns in `wanted` (all for an empty list).
 ///
 /// Blocks are walked newest first. Once the page is full of records newer than all that is left, only counting goes on,
 /// which reads nothing but the filter's columns, and nothing at all where every record of a block counts.
 pub(crate) async fn search<T>(
     store: &Store,
-    kind: Kind,
-    range: Range,
-    filter: &Filter,
-    before: Option<Cursor>,
-    limit: usize,
+    ask: &Ask<'_>,
     wanted: &[&str],
     mut make: impl FnMut(&Hit<'_>) -> T,
 ) -> Result<Found<T>, StoreError> {
+    let Ask { kind, range, filter, before, limit } = *ask;
     let units = units(store, kind, range);
-    let mut page: BinaryHeap<Reverse<(Cursor, usize, usize)>> = BinaryHeap::with_capacity(limit + 1);
+    let mut page: BinaryHeap<Reverse<(Cursor, usize, usize)>> = BinaryHeap::new();
     let mut more = false;
     let (mut matched, mut total, mut scanned) = (0u64, 0u64, 0u64);
     let columns = with_own(filter.columns());
     for (number, unit) in units.iter().enumerate() {
         let inside = range.holds(unit.tmin()) && range.holds(unit.tmax());
-        let full = page.len() >= limit && page.peek().is_some_and(|Reverse((at, ..))| at.time_ns > unit.tmax());
+        let full =
+            page.len() >= limit && page.peek().is_some_and(|Reverse((at, ..))| at.time_ns > unit.tmax());
         let pruned = !unit.may_match(filter);
         if inside && (pruned || (filter.is_empty() && full)) {
             total += unit.rows() as u64;
@@ -130,7 +139,12 @@ fn with_own(mut columns: Vec<&str>) -> Vec<&str> {
 }
 
 /// How many records of a range a filter takes.
-pub(crate) async fn count(store: &Store, kind: Kind, range: Range, filter: &Filter) -> Result<u64, StoreError> {
+pub(crate) async fn count(
+    store: &Store,
+    kind: Kind,
+    range: Range,
+    filter: &Filter,
+) -> Result<u64, StoreError> {
     let columns = with_own(filter.columns());
     let mut matched = 0;
     for unit in units(store, kind, range) {

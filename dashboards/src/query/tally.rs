@@ -9,7 +9,7 @@
 //!   whatever another reporter did not hand on to it (`reached` is false). A service without a proxy of its own
 //!   has no destination records; then everybody else's count.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::record::Outcome;
 use crate::store::{Class, Histogram, Rollup, Sum, Sums};
@@ -51,9 +51,6 @@ pub(crate) struct Tally {
     /// Services with destination records.
     proxied: BTreeSet<String>,
 }
-
-/// Sums by step.
-pub(crate) type Steps = BTreeMap<i64, Sums>;
 
 impl Tally {
     pub(crate) fn of(rollup: &Rollup) -> Self {

@@ -60,7 +60,9 @@ pub(crate) fn looks_like_access<'k>(mut keys: impl Iterator<Item = &'k str>) -> 
 pub(crate) fn to_ours(row: &mut Row<'_>) {
     row.fields.retain(|(_, value)| value.as_text() != Some("-"));
     for at in 0..row.fields.len() {
-        let Some((_, ours, convert)) = ALIASES.iter().find(|(theirs, ..)| *theirs == row.fields[at].0) else { continue };
+        let Some((_, ours, convert)) = ALIASES.iter().find(|(theirs, ..)| *theirs == row.fields[at].0) else {
+            continue;
+        };
         if row.fields.iter().any(|(name, _)| name == ours) {
             continue;
         }

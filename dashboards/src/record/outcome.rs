@@ -49,7 +49,10 @@ fn outcome(row: &Row<'_>, reason: Option<Reason>) -> Outcome {
     if flagged(row, &["RL"]) {
         return Outcome::Limited;
     }
-    if flagged(row, &["UAEX"]) || details.contains("rbac_access_denied") || details.contains("jwt_authn_access") {
+    if flagged(row, &["UAEX"])
+        || details.contains("rbac_access_denied")
+        || details.contains("jwt_authn_access")
+    {
         return if status >= 500 { Outcome::Failed } else { Outcome::Denied };
     }
     // Status 0 is what Envoy logs when the client left before there was an answer.
@@ -81,16 +84,26 @@ fn reached(row: &Row<'_>, outcome: Outcome, reason: Option<Reason>) -> bool {
 }
 
 fn caller(row: &Row<'_>) -> String {
-    [a::ENDUSER_ID, a::ENDUSER_PSEUDO_ID, a::TOLLGATE_SOURCE_WORKLOAD, a::TOLLGATE_SOURCE_PRINCIPAL, a::CLIENT_ADDRESS]
-        .into_iter()
-        .map(|name| row.text(name))
-        .find(|text| !text.is_empty())
-        .unwrap_or_default()
-        .to_owned()
+    [
+        a::ENDUSER_ID,
+        a::ENDUSER_PSEUDO_ID,
+        a::TOLLGATE_SOURCE_WORKLOAD,
+        a::TOLLGATE_SOURCE_PRINCIPAL,
+        a::CLIENT_ADDRESS,
+    ]
+    .into_iter()
+    .map(|name| row.text(name))
+    .find(|text| !text.is_empty())
+    .unwrap_or_default()
+    .to_owned()
 }
 
 fn dest(row: &Row<'_>) -> String {
-    let own = if row.text(a::TOLLGATE_REPORTER) == "destination" { a::SERVICE_NAME } else { a::TOLLGATE_DESTINATION_WORKLOAD };
+    let own = if row.text(a::TOLLGATE_REPORTER) == "destination" {
+        a::SERVICE_NAME
+    } else {
+        a::TOLLGATE_DESTINATION_WORKLOAD
+    };
     [a::TOLLGATE_DESTINATION_WORKLOAD, own, a::TOLLGATE_UPSTREAM_CLUSTER, a::SERVER_ADDRESS]
         .into_iter()
         .map(|name| row.text(name))

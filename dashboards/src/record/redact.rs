@@ -10,8 +10,22 @@ const REDACTED: &str = "[redacted]";
 const MAX_DEPTH: usize = 18;
 /// A header's or attribute's last part that names a credential.
 const SECRET_NAMES: &[&str] = &[
-    "authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key", "apikey", "password",
-    "secret", "client-secret", "access-token", "id-token", "refresh-token", "x-auth-token", "x-amz-security-token", "token",
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "set-cookie",
+    "x-api-key",
+    "api-key",
+    "apikey",
+    "password",
+    "secret",
+    "client-secret",
+    "access-token",
+    "id-token",
+    "refresh-token",
+    "x-auth-token",
+    "x-amz-security-token",
+    "token",
 ];
 
 /// Replaces credentials among attributes.
@@ -23,7 +37,8 @@ fn redact_pairs(attributes: &mut [KeyValue], depth: usize) {
     for pair in attributes {
         if names_a_secret(&pair.key) {
             if pair.value.is_some() {
-                pair.value = Some(AnyValue { value: Some(any_value::Value::StringValue(REDACTED.to_owned())) });
+                pair.value =
+                    Some(AnyValue { value: Some(any_value::Value::StringValue(REDACTED.to_owned())) });
             }
         } else if let Some(value) = &mut pair.value {
             redact_value(value, depth);
@@ -58,7 +73,9 @@ fn redact_value(value: &mut AnyValue, depth: usize) {
 fn names_a_secret(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
     let same = |a: u8, b: u8| a.eq_ignore_ascii_case(&b) || (a == b'_' && b == b'-');
-    SECRET_NAMES.iter().any(|name| name.len() == last.len() && last.bytes().zip(name.bytes()).all(|(a, b)| same(a, b)))
+    SECRET_NAMES
+        .iter()
+        .any(|name| name.len() == last.len() && last.bytes().zip(name.bytes()).all(|(a, b)| same(a, b)))
 }
 
 /// `Bearer x`, `Basic x` and bare JWTs inside a line.
@@ -96,7 +113,8 @@ mod tests {
     }
 
     fn check(key: &str, value: &str, expected: &str) {
-        let mut pairs = vec![KeyValue { key: key.to_owned(), value: Some(text(value)), ..Default::default() }];
+        let mut pairs =
+            vec![KeyValue { key: key.to_owned(), value: Some(text(value)), ..Default::default() }];
         redact(&mut pairs);
         assert_eq!(pairs[0].value, Some(text(expected)), "{key}");
     }
@@ -108,7 +126,11 @@ mod tests {
         check("http.response.header.set_cookie", "x", REDACTED);
         check("cookie", "a=b", REDACTED);
         check("X-Api-Key", "x", REDACTED);
-        check("note", "sent Bearer abcdefghijkl to upstream", "sent [redacted] to upstream".replace("sent", "sent Bearer").as_str());
+        check(
+            "note",
+            "sent Bearer abcdefghijkl to upstream",
+            "sent [redacted] to upstream".replace("sent", "sent Bearer").as_str(),
+        );
         check("note", "token eyJhbGciOi.eyJzdWIi.c2ln seen", "token [redacted] seen");
         // Ours, which say something about a token without being one.
         check("tollgate.token.state", "valid", "valid");

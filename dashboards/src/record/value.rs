@@ -43,7 +43,10 @@ impl<'a> Value<'a> {
     pub(crate) fn as_int(&self) -> Option<i64> {
         match self {
             Self::Int(number) => Some(*number),
-            #[expect(clippy::cast_possible_truncation, reason = "a fraction of a microsecond is of no interest")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "a fraction of a microsecond is of no interest"
+            )]
             Self::Float(number) => Some(*number as i64),
             Self::Text(text) => text.parse().ok(),
             _ => None,
@@ -76,7 +79,11 @@ fn json(value: &any_value::Value, depth: usize) -> serde_json::Value {
 /// Lower-case hex digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]).map(char::from).collect()
+    bytes
+        .iter()
+        .flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]])
+        .map(char::from)
+        .collect()
 }
 
 /// The bytes of hex digits, of either case.

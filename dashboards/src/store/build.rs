@@ -40,7 +40,10 @@ impl BlockBuilder {
         }
         if !rest.is_empty() {
             let text = Value::Json(serde_json::Value::Object(rest).to_string());
-            self.columns.entry(names::ATTRS.to_owned()).or_insert_with(|| ColumnBuilder::new(&text)).set(at, &text);
+            self.columns
+                .entry(names::ATTRS.to_owned())
+                .or_insert_with(|| ColumnBuilder::new(&text))
+                .set(at, &text);
         }
         self.rows += 1;
     }
@@ -60,7 +63,10 @@ impl BlockBuilder {
 
     pub(crate) fn finish(self) -> Block {
         let rows = self.rows;
-        Block { rows, columns: self.columns.into_iter().map(|(name, column)| (name, column.finish(rows))).collect() }
+        Block {
+            rows,
+            columns: self.columns.into_iter().map(|(name, column)| (name, column.finish(rows))).collect(),
+        }
     }
 }
 
@@ -108,7 +114,8 @@ fn split_names<'a>(blocks: &[&'a Block]) -> (Vec<&'a str>, Vec<&'a str>) {
             *counts.entry(name).or_default() += values;
         }
     }
-    let (mut kept, mut others): (Vec<_>, Vec<_>) = counts.into_iter().partition(|(name, _)| names::is_ours(name));
+    let (mut kept, mut others): (Vec<_>, Vec<_>) =
+        counts.into_iter().partition(|(name, _)| names::is_ours(name));
     if others.len() > MAX_COLUMNS {
         others.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
         let spilled = others.split_off(MAX_COLUMNS);
@@ -158,7 +165,9 @@ fn gather(blocks: &[&Block], name: &str, order: &[(i64, i64, u32, u32)]) -> Colu
         .map(|(_, _, block, row)| {
             let (block, row) = (*block as usize, *row as usize);
             match columns[block] {
-                Some(Column::Words { codes, .. }) if codes[row] > 0 => renumbered[block][codes[row] as usize - 1],
+                Some(Column::Words { codes, .. }) if codes[row] > 0 => {
+                    renumbered[block][codes[row] as usize - 1]
+                }
                 Some(Column::Ints(_)) => renumbered[block][row],
                 _ => 0,
             }

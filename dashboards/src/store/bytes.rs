@@ -49,11 +49,6 @@ impl<'a> Reader<'a> {
         self.0 = rest;
         Ok(taken)
     }
-
-    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Damaged> {
-        let n = self.length()?;
-        self.take(n)
-    }
 }
 
 pub(crate) fn put_words(into: &mut Vec<u8>, words: &Words) {

@@ -52,8 +52,7 @@ impl Cell<'_> {
     pub(crate) fn int(self) -> Option<i64> {
         match self {
             Self::Int(number) => Some(number),
-            #[expect(clippy::cast_possible_truncation, reason = "fractions are of no interest where this is asked")]
-            Self::Word(word) => word.number().map(|number| number as i64),
+            Self::Word(word) => word.int(),
         }
     }
 }
@@ -110,20 +109,6 @@ impl ColumnBuilder {
             write_word(word, value);
             codes.resize(row, 0);
             codes.push(dictionary.number(word) + 1);
-        }
-    }
-
-    /// Sets a cell of another column, without reading it as a value in between.
-    pub(crate) fn set_cell(&mut self, row: usize, cell: Cell<'_>) {
-        match cell {
-            Cell::Int(number) => self.set(row, &Value::Int(number)),
-            Cell::Word(word) => {
-                self.become_words();
-                if let Self::Words { dictionary, codes, .. } = self {
-                    codes.resize(row, 0);
-                    codes.push(dictionary.number(word.0) + 1);
-                }
-            }
         }
     }
 

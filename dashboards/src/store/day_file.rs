@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::Arc;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use tokio::sync::Mutex;
 
@@ -47,7 +49,8 @@ impl DayFile {
             .execute(&mut writer)
             .await
             .map_err(database("cannot create its tables"))?;
-        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(options.read_only(true));
+        let readers =
+            SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(options.read_only(true));
         Ok(Arc::new(Self { day: day.to_owned(), path, writer: Mutex::new(writer), readers }))
     }
 
@@ -153,9 +156,11 @@ impl DayFile {
                 .map_err(failed())?;
         }
         for id in encoded.replaces {
-            for statement in
-                ["DELETE FROM col WHERE block = ?", "DELETE FROM rollup WHERE block = ?", "DELETE FROM block WHERE id = ?"]
-            {
+            for statement in [
+                "DELETE FROM col WHERE block = ?",
+                "DELETE FROM rollup WHERE block = ?",
+                "DELETE FROM block WHERE id = ?",
+            ] {
                 sqlx::query(statement).bind(id).execute(&mut *transaction).await.map_err(failed())?;
             }
         }
@@ -178,7 +183,8 @@ impl DayFile {
             .map(|row| {
                 Ok(Arc::new(SealedBlock {
                     id: row.get(0),
-                    kind: Kind::of_number(row.get(1)).ok_or_else(|| StoreError::Damaged("unknown signal".to_owned()))?,
+                    kind: Kind::of_number(row.get(1))
+                        .ok_or_else(|| StoreError::Damaged("unknown signal".to_owned()))?,
                     tmin: row.get(2),
                     tmax: row.get(3),
                     rows: usize::try_from(row.get::<i64, _>(4)).unwrap_or_default(),

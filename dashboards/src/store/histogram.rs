@@ -28,7 +28,12 @@ impl Histogram {
     }
 
     /// The value below which `share` (0 to 1) of the measurements lie, microseconds.
-    #[expect(clippy::cast_precision_loss, clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "a rank")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_truncation,
+        reason = "a rank"
+    )]
     pub(crate) fn percentile_us(&self, share: f64) -> Option<f64> {
         if self.total == 0 {
             return None;
@@ -51,7 +56,12 @@ impl Histogram {
     }
 }
 
-#[expect(clippy::cast_precision_loss, clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "a bucket")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_truncation,
+    reason = "a bucket"
+)]
 fn bucket(us: u64) -> u16 {
     ((us.clamp(1, MAX_US) as f64).ln() / GAMMA.ln()).ceil() as u16
 }
@@ -73,7 +83,8 @@ mod tests {
 
     #[test]
     fn percentiles_are_within_one_percent_and_merging_changes_nothing() {
-        let (mut whole, mut left, mut right) = (Histogram::default(), Histogram::default(), Histogram::default());
+        let (mut whole, mut left, mut right) =
+            (Histogram::default(), Histogram::default(), Histogram::default());
         for us in 1..=10_000u64 {
             whole.add(us);
             if us % 3 == 0 { left.add(us) } else { right.add(us) }

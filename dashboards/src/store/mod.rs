@@ -38,14 +38,13 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tollgate_runtime::Service;
 
 pub(crate) use build::{BlockBuilder, json_of};
-pub(crate) use column::ColumnBuilder;
 pub(crate) use codec::unpack;
+pub(crate) use column::ColumnBuilder;
 pub(crate) use column::{Block, Cell, Column, MISSING};
 pub(crate) use histogram::{Histogram, three_digits};
 pub(crate) use prune::{Bloom, Zone};
-pub(crate) use rollup::{BUCKET_NS, Class, OTHER, Rollup, Sum, Sums};
-pub use segment::StoreError;
-pub(crate) use segment::{LogEntry, SealedBlock};
+pub(crate) use rollup::{BUCKET_NS, Class, EdgeKey, Rollup, Sum, Sums};
+pub(crate) use segment::{LogEntry, SealedBlock, StoreError};
 
 use crate::metrics::{DropReason, Metrics};
 use crate::record::Kind;
@@ -171,13 +170,18 @@ impl Store {
 
     /// Ten-second sums of `from_ns..to_ns`, whole buckets: what is on disk and what is still in memory.
     pub(crate) async fn rollup(&self, from_ns: i64, to_ns: i64) -> Result<Rollup, StoreError> {
-        let (from, to) = (from_ns.div_euclid(BUCKET_NS), to_ns.saturating_add(BUCKET_NS - 1).div_euclid(BUCKET_NS));
+        let (from, to) =
+            (from_ns.div_euclid(BUCKET_NS), to_ns.saturating_add(BUCKET_NS - 1).div_euclid(BUCKET_NS));
         // A sealing between the two readings would count its parts twice or not at all; then read again.
         for _ in 0..ROLLUP_ATTEMPTS {
             let view = self.view();
             let mut sum = Rollup::default();
             for file in self.0.files.all() {
-                if view.sealed.iter().any(|b| Arc::ptr_eq(&b.file, &file) && b.tmin < to_ns && b.tmax >= from_ns) {
+                if view
+                    .sealed
+                    .iter()
+                    .any(|b| Arc::ptr_eq(&b.file, &file) && b.tmin < to_ns && b.tmax >= from_ns)
+                {
                     sum.merge(&file.rollup(from, to).await?);
                 }
             }

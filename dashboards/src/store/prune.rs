@@ -91,7 +91,8 @@ impl Bloom {
     }
 
     pub(crate) fn may_hold(&self, id: &str) -> bool {
-        !self.0.is_empty() && positions(hash(id), self.0.len()).all(|bit| self.0[bit / 8] >> (bit % 8) & 1 == 1)
+        !self.0.is_empty()
+            && positions(hash(id), self.0.len()).all(|bit| self.0[bit / 8] >> (bit % 8) & 1 == 1)
     }
 
     /// Whether the filter says anything about a column.

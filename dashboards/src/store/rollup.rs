@@ -4,7 +4,7 @@
 //! Two narrow keys, not one wide one: who called whom, and which route of whom; measured, one wide key costs three
 //! to ten times the space. A scan over the records gives the same numbers; a test holds them against each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tollgate_proto::attributes as a;
@@ -70,8 +70,8 @@ pub(crate) struct Sums {
     pub(crate) stops: BTreeMap<StopKey, u64>,
     /// How long authorization took.
     pub(crate) decisions: Histogram,
-    /// Seconds in which something passed because a check failed open; one bit each within a bucket.
-    pub(crate) open_seconds: u16,
+    /// Seconds (unix) in which something passed because a check failed open.
+    pub(crate) open_seconds: BTreeSet<i64>,
     /// When each policy epoch was first seen, unix nanoseconds.
     pub(crate) epochs: BTreeMap<u64, i64>,
 }
@@ -83,7 +83,7 @@ struct Stored {
     routes: Vec<(RouteKey, Sum)>,
     stops: Vec<(StopKey, u64)>,
     decisions: Histogram,
-    open_seconds: u16,
+    open_seconds: BTreeSet<i64>,
     epochs: BTreeMap<u64, i64>,
 }
 
@@ -116,12 +116,24 @@ impl Sums {
         };
         if self.routes.len() >= MAX_KEYS && !self.routes.contains_key(&route) {
             let other = OTHER.to_owned();
-            route = RouteKey { dest: other.clone(), namespace: String::new(), version: String::new(), method: String::new(), route: other, class: class.clone() };
+            route = RouteKey {
+                dest: other.clone(),
+                namespace: String::new(),
+                version: String::new(),
+                method: String::new(),
+                route: other,
+                class: class.clone(),
+            };
         }
         self.routes.entry(route).or_default().count_one(duration);
 
         if facts.outcome != crate::record::Outcome::Passed {
-            let mut stop = StopKey { reason: text(a::TOLLGATE_REASON), caller: facts.caller.clone(), dest: facts.dest.clone(), class };
+            let mut stop = StopKey {
+                reason: text(a::TOLLGATE_REASON),
+                caller: facts.caller.clone(),
+                dest: facts.dest.clone(),
+                class,
+            };
             if self.stops.len() >= MAX_CALLERS && !self.stops.contains_key(&stop) {
                 OTHER.clone_into(&mut stop.caller);
             }
@@ -131,7 +143,7 @@ impl Sums {
             self.decisions.add(us);
         }
         if facts.outcome == crate::record::Outcome::Passed && failed_open(row) {
-            self.open_seconds |= 1 << (row.time_ns.rem_euclid(BUCKET_NS) / 1_000_000_000);
+            self.open_seconds.insert(row.time_ns.div_euclid(1_000_000_000));
         }
         if let Some(epoch) = row.int(a::TOLLGATE_AUTHZ_EPOCH).and_then(|epoch| u64::try_from(epoch).ok()) {
             let first = self.epochs.entry(epoch).or_insert(row.time_ns);
@@ -150,7 +162,7 @@ impl Sums {
             *self.stops.entry(key.clone()).or_default() += count;
         }
         self.decisions.merge(&other.decisions);
-        self.open_seconds |= other.open_seconds;
+        self.open_seconds.extend(&other.open_seconds);
         for (epoch, at) in &other.epochs {
             let first = self.epochs.entry(*epoch).or_insert(*at);
             *first = (*first).min(*at);
@@ -163,7 +175,7 @@ impl Sums {
             routes: self.routes.clone().into_iter().collect(),
             stops: self.stops.clone().into_iter().collect(),
             decisions: self.decisions.clone(),
-            open_seconds: self.open_seconds,
+            open_seconds: self.open_seconds.clone(),
             epochs: self.epochs.clone(),
         };
         let json = serde_json::to_vec(&stored).expect("strings and numbers always have a JSON form");

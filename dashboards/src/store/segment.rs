@@ -12,7 +12,7 @@ use crate::record::Kind;
 
 /// What goes wrong with a store.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// The database said no.
     #[error("store {what}")]
     Database {
@@ -82,9 +82,15 @@ pub(crate) trait SegmentStore: Send + Sync {
     /// Keeps requests so that they survive the end of this process.
     fn log(&self, entries: &[LogEntry]) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Writes blocks and forgets the log entries they cover, both or neither.
-    fn put_blocks(&self, sealing: Sealing) -> impl Future<Output = Result<Vec<Arc<SealedBlock>>, StoreError>> + Send;
+    fn put_blocks(
+        &self,
+        sealing: Sealing,
+    ) -> impl Future<Output = Result<Vec<Arc<SealedBlock>>, StoreError>> + Send;
     /// Every block with a record in the range.
-    fn blocks(&self, range: Range<i64>) -> impl Future<Output = Result<Vec<Arc<SealedBlock>>, StoreError>> + Send;
+    fn blocks(
+        &self,
+        range: Range<i64>,
+    ) -> impl Future<Output = Result<Vec<Arc<SealedBlock>>, StoreError>> + Send;
     /// Some columns of a block; a column it does not have is left out. `None` if the block is gone.
     fn columns(
         &self,

@@ -34,7 +34,9 @@ impl Words {
 
     pub(crate) fn push(&mut self, word: &[u8]) {
         self.bytes.extend_from_slice(word);
-        self.ends.push(u32::try_from(self.bytes.len()).expect("a block's request sizes are capped far below 4 GiB"));
+        self.ends.push(
+            u32::try_from(self.bytes.len()).expect("a block's request sizes are capped far below 4 GiB"),
+        );
     }
 }
 
@@ -80,6 +82,19 @@ impl<'a> Word<'a> {
             b'f' => Some(f64::from_le_bytes(self.eight())),
             b's' => self.as_str()?.parse().ok().filter(|n: &f64| n.is_finite()),
             _ => None,
+        }
+    }
+
+    /// The value as a whole number; a fraction is cut.
+    pub(crate) fn int(self) -> Option<i64> {
+        match self.tag() {
+            // Not by way of a float, which cannot tell large whole numbers apart.
+            b'i' => Some(i64::from_le_bytes(self.eight())),
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "fractions are of no interest where this is asked"
+            )]
+            _ => self.number().map(|number| number as i64),
         }
     }
 
@@ -167,9 +182,5 @@ impl Dictionary {
 
     pub(crate) fn into_words(self) -> Words {
         self.words
-    }
-
-    pub(crate) fn words(&self) -> &Words {
-        &self.words
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::tasks::Stopping;
@@ -41,6 +41,14 @@ pub(super) struct Writer {
     seal_at: Option<Instant>,
 }
 
+/// A batch that is in the log and not acknowledged yet.
+struct Waiting {
+    first: i64,
+    records: usize,
+    parts: Vec<Part>,
+    done: oneshot::Sender<Result<(), StoreError>>,
+}
+
 impl Writer {
     pub(super) fn new(store: Store, options: StoreOptions, clock: Clock) -> Self {
         let (day, open_records) = (String::new(), 0);
@@ -49,12 +57,11 @@ impl Writer {
 
     /// Puts what every file's log still holds into blocks of that file.
     pub(super) async fn recover(&mut self, replay: Replay) -> Result<(), StoreError> {
-        let mut sealed = Vec::new();
         for file in self.store.0.files.all() {
             self.recover_file(&file, replay).await?;
             self.next_seq = self.next_seq.max(file.last_seq().await? + 1);
-            sealed.extend(file.blocks().await?);
         }
+        let sealed = self.store.0.files.blocks(i64::MIN..i64::MAX).await?;
         self.last_applied = self.next_seq - 1;
         self.store.0.view.store(Arc::new(View { sealed: Arc::new(sealed), open: Arc::default() }));
         self.turn_day().await
@@ -73,7 +80,11 @@ impl Writer {
                     parts.extend(of_entry.into_iter().map(Arc::new));
                 }
                 Err(problem) => {
-                    tracing::error!(problem, records = entry.records, "a logged request cannot be read again");
+                    tracing::error!(
+                        problem,
+                        records = entry.records,
+                        "a logged request cannot be read again"
+                    );
                     self.store.0.metrics.dropped(DropReason::Damaged, entry.records as u64);
                 }
             }
@@ -119,7 +130,9 @@ impl Writer {
         if self.open_records > MAX_OPEN_RECORDS {
             for append in group {
                 self.store.0.metrics.dropped(DropReason::StoreFailed, append.batch.records as u64);
-                let _ = append.done.send(Err(StoreError::Damaged("sealing fails; nothing more is taken".to_owned())));
+                let _ = append
+                    .done
+                    .send(Err(StoreError::Damaged("sealing fails; nothing more is taken".to_owned())));
             }
             return;
         }
@@ -138,7 +151,7 @@ impl Writer {
                 received_ns: batch.received_ns,
                 request: batch.request,
             });
-            waiting.push((next, batch.records, batch.parts, done));
+            waiting.push(Waiting { first: next, records: batch.records, parts: batch.parts, done });
             next += i64::try_from(records).unwrap_or(i64::MAX / 2);
         }
         match self.store.0.files.log(&entries).await {
@@ -149,7 +162,7 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(error = %chain(&error), "cannot write the log, the requests are refused");
-                for (_, records, _, done) in waiting {
+                for Waiting { records, done, .. } in waiting {
                     self.store.0.metrics.dropped(DropReason::StoreFailed, records as u64);
                     let _ = done.send(Err(StoreError::Damaged("the log cannot be written".to_owned())));
                 }
@@ -157,12 +170,12 @@ impl Writer {
         }
     }
 
-    fn apply(&mut self, waiting: Vec<(i64, usize, Vec<Part>, tokio::sync::oneshot::Sender<Result<(), StoreError>>)>) {
+    fn apply(&mut self, waiting: Vec<Waiting>) {
         let view = self.store.view();
         let mut open = Vec::clone(&view.open);
         let now = self.clock.unix_nanos();
         let mut acknowledged = Vec::with_capacity(waiting.len());
-        for (first, records, parts, done) in waiting {
+        for Waiting { first, records, parts, done } in waiting {
             self.open_records += records;
             for mut part in parts {
                 number(&mut part.block, first);
@@ -228,11 +241,13 @@ impl Writer {
                 let mut blocks = Vec::new();
                 for block in &small {
                     let columns = self.store.0.files.columns(block, &[]).await?;
-                    let columns = columns.ok_or_else(|| StoreError::Damaged("a block without columns".to_owned()))?;
+                    let columns =
+                        columns.ok_or_else(|| StoreError::Damaged("a block without columns".to_owned()))?;
                     blocks.push(Block { rows: block.rows, columns: columns.into_iter().collect() });
                 }
                 let file = &small[0].file;
-                let rollup = if kind == Kind::Access { file.rollup_of(&small).await? } else { Rollup::default() };
+                let rollup =
+                    if kind == Kind::Access { file.rollup_of(&small).await? } else { Rollup::default() };
                 let joined = tokio::task::spawn_blocking(move || join(&blocks.iter().collect::<Vec<_>>()))
                     .await
                     .map_err(|_| StoreError::Stopping)?;
@@ -240,10 +255,17 @@ impl Writer {
                 let sealing =
                     Sealing { blocks: vec![(kind, joined)], rollup, up_to_seq: 0, replaces: small.clone() };
                 let joined = self.store.0.files.put_blocks(sealing).await?;
-                let mut sealed: Vec<_> =
-                    view.sealed.iter().filter(|b| !small.iter().any(|s| Arc::ptr_eq(s, b))).cloned().collect();
+                let mut sealed: Vec<_> = view
+                    .sealed
+                    .iter()
+                    .filter(|b| !small.iter().any(|s| Arc::ptr_eq(s, b)))
+                    .cloned()
+                    .collect();
                 sealed.extend(joined);
-                self.store.0.view.store(Arc::new(View { sealed: Arc::new(sealed), open: Arc::clone(&view.open) }));
+                self.store
+                    .0
+                    .view
+                    .store(Arc::new(View { sealed: Arc::new(sealed), open: Arc::clone(&view.open) }));
             }
         }
         Ok(())
@@ -293,7 +315,8 @@ fn sealing(parts: &[Arc<Part>], up_to_seq: i64) -> Sealing {
     let blocks = Kind::ALL
         .into_iter()
         .filter_map(|kind| {
-            let of_kind: Vec<&Block> = parts.iter().filter(|part| part.kind == kind).map(|part| &part.block).collect();
+            let of_kind: Vec<&Block> =
+                parts.iter().filter(|part| part.kind == kind).map(|part| &part.block).collect();
             (!of_kind.is_empty()).then(|| (kind, join(&of_kind)))
         })
         .collect();

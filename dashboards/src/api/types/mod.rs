@@ -10,8 +10,8 @@ mod session;
 mod telemetry;
 
 pub use overview::{
-    Change, ChangeKind, Finding, FindingKind, Level, Overview, ReasonCount, Series, ServiceRow, Spark, Status,
-    Proxies, Retention, TimeRange, Totals, Verdict,
+    Change, ChangeKind, Finding, FindingKind, Level, Overview, Proxies, ReasonCount, Retention, Series,
+    ServiceRow, Spark, Status, TimeRange, Totals, Verdict,
 };
 pub use requests::{
     AttributeGroup, Facet, FacetRequest, FacetValue, Facets, HistogramRequest, KeyValue, LiveStatus, Order,

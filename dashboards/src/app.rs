@@ -1,0 +1,105 @@
+//! The wiring: opens the store, binds the sockets, serves the page and OTLP.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tollgate_runtime::{Service, http_server, net};
+
+use crate::api::{self, ApiState};
+use crate::config::{Config, Sync};
+use crate::ingest::{self, Ingest, IngestLimits};
+use crate::login::Logins;
+use crate::metrics::Metrics;
+use crate::store::{Store, StoreOptions};
+
+/// Where the dashboard listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// The page and its API.
+    pub web: SocketAddr,
+    /// OTLP over gRPC.
+    pub otlp_grpc: SocketAddr,
+    /// OTLP over HTTP.
+    pub otlp_http: SocketAddr,
+}
+
+/// The dashboard, built and bound.
+#[derive(Debug)]
+pub struct App {
+    addresses: Addresses,
+    service: Service,
+    state: ApiState,
+    ingest: Ingest,
+    web: TcpListener,
+    otlp_grpc: TcpListener,
+    otlp_http: TcpListener,
+}
+
+impl App {
+    /// Binds, takes back what was acknowledged before, and starts the store's writer.
+    pub async fn build(config: Config, service: Service) -> anyhow::Result<Self> {
+        let web = net::bind(config.web.listen, "page (web.listen)")?;
+        let otlp_grpc = net::bind(config.otlp.grpc, "OTLP gRPC (otlp.grpc)")?;
+        let otlp_http = net::bind(config.otlp.http, "OTLP HTTP (otlp.http)")?;
+        let addresses = Addresses {
+            web: web.local_addr()?,
+            otlp_grpc: otlp_grpc.local_addr()?,
+            otlp_http: otlp_http.local_addr()?,
+        };
+        let metrics = Metrics::new(&service.telemetry().meter(), service.clock().clone());
+        let dir = config.store.dir.clone();
+        let options = StoreOptions {
+            dir: dir.clone(),
+            durable: config.store.sync == Sync::Full,
+            seal_records: config.store.seal_records,
+            seal_after: config.store.seal_after,
+            keep_days: config.store.keep_days,
+            max_bytes: config.store.max_bytes,
+            queue: config.otlp.queue,
+        };
+        let store = Store::open(options, &service, metrics, ingest::replay)
+            .await
+            .with_context(|| format!("cannot open the telemetry store in {}", dir.display()))?;
+        let logins =
+            Logins::open(&dir, service.clock().clone(), config.web.session, config.web.login_link).await?;
+        let limits = IngestLimits {
+            max_request_bytes: config.otlp.max_request_bytes,
+            max_inflight_bytes: config.otlp.max_inflight_bytes,
+            keep_days: config.store.keep_days,
+        };
+        let ingest = Ingest::new(store.clone(), service.clock().clone(), limits);
+        let state = ApiState::new(store, logins, config.store.keep_days, config.web.hosts, &service);
+        Ok(Self { addresses, service, state, ingest, web, otlp_grpc, otlp_http })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Issues links that sign in once.
+    pub fn logins(&self) -> Logins {
+        self.state.logins.clone()
+    }
+
+    /// A link that signs its bearer in once. The token is in the fragment, which browsers send to nobody.
+    pub async fn login_link(&self) -> anyhow::Result<String> {
+        let token = self.state.logins.issue_one_click().await?;
+        Ok(format!("http://{}/login#token={token}", self.addresses.web))
+    }
+}
+
+impl tollgate_runtime::App for App {
+    async fn run(self) -> anyhow::Result<()> {
+        let tasks = self.service.tasks();
+        let telemetry = http_server::ServerTelemetryLayer::new(&self.service);
+        let page = api::router(&self.state).layer(telemetry);
+        let web = http_server::serve(tasks, self.web, page);
+        // No telemetry layer here: see `ingest::grpc`.
+        let otlp_http = http_server::serve(tasks, self.otlp_http, ingest::http_router(self.ingest.clone()));
+        let otlp_grpc = ingest::serve_grpc(self.ingest, self.otlp_grpc, tasks.stopping());
+        let ((), (), served) = tokio::join!(web, otlp_http, otlp_grpc);
+        served.context("the OTLP gRPC server ended")
+    }
+}
