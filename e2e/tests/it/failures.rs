@@ -29,7 +29,9 @@ async fn without_the_rate_limit_service_requests_pass_and_are_counted() {
     let address = demo.mesh.addresses().process("ingress").unwrap();
     let metrics = reqwest::get(format!("http://{address}/metrics")).await.unwrap().text().await.unwrap();
     let counted = metrics.lines().any(|line| {
-        line.starts_with("tollgate_ratelimit_decisions") && line.contains(r#"failure_mode="allow""#) && line.ends_with(" 5")
+        line.starts_with("tollgate_ratelimit_decisions")
+            && line.contains(r#"failure_mode="allow""#)
+            && line.ends_with(" 5")
     });
     assert!(counted, "{metrics}");
     demo.stop().await;
