@@ -166,6 +166,8 @@ impl std::error::Error for HangUp {}
 struct Script {
     data: Option<Bytes>,
     end: End,
+    /// Before a cut: what was said must be on its way, or the whole answer is lost.
+    pause: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,7 +179,7 @@ enum End {
 
 impl Script {
     fn of(data: Bytes) -> Self {
-        Self { data: Some(data), end: End::Well }
+        Self { data: Some(data), end: End::Well, pause: None }
     }
 }
 
@@ -187,10 +189,15 @@ impl Body for Script {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HangUp>>> {
         if let Some(data) = self.data.take() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if self.end == End::Cut {
+            let pause =
+                self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(50))));
+            std::task::ready!(pause.as_mut().poll(context));
         }
         Poll::Ready(match std::mem::replace(&mut self.end, End::Well) {
             End::Well => None,
