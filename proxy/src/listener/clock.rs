@@ -30,6 +30,8 @@ pub(crate) struct ConnectionClock {
     idle_timeout: Duration,
     /// Heads are read frame by frame in HTTP/2, which has limits of its own.
     multiplexed: AtomicBool,
+    /// The next head is one that nobody shall read.
+    refused: AtomicBool,
     busy: AtomicU32,
     /// Nanoseconds after `opened` at which a head began, plus one; 0 when none has.
     head_began: AtomicU64,
@@ -44,6 +46,7 @@ impl ConnectionClock {
             head_timeout,
             idle_timeout,
             multiplexed: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             busy: AtomicU32::new(0),
             head_began: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
@@ -57,6 +60,16 @@ impl ConnectionClock {
     /// The connection speaks HTTP/2.
     pub(super) fn is_multiplexed(&self) {
         self.multiplexed.store(true, Ordering::Relaxed);
+    }
+
+    /// What comes next on the connection is refused.
+    pub(super) fn refused(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there is nothing left to do but to refuse what comes next.
+    pub(super) fn must_refuse(&self) -> bool {
+        self.refused.load(Ordering::Relaxed) && !self.is_busy()
     }
 
     /// Bytes came in.

@@ -1,8 +1,9 @@
 //! One connection, from its first byte to its last.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, StatusCode};
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tollgate_proto::Reason;
 
 use super::clock::Found;
+use super::framing::Violation;
 use super::io::{Spoken, WatchedStream};
 use super::{Connection, TaskExecutor};
 use crate::pipeline::{self, Proxy};
@@ -26,6 +28,9 @@ use crate::record::connection_failed;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Room for one read beside the largest head.
 const READ_AHEAD: usize = 16 << 10;
+
+const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\
+    content-length: 31\r\nconnection: close\r\n\r\n{\"reason\":\"request_malformed\"}\n";
 
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\n\
     content-length: 29\r\nconnection: close\r\n\r\n{\"reason\":\"request_timeout\"}\n";
@@ -75,10 +80,11 @@ async fn recognise(io: &mut WatchedStream, connection: &Connection, closing: &Ca
 async fn serve_http1(
     proxy: &Arc<Proxy>,
     connection: &Arc<Connection>,
-    io: WatchedStream,
+    mut io: WatchedStream,
     closing: &CancellationToken,
 ) {
     let limits = &connection.listener.limits;
+    io.be_strict();
     let mut builder = http1::Builder::new();
     builder
         .max_headers(limits.headers)
@@ -92,7 +98,7 @@ async fn serve_http1(
     let ended = loop {
         tokio::select! {
             biased;
-            ended = &mut serving => break Some(ended),
+            ended = until_refused(&mut serving, connection) => break ended,
             () = closing.cancelled(), if !draining => {
                 draining = true;
                 Pin::new(&mut serving).graceful_shutdown();
@@ -106,11 +112,27 @@ async fn serve_http1(
     match ended {
         Some(Ok(())) => {}
         Some(Err(error)) => report(proxy, connection, &error),
+        None if connection.clock.must_refuse() => {
+            let io = serving.into_parts().io.into_inner();
+            if let Some(violation) = io.refused() {
+                refuse(proxy, connection, io, violation).await;
+            }
+        }
         None if connection.clock.look() == Found::SlowHead => {
             time_out(proxy, connection, serving.into_parts().io.into_inner()).await;
         }
         None => {}
     }
+}
+
+/// Drives a connection to its end, or to the point where what comes next must be refused.
+async fn until_refused<F: Future + Unpin>(serving: &mut F, connection: &Connection) -> Option<F::Output> {
+    std::future::poll_fn(|context| match Pin::new(&mut *serving).poll(context) {
+        Poll::Ready(ended) => Poll::Ready(Some(ended)),
+        Poll::Pending if connection.clock.must_refuse() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }
 
 async fn serve_http2(
@@ -191,6 +213,18 @@ fn report(proxy: &Proxy, connection: &Connection, error: &hyper::Error) {
     connection_failed(&proxy.reporter, connection, status, reason, &error.to_string());
 }
 
+async fn refuse(proxy: &Proxy, connection: &Connection, mut io: WatchedStream, violation: Violation) {
+    let details = violation.to_string();
+    connection_failed(
+        &proxy.reporter,
+        connection,
+        StatusCode::BAD_REQUEST,
+        Reason::RequestMalformed,
+        &details,
+    );
+    last_words(&mut io, BAD_REQUEST).await;
+}
+
 async fn time_out(proxy: &Proxy, connection: &Connection, mut io: WatchedStream) {
     let details = "the head was not complete in time";
     connection_failed(
@@ -200,9 +234,16 @@ async fn time_out(proxy: &Proxy, connection: &Connection, mut io: WatchedStream)
         Reason::RequestTimeout,
         details,
     );
-    let words = async {
-        io.write_all(REQUEST_TIMEOUT).await?;
-        io.shutdown().await
+    last_words(&mut io, REQUEST_TIMEOUT).await;
+}
+
+/// Says why, closes, and hears out what is still on its way: closing on unread bytes would reset the connection
+/// and lose the answer.
+async fn last_words(io: &mut WatchedStream, words: &[u8]) {
+    let speaking = async {
+        io.write_all(words).await?;
+        io.shutdown().await?;
+        io.discard().await
     };
-    let _ = tokio::time::timeout(LAST_WORDS, words).await;
+    let _ = tokio::time::timeout(LAST_WORDS, speaking).await;
 }

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::Connection;
+use super::framing::{Framing, Violation};
 
 /// What an HTTP/2 client says first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -28,11 +29,42 @@ pub(super) struct WatchedStream {
     stream: TcpStream,
     ahead: BytesMut,
     connection: Arc<Connection>,
+    /// What is read strictly (HTTP/1.1).
+    framing: Option<Framing>,
+    refused: Option<Violation>,
 }
 
 impl WatchedStream {
     pub(super) fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
-        Self { stream, ahead: BytesMut::new(), connection }
+        Self { stream, ahead: BytesMut::new(), connection, framing: None, refused: None }
+    }
+
+    /// From here on messages are read strictly.
+    pub(super) fn be_strict(&mut self) {
+        self.framing = Some(Framing::default());
+    }
+
+    /// What was not strict, if anything was.
+    pub(super) fn refused(&self) -> Option<Violation> {
+        self.refused
+    }
+
+    /// Follows what was just read into `buffer`, and takes back what belongs to a message that is refused.
+    fn follow(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> Poll<io::Result<()>> {
+        let Some(framing) = &mut self.framing else { return Poll::Ready(Ok(())) };
+        let Err(refused) = framing.read(&buffer.filled()[before..]) else { return Poll::Ready(Ok(())) };
+        self.refused = Some(refused.violation);
+        self.connection.clock.refused();
+        buffer.set_filled(before + refused.fine);
+        // Nothing read would look like the end of the connection.
+        if refused.fine > 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Reads what still comes, until the other side closes.
+    pub(super) async fn discard(&mut self) -> io::Result<()> {
+        let mut unread = [0; 4096];
+        while self.stream.read(&mut unread).await? > 0 {}
+        Ok(())
     }
 
     /// Reads until it is clear which HTTP this is; what was read is read again by whoever comes next.
@@ -78,6 +110,11 @@ impl AsyncRead for WatchedStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.refused.is_some() {
+            // Whoever drives the connection sees the refusal, once what came before is answered.
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
         if !this.ahead.is_empty() {
             let count = this.ahead.len().min(buffer.remaining());
             buffer.put_slice(&this.ahead[..count]);
@@ -85,14 +122,16 @@ impl AsyncRead for WatchedStream {
             if this.ahead.is_empty() {
                 this.ahead = BytesMut::new();
             }
-            return Poll::Ready(Ok(()));
+            return this.follow(buffer, before);
         }
-        let before = buffer.filled().len();
         let read = std::task::ready!(Pin::new(&mut this.stream).poll_read(context, buffer));
         if buffer.filled().len() > before {
             this.connection.clock.bytes_read();
         }
-        Poll::Ready(read)
+        match read {
+            Ok(()) => this.follow(buffer, before),
+            Err(error) => Poll::Ready(Err(error)),
+        }
     }
 }
 

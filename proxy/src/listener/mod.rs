@@ -3,10 +3,12 @@
 //! * this file: accepting, up to a number of connections;
 //! * [`connection`]: one connection from its first byte to its last;
 //! * [`clock`]: when a connection has waited long enough;
-//! * [`io`]: the socket, watched.
+//! * [`io`]: the socket, watched;
+//! * [`framing`]: where messages begin and end, read strictly.
 
 mod clock;
 mod connection;
+mod framing;
 mod io;
 
 use std::net::SocketAddr;

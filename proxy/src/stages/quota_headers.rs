@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn headers_as_envoy_makes_them() {
         let named = status(false, Some((20, 1, "subject")), 5, (0, 900_000_000));
-        check(&[named.clone()], [Some("20, 20;w=1;name=\"subject\""), Some("5"), Some("0")], "1");
+        check(std::slice::from_ref(&named), [Some("20, 20;w=1;name=\"subject\""), Some("5"), Some("0")], "1");
         // The first number is that of the smallest remainder; each limit has its window.
         let hour = status(true, Some((1000, 3, "")), 0, (1800, 999_999_999));
         check(
@@ -115,7 +115,7 @@ mod tests {
         check(&[named, tied], [Some("20, 20;w=1;name=\"subject\", 7;w=60"), Some("5"), Some("0")], "1");
         // Without a limit a status is not shown, but its wait counts.
         let bare = status(true, None, 0, (42, 1));
-        check(&[bare.clone()], [None, None, None], "42");
+        check(std::slice::from_ref(&bare), [None, None, None], "42");
         check(&[bare, hour], [Some("1000, 1000;w=3600"), Some("0"), Some("1800")], "1800");
         check(&[], [None, None, None], "1");
         // Months are 30 days, an unknown unit has no window.

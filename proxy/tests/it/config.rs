@@ -1,0 +1,78 @@
+//! Examples load; mistakes are named with their place.
+
+use std::path::Path;
+
+use tollgate_proxy::Config;
+use tollgate_runtime::config::{Env, load, load_text};
+
+#[test]
+fn the_examples_load() {
+    for name in ["ingress.yaml", "sidecar.yaml"] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config").join(name);
+        if let Err(error) = load::<Config>(&file, &[], &Env::empty()) {
+            panic!("{error}");
+        }
+        // Through the way that overrides take, where some words are read as booleans.
+        let sets = ["telemetry.log=debug".to_owned()];
+        if let Err(error) = load::<Config>(&file, &sets, &Env::empty()) {
+            panic!("{error}");
+        }
+    }
+}
+
+#[track_caller]
+fn check(changed: &str, to: &str, expected: (u32, &str)) {
+    const GOOD: &str = "\
+listeners:
+  - {name: main, bind: '127.0.0.1:0', role: ingress}
+routes:
+  - name: a
+    matches: [{path: {type: PathTemplate, value: '/a/{id}'}, method: GET}]
+    backends: [{cluster: c, weight: 1}]
+    descriptors: [[{key: subject, value: '{token.subject}'}]]
+clusters:
+  - {name: c, endpoints: {static: ['127.0.0.1:1']}}
+authz: {address: 'http://127.0.0.1:7001'}
+";
+    let load = |text: &str| load_text::<Config>(Path::new("p.yaml"), text, &[], &Env::empty());
+    load(GOOD).unwrap();
+    assert!(GOOD.contains(changed), "{changed}");
+    let error = load(&GOOD.replacen(changed, to, 1)).unwrap_err().to_string();
+    let place = error.split(':').take(3).collect::<Vec<_>>().join(":");
+    let (_, message) = error.split_once(&format!("{place}: ")).unwrap();
+    assert!(message.starts_with(expected.1), "`{to}` gave\n{error}");
+    assert!(place.starts_with(&format!("p.yaml:{}:", expected.0)), "`{to}` gave\n{error}");
+}
+
+#[test]
+fn mistakes_are_named_with_their_place() {
+    check("role: ingress", "role: ingress, rolle: x", (2, "listeners[0].rolle: unknown field"));
+    check("role: ingress", "role: gateway", (2, "listeners[0].role: unknown variant"));
+    check("127.0.0.1:0", "0.0.0.0:0", (2, "listeners[0].bind: 0.0.0.0:0 is reachable from outside"));
+    check(
+        "cluster: c",
+        "cluster: d",
+        (6, "routes[0].backends[0].cluster: there is no cluster `d`; expected one of: c"),
+    );
+    check("weight: 1", "weight: 0", (6, "routes[0].backends: the weights add up to 0"));
+    check("/a/{id}", "/a/{id", (5, "routes[0].matches[0].path.value: `{id` is not a segment"));
+    check("method: GET", "method: get", (5, "routes[0].matches[0].method: `get` is not a method"));
+    check(
+        "token.subject",
+        "token.sub",
+        (7, "routes[0].descriptors[0][0].value: `{token.sub}` is not a placeholder"),
+    );
+    check(
+        "http://127.0.0.1:7001",
+        "127.0.0.1:7001",
+        (10, "authz.address: `127.0.0.1:7001` is not a gRPC address"),
+    );
+    check(
+        "clusters:\n",
+        "clusters:\n  - {name: c, endpoints: {static: ['127.0.0.1:2']}}\n",
+        (10, "clusters[1].name: `c` stands twice"),
+    );
+    check("['127.0.0.1:1']", "[]", (9, "clusters[0].endpoints.static: there are none"));
+    check("    backends: [{cluster: c, weight: 1}]\n", "", (4, "routes[0]: the route goes nowhere"));
+    check("authz: {", "authz: {on_eror: deny, ", (10, "authz.on_eror: unknown field"));
+}

@@ -1,0 +1,249 @@
+//! A proxy between fakes, and clients for it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tollgate_proxy::{App, Config};
+use tollgate_runtime::config::{Env, ServiceConfig as _, load_text};
+use tollgate_runtime::{App as _, Service};
+use tollgate_testkit::echo_app::EchoApp;
+use tollgate_testkit::fake_authz::FakeAuthz;
+use tollgate_testkit::fake_collector::FakeCollector;
+use tollgate_testkit::fake_ratelimit::FakeRateLimit;
+
+/// The routes that most tests use.
+pub(crate) const ROUTES: &str = r#"
+routes:
+  - name: healthz
+    matches: [{path: {type: Exact, value: /healthz}}]
+    authz: off
+    direct_response: {status: 200, body: "ok\n", when_ready: [self]}
+  - name: policies
+    service: insurance/policies
+    matches: [{path: {type: Exact, value: /policies}}, {path: {type: PathTemplate, value: "/policies/{id}"}}]
+    backends: [{cluster: app}]
+    timeout: 500ms
+    descriptors: [[{key: subject, value: "{token.subject}"}]]
+  - name: open
+    matches: [{path: {type: PathPrefix, value: /open}}]
+    authz: off
+    backends: [{cluster: app}]
+    timeout: 500ms
+  - name: forgiving
+    matches: [{path: {type: PathPrefix, value: /forgiving}}]
+    authz: {on_error: allow}
+    backends: [{cluster: app}]
+  - name: strict
+    matches: [{path: {type: PathPrefix, value: /strict}}]
+    authz: off
+    backends: [{cluster: app}]
+    rate_limit: {on_error: deny}
+    descriptors: [[{key: route, value: "{route.name}"}]]
+"#;
+
+/// A running proxy with everything around it.
+#[derive(Debug)]
+pub(crate) struct Mesh {
+    pub(crate) authz: FakeAuthz,
+    pub(crate) limiter: FakeRateLimit,
+    pub(crate) app: EchoApp,
+    pub(crate) address: SocketAddr,
+    pub(crate) service: Service,
+    running: JoinSet<()>,
+}
+
+/// What differs from test to test.
+#[derive(Debug, Default)]
+pub(crate) struct Setup<'s> {
+    /// Keys of the listener, as a YAML flow map without its braces.
+    pub(crate) listener: &'s str,
+    /// Keys of the cluster `app`.
+    pub(crate) cluster: &'s str,
+    /// In place of the echo app.
+    pub(crate) upstream: Option<SocketAddr>,
+    pub(crate) collector: Option<SocketAddr>,
+    /// In place of [`ROUTES`].
+    pub(crate) routes: Option<&'s str>,
+    pub(crate) trust_traceparent: bool,
+}
+
+impl Setup<'_> {
+    pub(crate) fn yaml(&self, authz: SocketAddr, limiter: SocketAddr, app: SocketAddr) -> String {
+        let collector = self.collector.map(|at| format!("telemetry: {{endpoint: 'http://{at}'}}\n"));
+        let role = if self.listener.contains("role:") { "" } else { "role: ingress," };
+        format!(
+            "name: ingress\n{}process: {{shutdown_grace: 5s}}\nedge: {{trust_traceparent: {}}}\n\
+             authz: {{address: 'http://{authz}', timeout: 300ms}}\n\
+             rate_limit: {{address: 'http://{limiter}', domain: insurance, timeout: 300ms}}\n\
+             listeners: [{{name: main, bind: '127.0.0.1:0', {role} {}}}]\n\
+             clusters: [{{name: app, endpoints: {{static: ['{}']}}, {}}}]\n{}",
+            collector.unwrap_or_default(),
+            self.trust_traceparent,
+            self.listener,
+            self.upstream.unwrap_or(app),
+            self.cluster,
+            self.routes.unwrap_or(ROUTES),
+        )
+    }
+
+    pub(crate) async fn start(self) -> Mesh {
+        let (authz, limiter, app) =
+            (FakeAuthz::start().await, FakeRateLimit::start().await, EchoApp::start().await);
+        let config = parse(&self.yaml(authz.address(), limiter.address(), app.address()));
+        let service = Service::start(config.instance_name(), config.process(), config.telemetry()).unwrap();
+        let (address, running) = run(config, service.clone()).await;
+        Mesh { authz, limiter, app, address, service, running }
+    }
+}
+
+pub(crate) fn parse(yaml: &str) -> Config {
+    load_text(Path::new("proxy.yaml"), yaml, &[], &Env::empty())
+        .unwrap_or_else(|error| panic!("{error}\n{yaml}"))
+}
+
+/// Builds and runs a proxy; it stops with the set.
+pub(crate) async fn run(config: Config, service: Service) -> (SocketAddr, JoinSet<()>) {
+    let built = App::build(config, service).await.unwrap();
+    let address = built.addresses().of("main").unwrap();
+    let mut running = JoinSet::new();
+    running.spawn(async move { built.run().await.unwrap() });
+    (address, running)
+}
+
+impl Mesh {
+    pub(crate) async fn start() -> Self {
+        Setup::default().start().await
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Call {
+        Call::new(self.address, "GET", path)
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &str) -> Call {
+        let mut call = Call::new(self.address, "POST", path);
+        call.body = Bytes::copy_from_slice(body.as_bytes());
+        call
+    }
+
+    /// Stops the proxy as a signal would, and waits until it is gone.
+    pub(crate) async fn stop(&mut self) {
+        self.service.stop().await;
+        while self.running.join_next().await.is_some() {}
+    }
+}
+
+/// One request.
+#[derive(Debug)]
+pub(crate) struct Call {
+    address: SocketAddr,
+    request: http::request::Builder,
+    body: Bytes,
+    http2: bool,
+}
+
+/// Its answer, read to the end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+    pub(crate) trailers: Option<HeaderMap>,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn reason(&self) -> String {
+        let body: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
+        body["reason"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+impl Call {
+    pub(crate) fn new(address: SocketAddr, method: &str, path: &str) -> Self {
+        let request = Request::builder().method(method).uri(path);
+        Self { address, request, body: Bytes::new(), http2: false }
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.request = self.request.header(name, value);
+        self
+    }
+
+    pub(crate) fn bearer(self, subject: &str) -> Self {
+        self.header("authorization", &format!("Bearer {subject}"))
+    }
+
+    pub(crate) fn http2(mut self) -> Self {
+        self.http2 = true;
+        self
+    }
+
+    /// Sends it on a connection of its own and reads the whole answer.
+    pub(crate) async fn send(self) -> Answer {
+        self.try_send().await.unwrap()
+    }
+
+    /// As [`Self::try_send`]; also an error when nobody listens.
+    pub(crate) async fn try_connect(self) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+        drop(TcpStream::connect(self.address).await?);
+        Ok(self.try_send().await?)
+    }
+
+    pub(crate) async fn try_send(self) -> Result<Answer, hyper::Error> {
+        let io = TokioIo::new(TcpStream::connect(self.address).await.unwrap());
+        let mut driving = JoinSet::new();
+        let response = if self.http2 {
+            let path = self.request.uri_ref().unwrap().to_string();
+            let uri = format!("http://policies.insurance{path}");
+            let request = self.request.uri(uri).body(Full::new(self.body)).unwrap();
+            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+            driving.spawn(async move { drop(connection.await) });
+            sender.send_request(request).await?
+        } else {
+            let named = self.request.headers_ref().is_some_and(|headers| headers.contains_key("host"));
+            let request =
+                if named { self.request } else { self.request.header("host", "policies.insurance") };
+            let (mut sender, connection) = http1::handshake(io).await?;
+            driving.spawn(async move { drop(connection.await) });
+            sender.send_request(request.body(Full::new(self.body)).unwrap()).await?
+        };
+        read(response).await
+    }
+}
+
+pub(crate) async fn read(response: Response<hyper::body::Incoming>) -> Result<Answer, hyper::Error> {
+    let (parts, body) = response.into_parts();
+    let collected = body.collect().await?;
+    let trailers = collected.trailers().cloned();
+    let body = String::from_utf8_lossy(&collected.to_bytes()).into_owned();
+    Ok(Answer { status: parts.status, headers: parts.headers, body, trailers })
+}
+
+/// Sends bytes as they are and returns all that comes back until the other side closes or `patience` is over.
+pub(crate) async fn raw(address: SocketAddr, bytes: &[u8], patience: Duration) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The proxy may answer and close before it has read everything.
+    let _ = stream.write_all(bytes).await;
+    let mut heard = Vec::new();
+    let _ = tokio::time::timeout(patience, stream.read_to_end(&mut heard)).await;
+    String::from_utf8_lossy(&heard).into_owned()
+}
+
+/// The collector of a test that reads telemetry, and a mesh that reports to it.
+pub(crate) async fn observed(setup: Setup<'_>) -> (Mesh, FakeCollector) {
+    let collector = FakeCollector::start().await;
+    let mesh = Setup { collector: Some(collector.address()), ..setup }.start().await;
+    (mesh, collector)
+}

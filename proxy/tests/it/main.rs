@@ -1,0 +1,13 @@
+//! The proxy with real sockets on both sides and fakes that speak the real protocols.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop there, helpers included")]
+
+mod config;
+mod drain;
+mod failure;
+mod flow;
+mod harness;
+mod hostile;
+mod limits;
+mod records;
+mod reload;
