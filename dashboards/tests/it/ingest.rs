@@ -37,9 +37,11 @@ async fn post(dashboard: &Dashboard, path: &str, headers: &[(&str, &str)], body:
     (answer.status().as_u16(), answer.bytes().await.unwrap().to_vec())
 }
 
-const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
-const JSON: (&str, &str) = ("content-type", "application/json");
-const GZIP: (&str, &str) = ("content-encoding", "gzip");
+type Header = (&'static str, &'static str);
+
+const PROTOBUF: Header = ("content-type", "application/x-protobuf");
+const JSON: Header = ("content-type", "application/json");
+const GZIP: Header = ("content-encoding", "gzip");
 
 #[tokio::test]
 async fn every_encoding_arrives() {
@@ -100,7 +102,7 @@ async fn what_cannot_be_read_is_refused_and_harms_nobody() {
     let good = request(vec![Story::default().record()]).encode_to_vec();
     let large =
         request(vec![Story { path: &"x".repeat(100_000), ..Story::default() }.record()]).encode_to_vec();
-    let cases: Vec<(&[(&str, &str)], Vec<u8>, u16)> = vec![
+    let cases: Vec<(&[Header], Vec<u8>, u16)> = vec![
         (&[("content-type", "text/plain")], good.clone(), 415),
         (&[], good.clone(), 415),
         (&[PROTOBUF, ("content-encoding", "br")], good.clone(), 415),
