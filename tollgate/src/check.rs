@@ -105,15 +105,16 @@ fn file(path: &Path, env: &Env) -> Result<Kind, Vec<String>> {
     Ok(kind)
 }
 
-/// The references between objects are checked within the file's folder, since a policy is a folder of files.
+/// The references between objects are checked within the file's folder, since a policy is a folder of files;
+/// what is said is about this file.
 fn policy(path: &Path, text: &str) -> Result<(), Vec<String>> {
     let strings = |errors: Vec<ConfigError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
     documents::parse(path, text).map_err(|error| strings(vec![error]))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let all = documents::load_dir(folder).map_err(|error| strings(vec![error]))?;
-    documents::check(&all)
-        .map_err(|errors| strings(errors.into_iter().filter(|error| error.file == path).collect()))
-        .or_else(|errors| if errors.is_empty() { Ok(()) } else { Err(errors) })
+    let mut errors = documents::check(&all).err().unwrap_or_default();
+    errors.retain(|error| error.file.file_name() == path.file_name());
+    if errors.is_empty() { Ok(()) } else { Err(strings(errors)) }
 }
 
 fn service<C: ServiceConfig>(path: &Path, env: &Env) -> Result<(), Vec<String>> {

@@ -1,0 +1,158 @@
+//! The command as a person runs it.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn tollgate(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        .current_dir(folder)
+        .env_remove("TOLLGATE_DATA")
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+mod check {
+    use super::*;
+
+    #[test]
+    fn every_example_is_right() {
+        let output = tollgate(&project(), &["check", "config"]);
+        let told = text(&output.stdout);
+        assert!(output.status.success(), "{told}");
+        for (file, kind) in [
+            ("config/authz.yaml", "authz configuration"),
+            ("config/ratelimit.yaml", "rate-limit configuration"),
+            ("config/dashboard.yaml", "dashboard configuration"),
+            ("config/ingress.yaml", "proxy configuration"),
+            ("config/sidecar.yaml", "proxy configuration"),
+            ("config/limits/insurance.yaml", "limits"),
+            ("config/policy/roles.yaml", "policy"),
+        ] {
+            assert!(told.contains(&format!("{file}: ok ({kind})")), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_file_is_told_with_line_key_and_exit_code_2() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content, expected) in [
+            (
+                "limits.yaml",
+                "domain: a\ndescriptors:\n  - key: k\n    rate_limit: {unit: fortnight, requests_per_unit: 1}\n",
+                "limits.yaml:4:",
+            ),
+            ("authz.yaml", "database:\n  ulr: sqlite://x\n", "authz.yaml:2:3: database.ulr"),
+            (
+                "policy.yaml",
+                "kind: Role\nnamespace: a\nname: b\npermissions:\n  - {name: x, service: nowhere, methods: [GET], paths: [\"/a/{\"]}\n",
+                "policy.yaml:",
+            ),
+            ("proxy.yaml", "listeners: []\nroutes: 7\n", "proxy.yaml:2:"),
+            ("other.yaml", "hello: world\n", "not a file of Tollgate's"),
+        ] {
+            let file = folder.path().join(name);
+            std::fs::write(&file, content).unwrap();
+            let output = tollgate(folder.path(), &["check", name]);
+            let told = text(&output.stdout);
+            assert_eq!(output.status.code(), Some(2), "{told}");
+            assert!(told.starts_with("error: ") && told.contains(expected), "{told}");
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+}
+
+mod policy {
+    use super::*;
+
+    const ROLE: &str = "kind: Service\nnamespace: shop\nname: orders\nhosts: [orders.shop]\ncallers: [external]\n---\nkind: Role\nnamespace: shop\nname: orders-reader\npermissions:\n  - {name: read, service: orders, methods: [GET], paths: [\"/orders/{id}\"]}\n";
+
+    /// A data folder with a policy database in it, as a service leaves it.
+    fn data() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("authz.db"), "").unwrap();
+        folder
+    }
+
+    fn run(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = tollgate(folder, &[arguments, &["--data", "."]].concat());
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    }
+
+    #[test]
+    fn apply_shows_the_diff_once_and_get_gives_back_what_apply_reads() {
+        let folder = data();
+        let at = folder.path();
+        std::fs::write(at.join("orders.yaml"), ROLE).unwrap();
+
+        let (code, told) = run(at, &["policy", "apply", "-f", "orders.yaml", "--dry-run"]);
+        assert!(
+            code == Some(0) && told.contains("orders-reader") && told.contains("nothing was changed"),
+            "{told}"
+        );
+        let (_, told) = run(at, &["policy", "get", "--namespace", "shop"]);
+        assert!(!told.contains("orders-reader"), "a dry run changes nothing: {told}");
+
+        let (code, told) = run(at, &["policy", "apply", "-f", "orders.yaml", "--reason", "a shop"]);
+        assert!(code == Some(0) && told.contains("applied as epoch"), "{told}");
+        let (code, told) = run(at, &["policy", "apply", "-f", "orders.yaml"]);
+        assert!(code == Some(0) && told.contains("nothing to change"), "{told}");
+
+        let (code, exported) = run(at, &["policy", "get", "--namespace", "shop"]);
+        assert_eq!(code, Some(0), "{exported}");
+        std::fs::write(at.join("orders.yaml"), exported).unwrap();
+        let (code, told) = run(at, &["policy", "apply", "-f", "orders.yaml"]);
+        assert!(code == Some(0) && told.contains("nothing to change"), "{told}");
+    }
+
+    #[test]
+    fn a_wrong_policy_changes_nothing_and_exits_with_2() {
+        let folder = data();
+        std::fs::write(folder.path().join("bad.yaml"), ROLE.replace("service: orders,", "service: ordres,"))
+            .unwrap();
+        let (code, told) = run(folder.path(), &["policy", "apply", "-f", "bad.yaml"]);
+        assert!(code == Some(2) && told.contains("bad.yaml:") && told.contains("ordres"), "{told}");
+        let (_, told) = run(folder.path(), &["policy", "get", "--namespace", "shop"]);
+        assert!(!told.contains("orders-reader"), "{told}");
+    }
+
+    #[test]
+    fn an_administrator_can_be_recovered_where_the_database_can_be_written() {
+        let folder = data();
+        let (code, token) = run(folder.path(), &["admin", "recover", "--name", "me"]);
+        assert!(code == Some(0) && token.trim().len() > 20, "{token}");
+        let nowhere = tempfile::tempdir().unwrap();
+        let (code, told) = run(nowhere.path(), &["admin", "recover", "--name", "me"]);
+        assert!(code == Some(1) && told.contains("no policy in"), "{told}");
+    }
+}
+
+mod token {
+    use super::*;
+
+    #[test]
+    fn without_a_demo_issuer_it_says_what_makes_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = tollgate(folder.path(), &["token", "--user", "reader"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("`tollgate up` makes it"), "{}", text(&output.stderr));
+    }
+
+    #[test]
+    fn bad_arguments_exit_with_2() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = tollgate(folder.path(), &["token", "--user", "reader", "--ttl", "soon"]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains("not a duration"), "{}", text(&output.stderr));
+    }
+}
