@@ -35,7 +35,7 @@ check: ## Format, lints, docs, dependency rules and example files, without runni
 	tools/check-dependencies
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --workspace --no-deps
 	PATH="$(CURDIR)/$(VENV):$$PATH" cargo deny --locked check bans licenses sources
 	tools/tidy
 

@@ -4,7 +4,7 @@
 //! that the two of them read differently is a way around the policy. Everything here is pure: text in, text or
 //! a verdict out, and no allocation for a path that is already in its normal form.
 //!
-//! * [`normalize`]: one spelling for every path, at the level that an upstream needs.
+//! * [`normalize()`]: one spelling for every path, at the level that an upstream needs.
 //! * [`Template`]: `/policies/{id}`, `/files/{**}`.
 //! * [`TemplateTrie`]: all templates that match a path, the most specific first.
 

@@ -1,7 +1,7 @@
 //! Which rule a descriptor falls under.
 //!
 //! Limits are written in envoyproxy/ratelimit's YAML. A folder of such files ([`folder`]) is read
-//! into the shapes of [`file`], checked and turned into a tree by [`compile`], and asked by
+//! into the shapes of [`mod@file`], checked and turned into a tree by [`compile`], and asked by
 //! [`matching`]. The result is an immutable [`LimitSet`], swapped whole when the files change.
 
 pub mod compile;
