@@ -43,6 +43,8 @@ impl DropReason {
 
 /// Seconds in the window of "records lost, 1 h", by minutes.
 const LOST_MINUTES: u64 = 60;
+/// Seconds; a banner appears at ten.
+const LAG_BUCKETS: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
 /// The lag shown is the largest of this many seconds.
 const LAG_WINDOW_NS: u64 = 10_000_000_000;
 
@@ -76,6 +78,7 @@ impl Metrics {
                 .f64_histogram("tollgate.ingest.lag")
                 .with_description("Age of the newest record of a batch when it was stored")
                 .with_unit("s")
+                .with_boundaries(LAG_BUCKETS.to_vec())
                 .build(),
             dropped: meter
                 .u64_counter("tollgate.ingest.dropped")

@@ -171,7 +171,7 @@ pub(super) async fn detail(
     Path(request_id): Path<String>,
 ) -> Result<Json<RequestDetail>, ApiError> {
     let everything = query::Range { from: i64::MIN, to: i64::MAX };
-    let filter = Filter::parse(&format!("{}:\"{}\"", a::TOLLGATE_REQUEST_ID, request_id.replace('"', "")))?;
+    let filter = Filter::exactly(a::TOLLGATE_REQUEST_ID, &request_id);
     let found = query::search(
         &state.store,
         &query::Ask {
@@ -229,8 +229,12 @@ pub(super) async fn suggest(
         let counts = query::facets(&state.store, Kind::Access, range, &Filter::default(), &[column]).await?;
         for (found, count, _) in counts.into_iter().flat_map(|counts| counts.top(usize::MAX).0) {
             if found.to_lowercase().contains(&value.to_lowercase()) && !found.is_empty() {
-                let quoted = found.contains([' ', ',', '"']);
-                let value = if quoted { format!("\"{}\"", found.replace('"', "")) } else { found };
+                let quoted = found.contains([' ', ',', '"']) || found.starts_with(['<', '>']);
+                let value = if quoted {
+                    format!("\"{}\"", found.replace('\\', "\\\\").replace('"', "\\\""))
+                } else {
+                    found
+                };
                 suggestions.push(Suggestion {
                     token: format!("{sign}{key}:{value}"),
                     meaning: meaning.to_owned(),

@@ -333,7 +333,7 @@ async fn facts(state: &ApiState, range: Range, filter: &Filter, name: &str) -> R
         a::HTTP_ROUTE,
         a::SECURITY_RULE_NAME,
     ]);
-    let of_service = Filter::parse(&format!("dest:\"{}\"", name.replace('"', "")))?;
+    let of_service = Filter::exactly(names::DEST, name);
     for unit in units(&state.store, Kind::Access, range) {
         if !unit.may_match(filter) || !unit.may_match(&of_service) {
             continue;

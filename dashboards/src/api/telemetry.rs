@@ -38,7 +38,7 @@ pub(super) async fn trace(
     }
     let trace_id = trace_id.to_ascii_lowercase();
     let everything = Range { from: i64::MIN, to: i64::MAX };
-    let filter = Filter::parse(&format!("trace:{trace_id}"))?;
+    let filter = Filter::exactly(names::TRACE, &trace_id);
     let found = query::search(
         &state.store,
         &query::Ask { kind: Kind::Span, range: everything, filter: &filter, before: None, limit: MAX_SPANS },
@@ -146,7 +146,7 @@ pub(super) async fn metric_series(
     Params(request): Params<MetricQuery>,
 ) -> Result<Json<MetricSeriesList>, ApiError> {
     let (_, range) = state.range(request.from, request.to)?;
-    let filter = Filter::parse(&format!("{}:\"{}\"", "@metric", request.name.replace('"', "")))?;
+    let filter = Filter::exactly(names::NAME, &request.name);
     let found = query::search(
         &state.store,
         &query::Ask { kind: Kind::Metric, range, filter: &filter, before: None, limit: MAX_POINTS },

@@ -41,7 +41,6 @@ pub(crate) const SHORT_KEYS: &[Field] = &[
     field("id", a::TOLLGATE_REQUEST_ID, "Request id", "one request"),
     field("trace", names::TRACE, "Trace", "trace id"),
     field("service", a::SERVICE_NAME, "Reported by", "the service that wrote the record"),
-    field("@metric", names::NAME, "Name", "name of a span or metric"),
     field("severity", names::SEVERITY, "Severity", "severity of a log line"),
 ];
 

@@ -6,6 +6,7 @@
 use tollgate_proto::attributes as a;
 
 use super::fields::column_of;
+use super::lexer::{Value, unquote, values, words};
 use crate::store::{Bloom, Cell, Column, MISSING, Zone, names};
 
 /// A filter may not have more terms.
@@ -87,11 +88,19 @@ impl Filter {
         if text.len() > MAX_BYTES {
             return Err(error("", &format!("a filter may have {MAX_BYTES} bytes")));
         }
-        let terms = split(text)?.into_iter().map(Term::parse).collect::<Result<Vec<_>, _>>()?;
+        let words = words(text).map_err(|open| error(open, "a quote is not closed"))?;
+        let terms = words.into_iter().map(Term::parse).collect::<Result<Vec<_>, _>>()?;
         if terms.len() > MAX_TERMS {
             return Err(error(&terms[MAX_TERMS].source, &format!("a filter may have {MAX_TERMS} terms")));
         }
         Ok(Self { terms })
+    }
+
+    /// A filter that takes the records with this very value in a column.
+    pub(crate) fn exactly(column: &str, value: &str) -> Self {
+        let patterns = vec![Pattern::Exact(value.to_owned())];
+        let test = Test::AnyOf { column: column.to_owned(), patterns };
+        Self { terms: vec![Term { source: format!("{column}:{value}"), negated: false, test }] }
     }
 
     /// A filter of one of this one's terms.
@@ -139,46 +148,17 @@ fn error(term: &str, problem: &str) -> FilterError {
     FilterError { term: term.to_owned(), problem: problem.to_owned() }
 }
 
-/// Splits at spaces outside of quotes.
-fn split(text: &str) -> Result<Vec<&str>, FilterError> {
-    let mut terms = Vec::new();
-    let mut start = None;
-    let mut quoted = false;
-    for (at, c) in text.char_indices() {
-        match c {
-            '"' => {
-                quoted = !quoted;
-                start.get_or_insert(at);
-            }
-            c if c.is_whitespace() && !quoted => {
-                if let Some(start) = start.take() {
-                    terms.push(&text[start..at]);
-                }
-            }
-            _ => {
-                start.get_or_insert(at);
-            }
-        }
-    }
-    if let Some(start) = start {
-        if quoted {
-            return Err(error(&text[start..], "a quote is not closed"));
-        }
-        terms.push(&text[start..]);
-    }
-    Ok(terms)
-}
-
 impl Term {
     fn parse(source: &str) -> Result<Self, FilterError> {
         let (negated, rest) = match source.strip_prefix('-') {
             Some(rest) if !rest.is_empty() => (true, rest),
             _ => (false, source),
         };
-        let colon = if rest.starts_with('"') { None } else { rest.split_once(':') };
-        let test = match colon {
-            None => Test::Text(unquote(rest).to_lowercase()),
-            Some((key, value)) => parse_pair(source, key, value)?,
+        let pair = if rest.starts_with('"') { None } else { rest.split_once(':') };
+        let test = match pair {
+            // `https://…` is something to look for, not a key called https.
+            Some((key, value)) if !value.starts_with("//") => parse_pair(source, key, value)?,
+            _ => Test::Text(unquote(rest).text.to_lowercase()),
         };
         if test == Test::Text(String::new()) {
             return Err(error(source, "there is no text to look for"));
@@ -328,10 +308,6 @@ impl Pattern {
     }
 }
 
-fn unquote(text: &str) -> &str {
-    text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text)
-}
-
 fn parse_pair(source: &str, key: &str, value: &str) -> Result<Test, FilterError> {
     if key.is_empty() {
         return Err(error(source, "there is no key before the colon"));
@@ -349,21 +325,20 @@ fn parse_pair(source: &str, key: &str, value: &str) -> Result<Test, FilterError>
             return Ok(Test::Number { column, compare, than });
         }
     }
-    let quoted = value.starts_with('"') && value.ends_with('"') && value.len() >= 2;
-    let values: Vec<&str> = if quoted { vec![unquote(value)] } else { value.split(',').collect() };
-    let patterns = values
-        .into_iter()
-        .map(|value| parse_pattern(&column, value, quoted).map_err(|problem| error(source, &problem)))
+    let patterns = values(value)
+        .iter()
+        .map(|value| parse_pattern(&column, value).map_err(|problem| error(source, &problem)))
         .collect::<Result<_, _>>()?;
     Ok(Test::AnyOf { column, patterns })
 }
 
-fn parse_pattern(column: &str, value: &str, quoted: bool) -> Result<Pattern, String> {
+fn parse_pattern(column: &str, value: &Value) -> Result<Pattern, String> {
+    if value.quoted {
+        return Ok(Pattern::Exact(value.text.clone()));
+    }
+    let value = value.text.as_str();
     if value.is_empty() {
         return Err("a value between commas is empty".to_owned());
-    }
-    if quoted {
-        return Ok(Pattern::Exact(value.to_owned()));
     }
     if column == a::HTTP_RESPONSE_STATUS_CODE {
         if let Some(hundreds) = value.strip_suffix("xx") {
@@ -381,7 +356,7 @@ fn parse_pattern(column: &str, value: &str, quoted: bool) -> Result<Pattern, Str
             .map(Pattern::Number)
             .ok_or_else(|| format!("`{value}` is not a duration{}", unit_hint(column)));
     }
-    if column == names::TRACE || column == a::TOLLGATE_REQUEST_ID {
+    if column == names::TRACE {
         return Ok(Pattern::Exact(value.to_ascii_lowercase()));
     }
     match value.strip_suffix('*') {

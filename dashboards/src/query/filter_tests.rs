@@ -67,6 +67,10 @@ fn filters_take_what_they_say() {
     check("-pol", &[2, 3]);
     check("http.request.method:GET", &[0, 3]);
     check("tollgate.token.scopes:b:write", &[0, 1, 2, 3]);
+    check("caller:\"reader\",adjuster", &[0, 1, 2]);
+    check("caller:\"read,er\"", &[]);
+    check("path:\"/policies*\"", &[]);
+    check("https://issuer.test", &[]);
     check("nothing.like.it:x", &[]);
     check("-nothing.like.it:x", &[0, 1, 2, 3]);
 }

@@ -37,6 +37,7 @@ const COLUMNS: &[&str] = &[
     a::ENDUSER_ID,
     a::ENDUSER_PSEUDO_ID,
     a::CLIENT_ADDRESS,
+    a::NETWORK_PEER_ADDRESS,
 ];
 
 /// The steps that cover a range: their start, length and number. Steps of ten seconds and more lie on the rollup's

@@ -9,6 +9,7 @@ mod facets;
 mod fields;
 mod filter;
 mod fold;
+mod lexer;
 mod scan;
 mod search;
 mod tally;

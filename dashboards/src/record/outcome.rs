@@ -67,6 +67,7 @@ fn reached(row: &Row<'_>, outcome: Outcome, reason: Option<Reason>) -> bool {
     match (outcome, reason) {
         (Outcome::Passed, _) => true,
         (Outcome::Denied | Outcome::Limited, _) => false,
+        // What never got a connection has reasons of its own, so these mean that the upstream had the request.
         (
             Outcome::Failed,
             Some(
@@ -74,28 +75,27 @@ fn reached(row: &Row<'_>, outcome: Outcome, reason: Option<Reason>) -> bool {
                 | Reason::UpstreamStatus
                 | Reason::UpstreamReset
                 | Reason::UpstreamTimeout
-                | Reason::UpstreamProtocol
-                | Reason::ClientGone,
+                | Reason::UpstreamProtocol,
             ),
-        ) => row.field(a::TOLLGATE_UPSTREAM_US).is_some() || reason == Some(Reason::Ok),
+        ) => true,
+        (Outcome::Failed, Some(Reason::ClientGone)) => row.field(a::NETWORK_PEER_ADDRESS).is_some(),
         (Outcome::Failed, Some(_)) => false,
         (Outcome::Failed, None) => !flagged(row, &["UH", "UF", "UO", "NR", "RLSE", "UAEX", "NC"]),
     }
 }
 
+/// What a gateway names as the source of everything that enters; it tells nobody from anybody.
+const EXTERNAL: &str = "external";
+
 fn caller(row: &Row<'_>) -> String {
-    [
-        a::ENDUSER_ID,
-        a::ENDUSER_PSEUDO_ID,
-        a::TOLLGATE_SOURCE_WORKLOAD,
-        a::TOLLGATE_SOURCE_PRINCIPAL,
-        a::CLIENT_ADDRESS,
-    ]
-    .into_iter()
-    .map(|name| row.text(name))
-    .find(|text| !text.is_empty())
-    .unwrap_or_default()
-    .to_owned()
+    let workload = [a::TOLLGATE_SOURCE_WORKLOAD, a::TOLLGATE_SOURCE_PRINCIPAL, a::CLIENT_ADDRESS];
+    [a::ENDUSER_ID, a::ENDUSER_PSEUDO_ID]
+        .into_iter()
+        .chain(workload)
+        .map(|name| row.text(name))
+        .find(|text| !text.is_empty() && *text != EXTERNAL)
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn dest(row: &Row<'_>) -> String {
@@ -144,6 +144,8 @@ mod tests {
             &[(a::TOLLGATE_REASON, "upstream_status"), (STATUS, "502"), (a::TOLLGATE_UPSTREAM_US, "10")],
             (Outcome::Failed, true),
         );
+        check(&[(a::TOLLGATE_REASON, "upstream_timeout"), (STATUS, "504")], (Outcome::Failed, true));
+        check(&[(a::TOLLGATE_REASON, "client_gone"), (STATUS, "499")], (Outcome::Failed, false));
         // No reason: an upstream's own 403 passed, a proxy's did not.
         check(&[(STATUS, "403")], (Outcome::Passed, true));
         check(&[(STATUS, "403"), (a::TOLLGATE_AUTHZ_DECISION, "deny")], (Outcome::Denied, false));

@@ -156,11 +156,8 @@ impl DayFile {
                 .map_err(failed())?;
         }
         for id in encoded.replaces {
-            for statement in [
-                "DELETE FROM col WHERE block = ?",
-                "DELETE FROM rollup WHERE block = ?",
-                "DELETE FROM block WHERE id = ?",
-            ] {
+            // Queries that began before may still read its columns; `forget` takes those when nobody does.
+            for statement in ["DELETE FROM rollup WHERE block = ?", "DELETE FROM block WHERE id = ?"] {
                 sqlx::query(statement).bind(id).execute(&mut *transaction).await.map_err(failed())?;
             }
         }
@@ -171,6 +168,27 @@ impl DayFile {
             .map_err(failed())?;
         transaction.commit().await.map_err(failed())?;
         Ok(sealed)
+    }
+
+    /// Deletes the columns of a block that was replaced.
+    pub(crate) async fn forget(&self, id: i64) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock().await;
+        sqlx::query("DELETE FROM col WHERE block = ? AND block NOT IN (SELECT id FROM block)")
+            .bind(id)
+            .execute(&mut *writer)
+            .await
+            .map_err(database("cannot delete a replaced block"))?;
+        Ok(())
+    }
+
+    /// Deletes the columns of every block that was replaced, before anybody reads.
+    pub(crate) async fn forget_replaced(&self) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock().await;
+        sqlx::query("DELETE FROM col WHERE block NOT IN (SELECT id FROM block)")
+            .execute(&mut *writer)
+            .await
+            .map_err(database("cannot delete replaced blocks"))?;
+        Ok(())
     }
 
     /// What is known of every block in the file.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,7 +25,12 @@ impl DayFiles {
     /// Opens every day's file in `dir`.
     pub(crate) async fn open(dir: &Path, durable: bool) -> Result<Self, StoreError> {
         let failed = |what| move |source| StoreError::File { what, source };
-        std::fs::create_dir_all(dir).map_err(failed("cannot create its folder"))?;
+        // Records name people and paths: the folder is its owner's alone.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(failed("cannot create its folder"))?;
         let mut files = BTreeMap::new();
         for entry in std::fs::read_dir(dir).map_err(failed("cannot list its folder"))? {
             let name = entry.map_err(failed("cannot list its folder"))?.file_name();

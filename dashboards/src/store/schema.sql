@@ -7,7 +7,7 @@ CREATE TABLE IF NOT EXISTS wal (
     request  BLOB NOT NULL        -- OTLP request, credentials removed, zstd
 );
 CREATE TABLE IF NOT EXISTS block (
-    id     INTEGER PRIMARY KEY,
+    id     INTEGER PRIMARY KEY AUTOINCREMENT, -- never used twice: columns of a replaced block outlive it for a moment
     signal INTEGER NOT NULL,      -- record::Kind
     tmin   INTEGER NOT NULL,
     tmax   INTEGER NOT NULL,

@@ -39,6 +39,8 @@ pub(super) struct Writer {
     day: String,
     open_records: usize,
     seal_at: Option<Instant>,
+    /// Blocks that were joined into larger ones and that a query may still read.
+    replaced: Vec<Arc<SealedBlock>>,
 }
 
 /// A batch that is in the log and not acknowledged yet.
@@ -52,7 +54,17 @@ struct Waiting {
 impl Writer {
     pub(super) fn new(store: Store, options: StoreOptions, clock: Clock) -> Self {
         let (day, open_records) = (String::new(), 0);
-        Self { store, options, clock, next_seq: 1, last_applied: 0, day, open_records, seal_at: None }
+        Self {
+            store,
+            options,
+            clock,
+            next_seq: 1,
+            last_applied: 0,
+            day,
+            open_records,
+            seal_at: None,
+            replaced: Vec::new(),
+        }
     }
 
     /// Puts what every file's log still holds into blocks of that file.
@@ -68,6 +80,7 @@ impl Writer {
     }
 
     async fn recover_file(&self, file: &Arc<DayFile>, replay: Replay) -> Result<(), StoreError> {
+        file.forget_replaced().await?;
         let mut parts: Vec<Arc<Part>> = Vec::new();
         let mut records = 0;
         let entries = file.logged().await?;
@@ -224,7 +237,8 @@ impl Writer {
     }
 
     /// Joins small blocks of the newest day: many small ones cost space and reading time.
-    async fn join_small(&self) -> Result<(), StoreError> {
+    async fn join_small(&mut self) -> Result<(), StoreError> {
+        self.forget_replaced().await?;
         for kind in Kind::ALL {
             for (below, at_least) in TIERS {
                 let view = self.store.view();
@@ -266,7 +280,20 @@ impl Writer {
                     .0
                     .view
                     .store(Arc::new(View { sealed: Arc::new(sealed), open: Arc::clone(&view.open) }));
+                drop(view);
+                self.replaced.extend(small);
             }
+        }
+        Ok(())
+    }
+
+    /// Deletes the columns of replaced blocks that no query holds any more.
+    async fn forget_replaced(&mut self) -> Result<(), StoreError> {
+        let (free, held): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.replaced).into_iter().partition(|b| Arc::strong_count(b) == 1);
+        self.replaced = held;
+        for block in free {
+            block.file.forget(block.id).await?;
         }
         Ok(())
     }
