@@ -2,7 +2,7 @@
 //!
 //! What it does is said by the header `x-behave`:
 //! `status:503`, `delay:MS` (before the head), `cut` (closes in the middle of the body), `hang-up` (closes without
-//! an answer), `trailers` (ends with `grpc-status: 0`), `big:BYTES`, `nonsense` is [`NonsenseApp`]'s.
+//! an answer), `early` (answers before it has read the body, and keeps no record of it), `trailers` (ends with `grpc-status: 0`), `big:BYTES`, `nonsense` is [`NonsenseApp`]'s.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -106,6 +106,9 @@ async fn serve(listener: TcpListener, seen: Arc<Mutex<Vec<Seen>>>, connections: 
 
 async fn answer(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>) -> Result<Response<Script>, HangUp> {
     let (parts, body) = request.into_parts();
+    if parts.headers.get("x-behave").is_some_and(|value| value == "early") {
+        return Ok(Response::new(Script::of(Bytes::from_static(b"early\n"))));
+    }
     // A body that breaks off is a request that never arrived whole; it is kept with what came.
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let behaviour =
