@@ -204,7 +204,8 @@ impl Drop for ResponseBody {
             Content::Own(_) => true,
             Content::Upstream(incoming, lease) => {
                 let complete = self.ended || incoming.is_end_stream();
-                if complete {
+                // An upstream that answered before it had the whole request would make the next one wait.
+                if complete && self.recording.is_request_sent() {
                     lease.give_back();
                 }
                 complete

@@ -23,6 +23,9 @@ pub enum ProxyError {
     /// The body is longer than may be.
     #[error("request body over the limit")]
     BodyTooLarge,
+    /// The body stands still.
+    #[error("the request's body did not move for {0:?}")]
+    BodyTimeout(Duration),
     /// The client asked to switch protocols.
     #[error("upgrades are not supported")]
     UpgradeUnsupported,
@@ -137,6 +140,7 @@ impl ProxyError {
         match self {
             Self::Malformed(_) | Self::Path(_) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
             Self::UpgradeUnsupported => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::AddressLimit { .. } | Self::LimitExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -160,6 +164,7 @@ impl ProxyError {
         match self {
             Self::Malformed(_) | Self::Path(_) | Self::UpgradeUnsupported => Reason::RequestMalformed,
             Self::BodyTooLarge => Reason::RequestTooLarge,
+            Self::BodyTimeout(_) => Reason::RequestTimeout,
             Self::NoRoute => Reason::NoRoute,
             Self::AddressLimit { .. } => Reason::LimitAddress,
             Self::Denied(denial) => denial.reason,
@@ -183,6 +188,7 @@ impl ProxyError {
             Self::Malformed(_)
             | Self::Path(_)
             | Self::BodyTooLarge
+            | Self::BodyTimeout(_)
             | Self::UpgradeUnsupported
             | Self::NoRoute
             | Self::AddressLimit { .. }
@@ -225,6 +231,7 @@ impl ProxyError {
             Self::UpstreamTimeout(_) => "UT",
             Self::UpstreamProtocol(_) => "UPE",
             Self::ClientGone => "DC",
+            Self::BodyTimeout(_) => "DT",
             Self::BodyTooLarge | Self::NotReady(_) | Self::Internal(_) => "-",
         }
     }

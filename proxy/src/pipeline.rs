@@ -315,8 +315,8 @@ fn address(parts: &mut request::Parts, host: &Host, protocol: Protocol) -> Resul
     Ok(())
 }
 
-/// Waits for the head of the answer. The time counts from the end of the request's body: as long as a body
-/// moves, its upstream cannot be late.
+/// Waits for the head of the answer. As long as the request's body moves its upstream cannot be late; when the
+/// body stands still it is the client who is.
 async fn in_time<T>(
     limit: Duration,
     upload: Option<&Upload>,
@@ -328,7 +328,13 @@ async fn in_time<T>(
         match tokio::time::timeout(limit, sent.as_mut()).await {
             Ok(answered) => break answered,
             Err(_elapsed) => match upload {
-                Some(upload) if !upload.ended() && upload.bytes() > seen => seen = upload.bytes(),
+                Some(upload) if !upload.ended() => {
+                    let moved = upload.bytes() > seen;
+                    seen = upload.bytes();
+                    if !moved {
+                        return Err(ProxyError::BodyTimeout(limit));
+                    }
+                }
                 _ => return Err(ProxyError::UpstreamTimeout(limit)),
             },
         }
@@ -375,5 +381,18 @@ fn describe_upstream(span: &opentelemetry::Context, record: &Record) {
         span.set_attribute(opentelemetry::KeyValue::new(attributes::NETWORK_PEER_ADDRESS, ip));
         let port = i64::from(address.port());
         span.set_attribute(opentelemetry::KeyValue::new(attributes::NETWORK_PEER_PORT, port));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// Every HTTP/1.1 connection keeps the room of one request, idle ones too.
+    #[test]
+    fn a_request_in_the_making_is_small() {
+        fn size<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        let bytes = size(super::serve);
+        assert!(bytes <= 5_000, "{bytes} bytes");
     }
 }

@@ -62,7 +62,7 @@ impl WatchedStream {
 
     /// Reads what still comes, until the other side closes.
     pub(super) async fn discard(&mut self) -> io::Result<()> {
-        let mut unread = [0; 4096];
+        let mut unread = vec![0; 4096];
         while self.stream.read(&mut unread).await? > 0 {}
         Ok(())
     }

@@ -218,6 +218,12 @@ impl Recording {
         response
     }
 
+    /// Whether the request's body, if it has one, went out to its end.
+    pub(crate) fn is_request_sent(&self) -> bool {
+        let upload = self.open.as_ref().and_then(|open| open.0.upload.as_ref());
+        upload.is_none_or(|upload| upload.ended())
+    }
+
     /// The upstream ended a call in its trailers.
     pub(crate) fn trailers(&mut self, trailers: &HeaderMap) {
         if let Some(record) = self.record() {

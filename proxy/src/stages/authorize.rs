@@ -145,7 +145,9 @@ impl Authorizer {
         request.set_timeout(self.config.timeout);
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.channels.len();
         let mut client = self.channels[index].clone();
-        match within(self.config.timeout, client.check(request)).await {
+        // On the heap: a call in the making is large, and a connection keeps the room of its largest request.
+        let call = Box::pin(async move { client.check(request).await });
+        match within(self.config.timeout, call).await {
             Ok(answer) => read_answer(answer.into_inner()),
             Err(None) => Outcome::Unavailable(None),
             Err(Some(status)) => match status.code() {

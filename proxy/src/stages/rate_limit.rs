@@ -90,7 +90,9 @@ impl Limiter {
         trace_context::inject_metadata(trace, request.metadata_mut());
         request.set_timeout(self.config.timeout);
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.channels.len();
-        match within(self.config.timeout, should_limit(self.channels[index].clone(), request)).await {
+        // On the heap, as the call to authorization is.
+        let call = Box::pin(should_limit(self.channels[index].clone(), request));
+        match within(self.config.timeout, call).await {
             // Envoy lets UNKNOWN pass without counting it; so do we, as the limiter gave no verdict.
             Ok(answer) => read_answer(answer, &texts),
             Err(_) => Outcome::Unavailable,

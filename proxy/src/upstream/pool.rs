@@ -116,7 +116,8 @@ impl Pool {
                     Ok(()) => (sender, true),
                     Err(_closed) => continue,
                 },
-                None => (self.open_h1().await?, false),
+                // On the heap, because it is rare and large.
+                None => (Box::pin(self.open_h1()).await?, false),
             };
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, sender)),
@@ -132,7 +133,7 @@ impl Pool {
         loop {
             let (mut sender, reused) = match self.shared() {
                 Some(sender) => (sender, true),
-                None => (self.open_h2().await?, false),
+                None => (Box::pin(self.open_h2()).await?, false),
             };
             if sender.ready().await.is_err() {
                 self.forget_shared();

@@ -133,6 +133,30 @@ async fn a_connection_that_the_upstream_closed_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_body_that_stands_still_is_its_clients_fault() {
+    let mesh = Mesh::start().await;
+    let half = b"POST /open/x HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\n\r\nabc";
+    let heard = crate::harness::raw(mesh.address, half, Duration::from_secs(3)).await;
+    assert!(heard.starts_with("HTTP/1.1 408"), "{heard}");
+    assert!(heard.contains("request_timeout"), "{heard}");
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_request_blocks_nobody() {
+    let mesh = Mesh::start().await;
+    assert_eq!(mesh.get("/open/x").send().await.status, 200);
+    let half = b"POST /open/x HTTP/1.1\r\nhost: h\r\nx-behave: early\r\ncontent-length: 10\r\n\r\nabc";
+    let mut slow = tokio::net::TcpStream::connect(mesh.address).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut slow, half).await.unwrap();
+    let mut heard = [0; 12];
+    tokio::io::AsyncReadExt::read_exact(&mut slow, &mut heard).await.unwrap();
+    assert_eq!(&heard, b"HTTP/1.1 200");
+    let began = Instant::now();
+    assert_eq!(mesh.get("/open/x").send().await.status, 200);
+    assert!(began.elapsed() < Duration::from_millis(400));
+}
+
+#[tokio::test]
 async fn a_collector_that_is_away_is_nobodys_concern() {
     let mesh = Setup { collector: Some(nowhere().await), ..Setup::default() }.start().await;
     for _ in 0..20 {

@@ -141,6 +141,9 @@ impl Mesh {
     }
 }
 
+/// Whatever went wrong.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// One request.
 #[derive(Debug)]
 pub(crate) struct Call {
@@ -195,14 +198,9 @@ impl Call {
         self.try_send().await.unwrap()
     }
 
-    /// As [`Self::try_send`]; also an error when nobody listens.
-    pub(crate) async fn try_connect(self) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
-        drop(TcpStream::connect(self.address).await?);
-        Ok(self.try_send().await?)
-    }
-
-    pub(crate) async fn try_send(self) -> Result<Answer, hyper::Error> {
-        let io = TokioIo::new(TcpStream::connect(self.address).await.unwrap());
+    /// As [`Self::send`]; an error when there is no whole answer.
+    pub(crate) async fn try_send(self) -> Result<Answer, BoxError> {
+        let io = TokioIo::new(TcpStream::connect(self.address).await?);
         let mut driving = JoinSet::new();
         let response = if self.http2 {
             let path = self.request.uri_ref().unwrap().to_string();
@@ -219,7 +217,32 @@ impl Call {
             driving.spawn(async move { drop(connection.await) });
             sender.send_request(request.body(Full::new(self.body)).unwrap()).await?
         };
-        read(response).await
+        Ok(read(response).await?)
+    }
+}
+
+/// What became of a request that was sent while the proxy stopped.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    /// It was answered, to the end.
+    Answer(u16),
+    /// Its connection was closed before a byte was answered.
+    NotTaken,
+    /// Its answer broke off.
+    CutOff,
+}
+
+impl Call {
+    pub(crate) async fn fate(self) -> Fate {
+        match self.try_send().await {
+            Ok(answer) => Fate::Answer(answer.status.as_u16()),
+            Err(error) => match error.downcast_ref::<hyper::Error>() {
+                Some(error) if error.is_body_write_aborted() || error.to_string().contains("body") => {
+                    Fate::CutOff
+                }
+                _ => Fate::NotTaken,
+            },
+        }
     }
 }
 
