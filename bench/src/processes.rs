@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 use tollgate::demo::issuer::{Grant, Issuer};
 use tollgate_runtime::clock::Clock;
+use tollgate_runtime::config::Secret;
 
 use crate::upstream;
 
@@ -50,7 +51,8 @@ impl Stack {
         let data = folder.path();
         let issuer = Issuer::open_or_create(data)?;
         let database = format!("sqlite://{}", data.join("authz.db").display());
-        tokio::runtime::Runtime::new()?.block_on(tollgate::up::seed_demo(&database, &issuer))?;
+        tokio::runtime::Runtime::new()?
+            .block_on(tollgate::up::seed_demo(&Secret::new(&database), &issuer))?;
         let limits = data.join("limits");
         std::fs::create_dir(&limits)?;
         std::fs::write(limits.join("insurance.yaml"), LIMITS)?;

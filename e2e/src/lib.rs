@@ -60,7 +60,9 @@ impl Demo {
     /// Starts a mesh that finds these variables in its environment.
     pub async fn start_with(env: Env) -> Self {
         let folder = TempDir::new().expect("a temporary folder can be made");
-        let options = Options { data: folder.path().to_owned(), ports: Ports::Free, traffic: 0, env };
+        // Unoptimised code on a busy machine: what is tested is not how fast an answer comes.
+        let sets = vec!["ingress.authz.timeout=5s".to_owned(), "ingress.rate_limit.timeout=5s".to_owned()];
+        let options = Options { data: folder.path().to_owned(), ports: Ports::Free, traffic: 0, sets, env };
         let mesh = Mesh::start(&options).await.expect("the mesh starts");
         mesh.ready(PATIENCE).await.expect("the mesh becomes ready");
         let issuer = Issuer::open(folder.path()).expect("the mesh made the demo issuer");

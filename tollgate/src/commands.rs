@@ -67,6 +67,9 @@ struct UpArgs {
     /// Demo requests a second; 0 switches them off.
     #[arg(long, value_name = "RPS", default_value_t = 20)]
     traffic: u32,
+    /// Overrides one key of one part: `--set ingress.authz.timeout=1s`. May be repeated.
+    #[arg(long = "set", value_name = "PART.KEY=VALUE")]
+    sets: Vec<String>,
     /// Which log lines go to stderr.
     #[arg(long, value_name = "FILTER", default_value = "warn")]
     log: String,
@@ -122,6 +125,7 @@ fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
                 data: args.data.path(env),
                 ports: up::Ports::Fixed,
                 traffic: args.traffic,
+                sets: args.sets,
                 env: env.clone(),
             };
             block_on(up::command(options, &args.log))?;

@@ -1,8 +1,5 @@
 //! SIGKILL in the middle of writes, run as the separate binaries: what was answered is there.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,68 +8,7 @@ use http::StatusCode;
 use serde_json::json;
 use tollgate_e2e::{Operator, eventually};
 
-/// A binary of the workspace, which `make test` builds before it runs the tests.
-fn binary(name: &str) -> PathBuf {
-    let mut folder = std::env::current_exe().unwrap();
-    folder.pop();
-    if folder.ends_with("deps") {
-        folder.pop();
-    }
-    let binary = folder.join(name);
-    assert!(binary.exists(), "{} is not built; run `cargo build --workspace --bins` first", binary.display());
-    binary
-}
-
-struct Part {
-    child: Child,
-    command: Command,
-}
-
-impl Part {
-    fn start(name: &str, sets: &[String]) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let mut command = Command::new(binary(&format!("tollgate-{name}")));
-        command.current_dir(&root).args([
-            "--config",
-            &format!("config/{name}.yaml"),
-            "--set",
-            "process.listen=null",
-        ]);
-        for set in sets {
-            command.args(["--set", set]);
-        }
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        Self { child: command.spawn().unwrap(), command }
-    }
-
-    /// As the kernel's out-of-memory killer would.
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.child = self.command.spawn().unwrap();
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn free_addresses<const N: usize>() -> [SocketAddr; N] {
-    let held: Vec<TcpListener> =
-        (0..N).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
-    std::array::from_fn(|index| held[index].local_addr().unwrap())
-}
-
-async fn listening(address: SocketAddr) {
-    eventually("the part listens", async || tokio::net::TcpStream::connect(address).await.is_ok()).await;
-}
+use crate::parts::{Part, free_addresses, listening};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_acknowledged_policy_write_survives_a_kill() {
@@ -80,6 +16,7 @@ async fn every_acknowledged_policy_write_survives_a_kill() {
     let [grpc, http] = free_addresses();
     let token_file = folder.path().join("bootstrap-admin.token");
     let mut authz = Part::start(
+        "authz",
         "authz",
         &[
             format!("database.url=sqlite://{}", folder.path().join("authz.db").display()),
@@ -141,7 +78,7 @@ async fn every_acknowledged_record_survives_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let [web, grpc, otlp] = free_addresses();
     let sets = tollgate::up::dashboard_sets(folder.path(), web, grpc, otlp);
-    let mut dashboard = Part::start("dashboard", &sets);
+    let mut dashboard = Part::start("dashboard", "dashboard", &sets);
     listening(otlp).await;
 
     let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();

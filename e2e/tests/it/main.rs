@@ -9,8 +9,10 @@
 mod demo_table;
 mod envoy;
 mod failures;
+mod idle;
 mod killed;
 mod limits;
 mod observed;
+mod parts;
 mod policy_changes;
 mod stores;

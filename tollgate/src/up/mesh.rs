@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use tollgate_runtime::Service;
 
+use super::Options;
 use super::lock::FolderLock;
-use super::parts::Parts;
-use super::{Options, demo_policy};
+use super::parts::{self, Parts};
 use crate::demo::issuer::Issuer;
 use crate::demo::traffic;
 
@@ -51,6 +51,7 @@ pub struct Mesh {
 impl Mesh {
     /// Starts everything; [`Self::ready`] says when it may be used.
     pub async fn start(options: &Options) -> anyhow::Result<Self> {
+        parts::check_sets(&options.sets)?;
         let lock = FolderLock::take(&options.data)?;
         let issuer = Issuer::open_or_create(&options.data)?;
         let mut parts = Parts::new(options);
@@ -67,8 +68,7 @@ impl Mesh {
 
     async fn start_parts(parts: &mut Parts, options: &Options, issuer: &Issuer) -> anyhow::Result<Addresses> {
         let (dashboard, otlp_grpc, otlp_http) = parts.dashboard().await.context("dashboard")?;
-        let (authz, authz_http, store) = parts.authz(otlp_grpc).await.context("authz")?;
-        demo_policy::seed(&store, issuer).await?;
+        let (authz, authz_http) = parts.authz(otlp_grpc, issuer).await.context("authz")?;
         let ratelimit = parts.ratelimit(otlp_grpc).await.context("rate limit")?;
         let apps = parts.apps().context("demo applications")?;
         let sidecar = parts.sidecar(otlp_grpc, &apps).await.context("sidecar")?;

@@ -49,6 +49,8 @@ pub struct Options {
     pub ports: Ports,
     /// Demo requests a second.
     pub traffic: u32,
+    /// Overrides of one part's configuration: `ingress.authz.timeout=1s`.
+    pub sets: Vec<String>,
     /// Where `TOLLGATE_DATABASE_URL` and `TOLLGATE_REDIS_URL` are looked up.
     pub env: Env,
 }
@@ -71,9 +73,11 @@ pub async fn login_link(data: &Path) -> anyhow::Result<String> {
 }
 
 /// Puts the demo's policy and issuer into a database, for parts that run apart.
-pub async fn seed_demo(database_url: &str, issuer: &Issuer) -> anyhow::Result<()> {
-    let store = Store::open(&Secret::new(database_url), Clock::system()).await?;
-    demo_policy::seed(&store, issuer).await
+pub async fn seed_demo(database: &Secret, issuer: &Issuer) -> anyhow::Result<()> {
+    let store = Store::open(database, Clock::system()).await?;
+    demo_policy::seed(&store, issuer).await?;
+    store.close().await;
+    Ok(())
 }
 
 /// `--set` values that put a dashboard's data into `data` and its sockets to these addresses.

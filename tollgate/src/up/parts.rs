@@ -13,6 +13,7 @@ use tollgate_runtime::{App, Service, net};
 
 use super::{Options, Ports};
 use crate::demo::apps;
+use crate::demo::issuer::Issuer;
 use crate::policy;
 
 const AUTHZ: (&str, &str) = ("config/authz.yaml", include_str!("../../../config/authz.yaml"));
@@ -37,6 +38,22 @@ pub(super) struct Parts {
     logins: Option<Logins>,
     store: Option<Store>,
     web: Option<SocketAddr>,
+}
+
+/// The parts by the names that `--set` and `/config` know them by.
+const NAMES: [&str; 5] = ["dashboard", "authz", "ratelimit", "policies-sidecar", "ingress"];
+
+/// Refuses an override of a part that does not exist.
+pub(super) fn check_sets(sets: &[String]) -> anyhow::Result<()> {
+    for set in sets {
+        let part = set.split('.').next().unwrap_or_default();
+        anyhow::ensure!(
+            NAMES.contains(&part),
+            "--set {set}: no part `{part}`; expected one of {}",
+            NAMES.join(", ")
+        );
+    }
+    Ok(())
 }
 
 impl Parts {
@@ -68,7 +85,7 @@ impl Parts {
     pub(super) async fn dashboard(&mut self) -> anyhow::Result<(SocketAddr, SocketAddr, SocketAddr)> {
         let (web, grpc, http) = (self.port(7080), self.port(4317), self.port(4318));
         let sets = dashboard_sets(&self.options.data, web, grpc, http);
-        let config: tollgate_dashboard::Config = self.configure(DASHBOARD, sets)?;
+        let config: tollgate_dashboard::Config = self.configure("dashboard", DASHBOARD, sets)?;
         let service = self.service("dashboard", &config)?;
         let app = service.scope(tollgate_dashboard::App::build(config, service.clone())).await?;
         let at = *app.addresses();
@@ -83,7 +100,8 @@ impl Parts {
     pub(super) async fn authz(
         &mut self,
         otlp: SocketAddr,
-    ) -> anyhow::Result<(SocketAddr, SocketAddr, Store)> {
+        issuer: &Issuer,
+    ) -> anyhow::Result<(SocketAddr, SocketAddr)> {
         let data = &self.options.data;
         let sets = vec![
             format!("bootstrap.token_file={}", data.join("bootstrap-admin.token").display()),
@@ -91,14 +109,16 @@ impl Parts {
             format!("listen.http={}", self.port(7003)),
             endpoint(otlp),
         ];
-        let mut config: tollgate_authz::Config = self.configure(AUTHZ, sets)?;
+        let mut config: tollgate_authz::Config = self.configure("authz", AUTHZ, sets)?;
         config.database.url = policy::database_url(data, &self.options.env);
+        // Before the service loads its policy, so that it is ready with the demo's.
+        super::seed_demo(&config.database.url, issuer).await?;
         let service = self.service("authz", &config)?;
         let app = service.scope(tollgate_authz::App::build(config, service.clone())).await?;
-        let (at, store) = (*app.addresses(), app.store().clone());
-        self.store = Some(store.clone());
+        let at = *app.addresses();
+        self.store = Some(app.store().clone());
         self.run(service, app);
-        Ok((at.grpc, at.http, store))
+        Ok((at.grpc, at.http))
     }
 
     pub(super) async fn ratelimit(&mut self, otlp: SocketAddr) -> anyhow::Result<SocketAddr> {
@@ -108,7 +128,7 @@ impl Parts {
             format!("listen={}", self.port(7002)),
             endpoint(otlp),
         ];
-        let config: tollgate_ratelimit::Config = self.configure(RATELIMIT, sets)?;
+        let config: tollgate_ratelimit::Config = self.configure("ratelimit", RATELIMIT, sets)?;
         let service = self.service("ratelimit", &config)?;
         let app = service.scope(tollgate_ratelimit::App::build(config, service.clone())).await?;
         let at = app.addresses().grpc;
@@ -168,7 +188,7 @@ impl Parts {
         file: (&str, &str),
         sets: Vec<String>,
     ) -> anyhow::Result<SocketAddr> {
-        let config: tollgate_proxy::Config = self.configure(file, sets)?;
+        let config: tollgate_proxy::Config = self.configure(name, file, sets)?;
         let service = self.service(name, &config)?;
         let app = service.scope(tollgate_proxy::App::build(config, service.clone())).await?;
         let at = app.addresses().listeners.first().context("the proxy has no listener")?.1;
@@ -204,9 +224,16 @@ impl Parts {
 
     fn configure<C: ServiceConfig>(
         &self,
+        part: &str,
         (file, text): (&str, &str),
-        sets: Vec<String>,
+        mut sets: Vec<String>,
     ) -> anyhow::Result<C> {
+        sets.extend(
+            self.options
+                .sets
+                .iter()
+                .filter_map(|set| Some(set.strip_prefix(part)?.strip_prefix('.')?.to_owned())),
+        );
         // Of the environment only the short forms count here: one process has many configurations.
         let env =
             Env::of(C::ENV_SHORT.iter().filter_map(|(name, _)| Some((*name, self.options.env.var(name)?))));
