@@ -111,6 +111,7 @@ async fn pass(
     let name = backends.pick(draw).ok_or(ProxyError::Internal("a route has backends"))?;
     let cluster = snapshot.clusters.get(name).ok_or(ProxyError::Internal("a backend is a cluster"))?;
     record.upstream.cluster = Some(Arc::clone(&cluster.name));
+    record.upstream.version.clone_from(&cluster.version);
     let picked = cluster.pick().ok_or_else(|| ProxyError::NoHealthyUpstream(name.to_owned()))?;
     record.upstream.address = Some(picked.address());
 

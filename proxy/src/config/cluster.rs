@@ -12,6 +12,9 @@ use tollgate_runtime::config::duration;
 pub struct ClusterConfig {
     /// Its name, for routes and in telemetry.
     pub name: String,
+    /// Which version of the service runs there; reported as `tollgate.destination.version`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// Where it is.
     pub endpoints: Endpoints,
     /// What its endpoints speak.

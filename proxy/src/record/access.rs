@@ -191,6 +191,7 @@ fn add_answer(list: &mut Attributes, record: &Record, sent: u64) {
     }
     list.text(a::TOLLGATE_RESPONSE_DETAILS, record.details.as_str());
     list.maybe(a::TOLLGATE_UPSTREAM_CLUSTER, record.upstream.cluster.as_deref());
+    list.maybe(a::TOLLGATE_DESTINATION_VERSION, record.upstream.version.as_deref());
     if let Some(address) = record.upstream.address {
         list.text(a::NETWORK_PEER_ADDRESS, address.ip().to_string());
         list.int(a::NETWORK_PEER_PORT, address.port());

@@ -107,6 +107,7 @@ pub(crate) struct RateLimit {
 #[derive(Debug, Default)]
 pub(crate) struct Upstream {
     pub(crate) cluster: Option<Arc<str>>,
+    pub(crate) version: Option<Arc<str>>,
     pub(crate) address: Option<std::net::SocketAddr>,
     pub(crate) began: Option<Instant>,
     pub(crate) span: Option<opentelemetry::Context>,

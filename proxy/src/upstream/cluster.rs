@@ -15,6 +15,7 @@ use crate::config::{ClusterConfig, Protocol};
 pub(crate) struct Cluster {
     config: ClusterConfig,
     pub(crate) name: Arc<str>,
+    pub(crate) version: Option<Arc<str>>,
     endpoints: Vec<Arc<Endpoint>>,
     turn: AtomicUsize,
 }
@@ -45,7 +46,8 @@ impl Cluster {
             })
             .collect();
         let name = config.name.as_str().into();
-        Self { config: config.clone(), name, endpoints, turn: AtomicUsize::new(0) }
+        let version = config.version.as_deref().map(Arc::from);
+        Self { config: config.clone(), name, version, endpoints, turn: AtomicUsize::new(0) }
     }
 
     pub(crate) fn config(&self) -> &ClusterConfig {
