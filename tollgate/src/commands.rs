@@ -1,5 +1,6 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 bad input.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tollgate_runtime::cli;
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::{Env, duration};
 
+use crate::demo::apps;
 use crate::demo::issuer::{self, Grant, Issuer};
 use crate::{check, policy, up};
 
@@ -40,6 +42,9 @@ enum Command {
     /// The operator's page.
     #[command(subcommand)]
     Dashboard(DashboardCommand),
+    /// The demo's pieces, for trying parts that run apart.
+    #[command(subcommand)]
+    Demo(DemoCommand),
 }
 
 /// The folder that holds what one machine keeps.
@@ -109,6 +114,24 @@ enum DashboardCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum DemoCommand {
+    /// Put the demo's issuer and policy into the policy database.
+    Seed {
+        #[command(flatten)]
+        data: DataFolder,
+    },
+    /// Serve one instance of the demo's application `policies`.
+    App {
+        /// Where; loopback only.
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001")]
+        listen: SocketAddr,
+        /// The version that it answers with.
+        #[arg(long, default_value = "1.0")]
+        version: String,
+    },
+}
+
 /// Reads the arguments and does what they say.
 pub fn main() -> ExitCode {
     let env = Env::of_process();
@@ -143,6 +166,13 @@ fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
         Command::Check(args) => return Ok(check::command(&args.files, env)),
         Command::Policy(command) => block_on(policy::run(command, env))?,
         Command::Admin(command) => block_on(policy::run_admin(command, env))?,
+        Command::Demo(DemoCommand::Seed { data }) => {
+            let data = data.path(env);
+            let issuer = Issuer::open_or_create(&data)?;
+            block_on(up::seed_demo(&policy::database_url(&data, env), &issuer))?;
+            say(&format!("the demo's issuer and policy are in {}", data.display()));
+        }
+        Command::Demo(DemoCommand::App { listen, version }) => block_on(apps::run_policies(listen, version))?,
         Command::Dashboard(DashboardCommand::Login { data }) => {
             say(&block_on(up::login_link(&data.path(env)))?);
         }

@@ -41,7 +41,7 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 const BACKOFF_LAST: Duration = Duration::from_secs(5);
 /// How long the last batches may take once the process is ending.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What gathers and sends; started once the runtime is there.
 #[derive(Debug)]
@@ -63,10 +63,18 @@ pub struct ExportHandles {
 
 impl ExportHandles {
     /// Sends what is queued, waiting a bounded time, and ends the tasks.
-    pub async fn flush(self) {
+    pub async fn flush(mut self) {
         self.ending.cancel();
-        for task in self.tasks {
-            let _ = tokio::time::timeout(FLUSH_TIMEOUT + Duration::from_millis(500), task).await;
+        let ended = async {
+            for task in &mut self.tasks {
+                let _ = task.await;
+            }
+        };
+        // One bound for all of them together: a collector that is away must not hold the end up.
+        if tokio::time::timeout(FLUSH_TIMEOUT, ended).await.is_err() {
+            for task in &self.tasks {
+                task.abort();
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The demo's applications. They know nothing of Tollgate: no token, no policy, no limit.
 
+use std::net::SocketAddr;
+
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -7,13 +9,15 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tollgate_runtime::{Service, http_server};
+use tollgate_runtime::process::ProcessConfig;
+use tollgate_runtime::telemetry::TelemetryConfig;
+use tollgate_runtime::{Service, cli, http_server, net};
 
 /// Name and version that an application answers with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Identity {
     service: &'static str,
-    version: &'static str,
+    version: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -23,14 +27,23 @@ struct NewPolicy {
 }
 
 /// Serves one instance of `policies`.
-pub fn serve_policies(service: &Service, listener: TcpListener, version: &'static str) {
-    let identity = Identity { service: "policies", version };
+pub fn serve_policies(service: &Service, listener: TcpListener, version: &str) {
+    let identity = Identity { service: "policies", version: version.to_owned() };
     let router = Router::new()
         .route("/policies", get(list).post(create))
         .route("/policies/{id}", get(read))
         .with_state(identity);
     let tasks = service.tasks().clone();
     service.tasks().spawn("demo-app", async move { http_server::serve(&tasks, listener, router).await });
+}
+
+/// Serves one instance of `policies` until SIGINT or SIGTERM.
+pub async fn run_policies(listen: SocketAddr, version: String) -> anyhow::Result<()> {
+    let service = Service::start("policies", &ProcessConfig::default(), &TelemetryConfig::default())?;
+    serve_policies(&service, net::bind(listen, "demo application (--listen)")?, &version);
+    cli::shutdown_signal().await;
+    service.stop().await;
+    Ok(())
 }
 
 async fn list(State(app): State<Identity>) -> Json<Value> {
