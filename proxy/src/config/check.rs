@@ -3,7 +3,7 @@
 use rustc_hash::FxHashSet;
 use tollgate_runtime::config::Invalid;
 
-use super::{Config, RouteConfig};
+use super::{AuthzMode, Config, Role, RouteConfig};
 use crate::route::{Table, descriptor::Value};
 
 pub(super) fn check(config: &Config) -> Result<(), Invalid> {
@@ -13,6 +13,7 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     unique(config.routes.iter().map(|route| route.name.as_str()), "routes")?;
     for (index, route) in config.routes.iter().enumerate() {
         check_route(config, route, &format!("routes[{index}]"))?;
+        somebody_to_ask(config, route, &format!("routes[{index}]"))?;
     }
     Table::compile(&config.routes).map(drop)
 }
@@ -54,6 +55,26 @@ fn listeners(config: &Config) -> Result<(), Invalid> {
                 return Err(Invalid::new(key(name), "no time at all", "a duration such as 10s"));
             }
         }
+    }
+    Ok(())
+}
+
+/// What a route wants asked must have somebody to answer it: a forgotten section must not open the door.
+fn somebody_to_ask(config: &Config, route: &RouteConfig, at: &str) -> Result<(), Invalid> {
+    let is_ingress = config.listeners.iter().any(|listener| listener.role == Role::Ingress);
+    if is_ingress && config.authz.is_none() && route.authz.mode == AuthzMode::On {
+        return Err(Invalid::new(
+            at,
+            format!("`{}` enters by an ingress and nobody is asked whether it may", route.name),
+            "a section `authz` with an address, or `authz: off` on a route that is open to anyone",
+        ));
+    }
+    if config.rate_limit.is_none() && !route.descriptors.is_empty() {
+        return Err(Invalid::new(
+            format!("{at}.descriptors"),
+            "nobody counts them",
+            "a section `rate_limit` with address and domain",
+        ));
     }
     Ok(())
 }

@@ -33,6 +33,7 @@ routes:
 clusters:
   - {name: c, endpoints: {static: ['127.0.0.1:1']}}
 authz: {address: 'http://127.0.0.1:7001'}
+rate_limit: {address: 'http://127.0.0.1:7002', domain: d}
 ";
     let load = |text: &str| load_text::<Config>(Path::new("p.yaml"), text, &[], &Env::empty());
     load(GOOD).unwrap();
@@ -47,6 +48,16 @@ authz: {address: 'http://127.0.0.1:7001'}
 #[test]
 fn mistakes_are_named_with_their_place() {
     check("role: ingress", "role: ingress, rolle: x", (2, "listeners[0].rolle: unknown field"));
+    check(
+        "authz: {address: 'http://127.0.0.1:7001'}",
+        "",
+        (4, "routes[0]: `a` enters by an ingress and nobody is asked"),
+    );
+    check(
+        "rate_limit: {address: 'http://127.0.0.1:7002', domain: d}",
+        "",
+        (7, "routes[0].descriptors: nobody counts them"),
+    );
     check("role: ingress", "role: gateway", (2, "listeners[0].role: unknown variant"));
     check("127.0.0.1:0", "0.0.0.0:0", (2, "listeners[0].bind: 0.0.0.0:0 is reachable from outside"));
     check(
