@@ -81,7 +81,12 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(Uploading { incoming, upload, limit }) = &mut self.0 else { return Poll::Ready(None) };
-        let frame = std::task::ready!(Pin::new(incoming).poll_frame(context));
+        let mut frame = std::task::ready!(Pin::new(&mut *incoming).poll_frame(context));
+        if matches!(&frame, Some(Ok(frame)) if frame.is_trailers()) {
+            // Nobody has judged what a client says after its body, and no protocol that we carry needs it: gRPC has
+            // trailers in answers alone.
+            frame = None;
+        }
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

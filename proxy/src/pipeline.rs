@@ -208,9 +208,10 @@ async fn authorize(
             record.authz.reason = Some(error.reason());
             record.authz.failure_mode = Some(on_error);
             metrics.authz("error", error.reason(), on_error.as_str());
+            // `allow` is for a service that does not answer. One that answers with an error has not allowed anything.
             match on_error {
-                OnError::Deny => Err(error),
-                OnError::Allow => Ok(Grant::default()),
+                OnError::Allow if error.reason() == Reason::AuthzUnavailable => Ok(Grant::default()),
+                OnError::Allow | OnError::Deny => Err(error),
             }
         }
     }

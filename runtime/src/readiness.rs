@@ -45,6 +45,11 @@ impl Readiness {
         Blocker { inner: Arc::clone(&self.inner), name }
     }
 
+    /// As [`Self::blocker`], until the process ends.
+    pub(crate) fn block_for_ever(&self, name: &'static str) {
+        std::mem::forget(self.blocker(name));
+    }
+
     /// Whether nothing blocks.
     pub fn is_ready(&self) -> bool {
         *self.inner.ready.borrow()

@@ -61,9 +61,10 @@ impl Service {
     }
 
     fn assemble(telemetry: Telemetry, clock: Clock, grace: Duration) -> Self {
+        let readiness = Readiness::new();
         Self(Arc::new(Inner {
-            tasks: Tasks::new(telemetry.clone()),
-            readiness: Readiness::new(),
+            tasks: Tasks::new(telemetry.clone(), readiness.clone()),
+            readiness,
             telemetry,
             clock,
             published: Published::default(),

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 
+use crate::readiness::Readiness;
 use crate::telemetry::{Telemetry, process_log};
 
 /// The tasks of one service.
@@ -23,6 +24,7 @@ pub struct Tasks {
     stopping: CancellationToken,
     abort: CancellationToken,
     telemetry: Telemetry,
+    readiness: Readiness,
 }
 
 /// Says when the service begins to stop.
@@ -47,12 +49,13 @@ impl Stopping {
 }
 
 impl Tasks {
-    pub(crate) fn new(telemetry: Telemetry) -> Self {
+    pub(crate) fn new(telemetry: Telemetry, readiness: Readiness) -> Self {
         Self {
             tracker: TaskTracker::new(),
             stopping: CancellationToken::new(),
             abort: CancellationToken::new(),
             telemetry,
+            readiness,
         }
     }
 
@@ -75,6 +78,24 @@ impl Tasks {
             }
         });
         tokio::spawn(process_log::within(self.telemetry.clone(), tracked))
+    }
+
+    /// Starts a task that must run as long as the service: should it end before, by a panic or otherwise, that is
+    /// logged and the service is not ready any more, so that nobody goes on trusting it.
+    pub fn spawn_essential<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let task = self.spawn(name, future);
+        let (stopping, readiness) = (self.stopping(), self.readiness.clone());
+        self.spawn(name, async move {
+            let ended = task.await;
+            if !stopping.is_cancelled() {
+                let how = if ended.is_err_and(|e| e.is_panic()) { "panicked" } else { "ended" };
+                tracing::error!(task = name, how, "a part of this service does not run any more");
+                readiness.block_for_ever(name);
+            }
+        });
     }
 
     /// Runs what would block a worker thread, such as file and password work.
@@ -116,12 +137,33 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn drain_waits_for_the_willing_and_cuts_off_the_rest() {
-        let tasks = Tasks::new(Telemetry::off("test"));
+        let tasks = Tasks::new(Telemetry::off("test"), Readiness::new());
         let stopping = tasks.stopping();
         let willing = tasks.spawn("willing", async move { stopping.wait().await });
         let stubborn = tasks.spawn("stubborn", std::future::pending::<()>());
         assert_eq!(tasks.drain(Duration::from_secs(5)).await, 1);
         assert_eq!(willing.await.ok().flatten(), Some(()));
         assert_eq!(stubborn.await.ok().flatten(), None);
+    }
+
+    #[tokio::test]
+    async fn a_service_whose_essential_task_panics_is_not_ready() {
+        let readiness = Readiness::new();
+        let tasks = Tasks::new(Telemetry::off("test"), readiness.clone());
+        tasks.spawn_essential("follow", async { panic!("on purpose") });
+        while readiness.is_ready() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(readiness.blockers(), ["follow"]);
+    }
+
+    #[tokio::test]
+    async fn an_essential_task_may_end_once_the_service_stops() {
+        let readiness = Readiness::new();
+        let tasks = Tasks::new(Telemetry::off("test"), readiness.clone());
+        let stopping = tasks.stopping();
+        tasks.spawn_essential("follow", async move { stopping.cancelled().await });
+        assert_eq!(tasks.drain(Duration::from_secs(5)).await, 0);
+        assert!(readiness.is_ready());
     }
 }

@@ -13,6 +13,9 @@ pub fn extract(headers: &HeaderMap) -> Context {
 
 /// Writes `traceparent` and `tracestate` of `context`, replacing what was there.
 pub fn inject(context: &Context, headers: &mut HeaderMap) {
+    // A caller's context must not stay beside ours where ours says nothing.
+    headers.remove("traceparent");
+    headers.remove("tracestate");
     TraceContextPropagator::new().inject_context(context, &mut HeadersMut(headers));
 }
 

@@ -38,6 +38,8 @@ pub struct Seen {
     pub headers: HeaderMap,
     /// Its body.
     pub body: Bytes,
+    /// What came after the body.
+    pub trailers: Option<HeaderMap>,
 }
 
 /// The application. It stops when dropped.
@@ -110,7 +112,9 @@ async fn answer(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>) -> Resu
         return Ok(Response::new(Script::of(Bytes::from_static(b"early\n"))));
     }
     // A body that breaks off is a request that never arrived whole; it is kept with what came.
-    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let collected = body.collect().await.ok();
+    let trailers = collected.as_ref().and_then(|body| body.trailers().cloned());
+    let body = collected.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let behaviour =
         parts.headers.get("x-behave").and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
     let text = format!(
@@ -124,6 +128,7 @@ async fn answer(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>) -> Resu
         version: parts.version,
         headers: parts.headers,
         body,
+        trailers,
     });
     let mut response = Response::new(Script::of(text.into()));
     response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));

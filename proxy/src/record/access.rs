@@ -23,6 +23,17 @@ const USUAL_ATTRIBUTES: usize = 56;
 /// Attributes in the making; absent values are left out.
 struct Attributes(Vec<KeyValue>);
 
+/// Bytes of one text in a record. What clients send may be longer; a record must not grow with it.
+const MAX_TEXT: usize = 2048;
+
+/// Cuts a text to [`MAX_TEXT`], between characters.
+pub(super) fn cut(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+    }
+    text
+}
+
 impl Attributes {
     fn push(&mut self, key: &str, value: Value) {
         let value = Some(AnyValue { value: Some(value) });
@@ -30,7 +41,7 @@ impl Attributes {
     }
 
     fn text(&mut self, key: &str, text: impl Into<String>) {
-        self.push(key, Value::StringValue(text.into()));
+        self.push(key, Value::StringValue(cut(text.into())));
     }
 
     fn maybe(&mut self, key: &str, text: Option<impl Into<String>>) {
@@ -57,7 +68,7 @@ impl Attributes {
         if texts.is_empty() {
             return;
         }
-        let one = |text: &String| AnyValue { value: Some(Value::StringValue(text.clone())) };
+        let one = |text: &String| AnyValue { value: Some(Value::StringValue(cut(text.clone()))) };
         self.push(key, Value::ArrayValue(ArrayValue { values: texts.iter().map(one).collect() }));
     }
 }
@@ -78,7 +89,7 @@ pub(super) fn record(record: &Record, took: Duration, sent: u64) -> LogRecord {
         observed_time_unix_nano: record.started_unix_nanos + nanos(took),
         severity_number: severity.into(),
         severity_text: severity_text.to_owned(),
-        body: Some(AnyValue { value: Some(Value::StringValue(line(record, took))) }),
+        body: Some(AnyValue { value: Some(Value::StringValue(cut(line(record, took)))) }),
         attributes: list.0,
         event_name: a::ACCESS_EVENT.to_owned(),
         ..Default::default()
@@ -117,7 +128,7 @@ pub(super) fn of_connection(
         observed_time_unix_nano: now,
         severity_number: severity.into(),
         severity_text: severity_text.to_owned(),
-        body: Some(AnyValue { value: Some(Value::StringValue(line)) }),
+        body: Some(AnyValue { value: Some(Value::StringValue(cut(line))) }),
         attributes: list.0,
         event_name: a::ACCESS_EVENT.to_owned(),
         ..Default::default()
@@ -293,8 +304,12 @@ fn version(version: Version) -> &'static str {
 
 /// A query's names without its values.
 fn masked(query: &str) -> String {
-    let mut masked = String::with_capacity(query.len());
+    let mut masked = String::with_capacity(query.len().min(MAX_TEXT));
     for (index, pair) in query.split('&').enumerate() {
+        // A mask is longer than what it hides: without an end, a small query would make a large record.
+        if masked.len() > MAX_TEXT {
+            break;
+        }
         if index > 0 {
             masked.push('&');
         }

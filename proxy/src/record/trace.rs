@@ -9,7 +9,7 @@ use opentelemetry_sdk::trace::SdkTracer;
 use tollgate_proto::{Reason, attributes};
 use tollgate_runtime::trace_context;
 
-use super::{Record, Reporter};
+use super::{Record, Reporter, access};
 
 /// Where a request is in its trace.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl Trace {
         }
         span.set_attributes([
             KeyValue::new(attributes::HTTP_REQUEST_METHOD, method),
-            KeyValue::new(attributes::URL_PATH, record.uri.path().to_owned()),
+            KeyValue::new(attributes::URL_PATH, access::cut(record.uri.path().to_owned())),
             KeyValue::new(attributes::HTTP_RESPONSE_STATUS_CODE, i64::from(status.as_u16())),
             KeyValue::new(attributes::TOLLGATE_REASON, record.reason.as_str()),
             KeyValue::new(attributes::TOLLGATE_REQUEST_ID, record.id.as_str().to_owned()),

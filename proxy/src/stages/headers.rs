@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::Authority;
@@ -46,6 +46,7 @@ pub fn strip_request(headers: &mut HeaderMap, role: Role) {
     for name in refused {
         headers.remove(name);
     }
+    join_cookies(headers);
     // Until peers show certificates, nobody can have set this truthfully.
     headers.remove(CLIENT_CERT);
     if role == Role::Ingress {
@@ -54,9 +55,32 @@ pub fn strip_request(headers: &mut HeaderMap, role: Role) {
 }
 
 fn may_not_say(name: &str, role: Role) -> bool {
-    name.starts_with("x-")
-        && (name.starts_with(OURS)
-            || role == Role::Ingress && AT_THE_EDGE.iter().any(|prefix| name.starts_with(prefix)))
+    if name.contains('_') {
+        // Many applications read `X_Forwarded_For` as `X-Forwarded-For`.
+        let dashed = name.replace('_', "-");
+        return dashed == CLIENT_CERT.as_str() || dashed == REQUEST_ID.as_str() || is_proxys(&dashed, role);
+    }
+    name.starts_with("x-") && is_proxys(name, role)
+}
+
+fn is_proxys(name: &str, role: Role) -> bool {
+    name.starts_with(OURS)
+        || role == Role::Ingress && AT_THE_EDGE.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// HTTP/2 clients may split `cookie` into crumbs; everybody behind us reads one header (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    match HeaderValue::from_bytes(&joined) {
+        Ok(value) => drop(headers.insert(COOKIE, value)),
+        Err(_) => drop(headers.remove(COOKIE)),
+    }
 }
 
 /// Says for the client who it is.
@@ -153,6 +177,20 @@ mod tests {
         check(Ingress, &[("x-forwarded-client-cert", "By=x")], &[]);
         check(Sidecar, &[("x-forwarded-client-cert", "By=x")], &[]);
         check(Ingress, &[("x-envoy-original-path", "/")], &[]);
+    }
+
+    #[test]
+    fn an_underscore_is_no_way_around() {
+        check(Role::Ingress, &[("x_forwarded_for", "1"), ("x_tollgate_subject", "root")], &[]);
+        check(Role::Sidecar, &[("x_tollgate_subject", "root"), ("x-forwarded_client_cert", "By=x")], &[]);
+        check(Role::Ingress, &[("x_user", "b")], &[("x_user", "b")]);
+    }
+
+    #[test]
+    fn cookie_crumbs_become_one_header() {
+        let crumbs = [("cookie", "a=b"), ("cookie", "session=t"), ("cookie", "c=d")];
+        check(Role::Ingress, &crumbs, &[("cookie", "a=b; session=t; c=d")]);
+        check(Role::Sidecar, &crumbs[..1], &[("cookie", "a=b")]);
     }
 
     #[test]

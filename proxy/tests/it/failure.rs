@@ -52,6 +52,18 @@ async fn an_authorization_that_makes_no_sense_is_an_error() {
 }
 
 #[tokio::test]
+async fn an_error_is_no_leave_to_pass_even_where_silence_is() {
+    let mesh = Mesh::start().await;
+    let yaml = Setup::default().yaml(mesh.authz.address(), mesh.limiter.address(), mesh.app.address());
+    let open = yaml.replacen("authz: {", "authz: {on_error: allow, ", 1);
+    let (address, _running) = run(parse(&open), Service::for_test("ingress")).await;
+    mesh.authz.answer(|_| Err(Status::permission_denied("not about this service")));
+    let refused = crate::harness::Call::new(address, "GET", "/policies/1").bearer("reader").send().await;
+    assert_eq!((refused.status.as_u16(), refused.reason().as_str()), (503, "authz_error"));
+    assert!(mesh.app.seen().is_empty());
+}
+
+#[tokio::test]
 async fn garbage_in_place_of_authorization() {
     let mesh = Mesh::start().await;
     let nonsense = NonsenseApp::start(b"220 smtp.example ESMTP\r\n").await;

@@ -84,6 +84,19 @@ async fn pipelined_requests_are_as_many_as_they_are() {
 }
 
 #[tokio::test]
+async fn what_is_said_after_the_body_goes_nowhere() {
+    let mesh = Setup { cluster: "protocol: h2", ..Setup::default() }.start().await;
+    let request =
+        b"POST /open/t HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\ntrailer: x-tollgate-subject\r\n\
+        connection: close\r\n\r\n3\r\nabc\r\n0\r\nx-tollgate-subject: root\r\n\r\n";
+    let heard = raw(mesh.address, request, PATIENCE).await;
+    assert!(heard.contains("HTTP/1.1 200"), "{heard}");
+    let seen = mesh.app.seen().remove(0);
+    assert_eq!(&seen.body[..], b"abc");
+    assert!(seen.trailers.is_none(), "{:?}", seen.trailers);
+}
+
+#[tokio::test]
 async fn http2_with_two_hosts_is_refused() {
     let mesh = Setup::default().start().await;
     let answer = mesh.get("/open/a").header("host", "evil").http2().send().await;

@@ -162,3 +162,15 @@ async fn a_client_that_goes_away_is_recorded() {
     assert_eq!(attribute(&record, a::TOLLGATE_REASON).as_deref(), Some("client_gone"));
     assert_eq!(attribute(&record, a::HTTP_RESPONSE_STATUS_CODE).as_deref(), Some("499"));
 }
+
+#[tokio::test]
+async fn a_record_does_not_grow_with_what_a_client_sends() {
+    let (mesh, collector) = observed(Setup::default()).await;
+    // Each pair of two bytes would be masked by nine.
+    let path = format!("/open/{}?{}", "p".repeat(10_000), "a&".repeat(20_000));
+    let answer = mesh.get(&path).header("user-agent", &"u".repeat(8_000)).send().await;
+    assert_eq!(answer.status, 200);
+    let record = collector.access_records(1).await.remove(0);
+    let bytes = tollgate_proto::prost::Message::encoded_len(&record);
+    assert!(bytes < 16 << 10, "{bytes} bytes");
+}

@@ -10,6 +10,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::reader::MetricReader;
 use opentelemetry_sdk::trace::SpanData;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,8 @@ use super::{SCOPE, TelemetryConfig};
 
 /// Items sent in one call at most.
 const BATCH: usize = 1024;
+/// Bytes of log records sent in one call at most: half of what receivers commonly take.
+const BATCH_BYTES: usize = 2 << 20;
 /// How long the first item of a batch waits for company.
 const LINGER: Duration = Duration::from_millis(250);
 /// One call to the collector.
@@ -201,14 +204,14 @@ impl Sender {
     }
 }
 
-/// The codes that OTLP calls retryable (OTLP specification, "Failures").
+/// The codes that OTLP calls retryable (OTLP specification, "Failures"), without OUT_OF_RANGE: that is how tonic
+/// refuses a message that is too large, and it will never be smaller.
 fn is_passing(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::Cancelled
             | Code::DeadlineExceeded
             | Code::Aborted
-            | Code::OutOfRange
             | Code::Unavailable
             | Code::DataLoss
             | Code::ResourceExhausted
@@ -226,7 +229,14 @@ fn settle(dropped: &Dropped, items: usize, delivery: Delivery) {
 
 async fn send_logs(sender: Sender, mut source: Source<LogRecord>, resource: ProtoResource) {
     let mut batch = Vec::with_capacity(BATCH);
-    while sender.gather(&mut source.receiver, &mut batch).await {
+    // What did not fit the last call goes first into the next.
+    let mut rest = Vec::new();
+    loop {
+        batch.append(&mut rest);
+        if batch.is_empty() && !sender.gather(&mut source.receiver, &mut batch).await {
+            return;
+        }
+        rest = split_at_bytes(&mut batch, BATCH_BYTES);
         let items = batch.len();
         let scope = InstrumentationScope { name: SCOPE.to_owned(), ..Default::default() };
         let scope_logs =
@@ -248,6 +258,17 @@ async fn send_logs(sender: Sender, mut source: Source<LogRecord>, resource: Prot
             .await;
         settle(&source.dropped, items, delivery);
     }
+}
+
+/// Leaves the first records that fit `most` bytes in `batch`, one at least, and returns the others.
+fn split_at_bytes(batch: &mut Vec<LogRecord>, most: usize) -> Vec<LogRecord> {
+    let mut bytes = 0;
+    let fits = batch.iter().take_while(|record| {
+        bytes += record.encoded_len();
+        bytes <= most
+    });
+    let fits = fits.count().max(1);
+    if fits < batch.len() { batch.split_off(fits) } else { Vec::new() }
 }
 
 async fn send_spans(sender: Sender, mut source: Source<SpanData>, resource: ResourceAttributesWithSchema) {

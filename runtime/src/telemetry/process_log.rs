@@ -72,6 +72,9 @@ pub(crate) fn within<F: Future>(telemetry: Telemetry, future: F) -> impl Future<
     CURRENT.scope(telemetry, future)
 }
 
+/// Bytes of one text in a log record.
+const MAX_TEXT: usize = 8192;
+
 struct OtlpLayer;
 
 impl<S: Subscriber> Layer<S> for OtlpLayer {
@@ -102,7 +105,7 @@ fn to_record(event: &Event<'_>) -> LogRecord {
         observed_time_unix_nano: now,
         severity_number: number.into(),
         severity_text: text.to_owned(),
-        body: Some(AnyValue { value: Some(Value::StringValue(fields.message)) }),
+        body: Some(AnyValue { value: Some(Value::StringValue(cut(fields.message))) }),
         attributes: fields.attributes,
         ..Default::default()
     };
@@ -113,6 +116,14 @@ fn to_record(event: &Event<'_>) -> LogRecord {
         record.span_id = span.span_id().to_bytes().to_vec();
     }
     record
+}
+
+/// Cuts a text that an error has made long, between characters.
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+    }
+    text
 }
 
 fn string(key: &str, value: String) -> KeyValue {
@@ -128,6 +139,10 @@ struct Fields {
 
 impl Fields {
     fn push(&mut self, field: &Field, value: Value) {
+        let value = match value {
+            Value::StringValue(text) => Value::StringValue(cut(text)),
+            other => other,
+        };
         let value = Some(AnyValue { value: Some(value) });
         self.attributes.push(KeyValue { key: field.name().to_owned(), value, ..Default::default() });
     }

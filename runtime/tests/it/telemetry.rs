@@ -115,6 +115,23 @@ async fn what_the_collector_refuses_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn records_that_are_large_together_are_sent_apart() {
+    let address = free_address();
+    let helper = Service::for_test("helper");
+    let collector = Collector::default();
+    collect(collector.clone(), address, &helper);
+    let service = service(address, 1000);
+    // 20 MiB in one batch; a receiver takes 4 MiB a message unless told otherwise.
+    for _ in 0..200 {
+        let record = LogRecord { severity_text: "x".repeat(100 << 10), ..Default::default() };
+        service.telemetry().logs().offer(record);
+    }
+    eventually("all of them arrive", || collector.taken.load(Ordering::SeqCst) == 200).await;
+    service.stop().await;
+    helper.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn stopping_sends_what_is_still_queued() {
     let address = free_address();
     let helper = Service::for_test("helper");

@@ -254,7 +254,7 @@ impl Parts {
 
     fn run<A: App + 'static>(&self, service: Service, app: A) {
         let tasks = service.tasks().clone();
-        tasks.spawn("app", async move {
+        tasks.spawn_essential("app", async move {
             if let Err(error) = app.run().await {
                 tracing::error!(service = service.name(), "{error:#}");
             }
