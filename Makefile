@@ -42,10 +42,10 @@ check: ## Format, lints, docs, dependency rules and example files, without runni
 fmt: ## Format the Rust code
 	cargo fmt --all
 
-bench: ui ## Measure the ingress against Envoy 1.40 doing the same job (about 5 minutes)
-	tools/test-dependencies
-	cargo build --locked --profile dist --bin tollgate-bench --bin tollgate-authz --bin tollgate-ratelimit --bin tollgate-proxy --bin tollgate-dashboard
-	target/dist/tollgate-bench --envoy $(VENV)/envoy
+bench: ui ## Measure the ingress against Envoy 1.40 doing the same job (one minute after the build)
+	tools/test-dependencies wrk
+	cargo build --release --locked --bins
+	target/release/tollgate-bench
 
 clean: ## Remove what was built and downloaded (not ./data)
 	cargo clean

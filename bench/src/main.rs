@@ -36,7 +36,7 @@ struct Args {
     #[arg(long, default_value_t = 64)]
     connections: u32,
     /// Folder of the binaries under test.
-    #[arg(long, default_value = "target/dist")]
+    #[arg(long, default_value = "target/release")]
     binaries: PathBuf,
 }
 
