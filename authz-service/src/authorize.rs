@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Every wire ends up here. With keys at hand nothing in here waits; a token that names a key we do
-//! not know is worth one question to its issuer.
+//! not know is worth one question to its issuer, and a short wait for the answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,10 @@ use crate::policy::snapshot::ServiceRules;
 use crate::policy::{Decision, Snapshot, SnapshotCell, evaluate};
 use crate::token::keys::refresh::KeyRefresh;
 use crate::token::{self, Refusal, Unverified, VerifiedToken};
+
+/// How long a request waits for an issuer's new keys. It must end well before the 200 ms that an enforcer waits for
+/// us, or anybody who invents a `kid` turns a 401 into a failure of ours. What comes later serves the next request.
+const KEY_WAIT: Duration = Duration::from_millis(100);
 
 /// What a wire knows about a request.
 #[derive(Debug, Clone, Copy)]
@@ -144,7 +148,8 @@ impl Authorizer {
         let span = self.span(context, "jwt.verify");
         let mut verified = self.verify(snapshot, service.as_deref(), found, now);
         if let Err(Failure { ask: Some(issuer), .. }) = &verified {
-            self.inner.refresh.refetch(issuer).await;
+            // Too late is as good as nothing new: the answer then comes from what is known.
+            let _ = tokio::time::timeout(KEY_WAIT, self.inner.refresh.refetch(issuer)).await;
             *snapshot = self.inner.cell.load_full();
             let service = service_of(snapshot, question).cloned();
             verified = self.verify(snapshot, service.as_deref(), found, now);

@@ -10,9 +10,10 @@ use jsonwebtoken::Algorithm;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tollgate_runtime::net;
 
-use crate::running::{Ask, ISSUER, Running, claims, demo_documents};
+use crate::running::{Answer, Ask, ISSUER, Running, claims, demo_documents};
 use crate::signer::Signer;
 
 /// An issuer's web server.
@@ -20,6 +21,8 @@ struct IssuerServer {
     url: String,
     jwks: Arc<Mutex<Option<Value>>>,
     asked: Arc<AtomicUsize>,
+    /// While this is false, the issuer takes requests and answers none.
+    answers: watch::Sender<bool>,
 }
 
 impl IssuerServer {
@@ -28,19 +31,24 @@ impl IssuerServer {
         let url = format!("http://{}/jwks", listener.local_addr().unwrap());
         let (jwks, asked) = (Arc::new(Mutex::new(first)), Arc::new(AtomicUsize::new(0)));
         let (answer, count) = (Arc::clone(&jwks), Arc::clone(&asked));
+        let (answers, may_answer) = watch::channel(true);
         let router = Router::new().route(
             "/jwks",
             get(move || {
                 count.fetch_add(1, Ordering::SeqCst);
                 let jwks = answer.lock().clone();
-                async move { jwks.map(axum::Json).ok_or(axum::http::StatusCode::INTERNAL_SERVER_ERROR) }
+                let mut may_answer = may_answer.clone();
+                async move {
+                    let _ = may_answer.wait_for(|may| *may).await;
+                    jwks.map(axum::Json).ok_or(axum::http::StatusCode::INTERNAL_SERVER_ERROR)
+                }
             }),
         );
         let tasks = running.service.tasks().clone();
         running.service.tasks().spawn("issuer", async move {
             tollgate_runtime::http_server::serve(&tasks, listener, router).await;
         });
-        Self { url, jwks, asked }
+        Self { url, jwks, asked, answers }
     }
 }
 
@@ -59,18 +67,66 @@ async fn with_fetched_keys(
     (running, server)
 }
 
+/// Asks until the answer is 200: a busy machine may fetch for longer than a request waits.
+async fn passes(mesh: &Running, ask: &Ask<'_>) -> Answer {
+    let asking = async {
+        loop {
+            let answer = mesh.check(ask).await;
+            if answer.status() == 200 {
+                return answer;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), asking).await.expect("passes in time")
+}
+
+/// The answer, which must come long before a fetch gives up (after five seconds).
+async fn soon(mesh: &Running, ask: &Ask<'_>) -> (i32, String) {
+    let answer = tokio::time::timeout(Duration::from_secs(2), mesh.check(ask)).await.expect("answered soon");
+    (answer.status(), answer.reason())
+}
+
+#[tokio::test]
+async fn an_issuer_that_hangs_holds_nobody_up() {
+    let (mesh, server) = with_fetched_keys(Duration::from_millis(1), |mesh| Some(mesh.signer.jwks())).await;
+    let reader = mesh.token("reader", "policies:read");
+    server.answers.send_replace(false);
+    // Without any keys we cannot say what the token is worth.
+    let ask = Ask::new("GET", "/policies/1").bearer(&reader);
+    assert_eq!(soon(&mesh, &ask).await, (503, "issuer_unavailable".to_owned()));
+    assert_eq!(soon(&mesh, &ask).await, (503, "issuer_unavailable".to_owned()));
+    assert_eq!(server.asked.load(Ordering::SeqCst), 1, "one fetch at a time");
+    // That fetch went on by itself, and its keys serve the next request.
+    server.answers.send_replace(true);
+    mesh.in_force(2).await;
+    assert_eq!(mesh.check(&ask).await.status(), 200);
+    assert_eq!(server.asked.load(Ordering::SeqCst), 1);
+    // With keys, one that we do not know is the token's fault.
+    server.answers.send_replace(false);
+    let next = Signer::new(Algorithm::EdDSA, "k2");
+    *server.jwks.lock() = Some(json!({"keys": [mesh.signer.jwk(), next.jwk()]}));
+    let by_next = next.token(&claims("reader", "policies:read"));
+    let by_next = Ask::new("GET", "/policies/1").bearer(&by_next);
+    assert_eq!(soon(&mesh, &by_next).await, (401, "token_key_unknown".to_owned()));
+    assert_eq!(mesh.check(&ask).await.status(), 200);
+    server.answers.send_replace(true);
+    mesh.in_force(3).await;
+    assert_eq!(mesh.check(&by_next).await.status(), 200);
+    assert_eq!(server.asked.load(Ordering::SeqCst), 2);
+}
+
 #[tokio::test]
 async fn a_new_key_is_fetched_when_a_token_names_it() {
     let (mesh, server) = with_fetched_keys(Duration::from_millis(1), |mesh| Some(mesh.signer.jwks())).await;
     let reader = mesh.token("reader", "policies:read");
-    let answer = mesh.check(&Ask::new("GET", "/policies/1").bearer(&reader)).await;
+    let answer = passes(&mesh, &Ask::new("GET", "/policies/1").bearer(&reader)).await;
     assert_eq!((answer.status(), answer.reason().as_str()), (200, "ok"));
     assert_eq!(answer.metadata()["epoch"], 2, "fetched keys move the epoch");
     // The issuer rotates; both keys are good meanwhile.
     let next = Signer::new(Algorithm::EdDSA, "k2");
     *server.jwks.lock() = Some(json!({"keys": [mesh.signer.jwk(), next.jwk()]}));
     let by_next = next.token(&claims("reader", "policies:read"));
-    assert_eq!(mesh.check(&Ask::new("GET", "/policies/1").bearer(&by_next)).await.status(), 200);
+    passes(&mesh, &Ask::new("GET", "/policies/1").bearer(&by_next)).await;
     assert_eq!(mesh.check(&Ask::new("GET", "/policies/1").bearer(&reader)).await.status(), 200);
     // They are known after a restart, with the issuer away.
     *server.jwks.lock() = None;
@@ -89,6 +145,10 @@ async fn invented_keys_cause_one_fetch_and_no_more() {
             Ask::new("GET", "/policies/1").bearer(&invented.token(&claims("reader", "policies:read")))
         })
         .collect();
+    // The first wave may find that the only fetch takes longer than it waits.
+    let first = futures_util::future::join_all(asks.iter().map(|ask| mesh.check(ask))).await;
+    assert!(first.iter().all(|answer| matches!(answer.status(), 401 | 503)));
+    mesh.in_force(2).await;
     let answers = futures_util::future::join_all(asks.iter().map(|ask| mesh.check(ask))).await;
     for answer in answers {
         assert_eq!((answer.status(), answer.reason().as_str()), (401, "token_key_unknown"));

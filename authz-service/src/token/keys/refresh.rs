@@ -48,7 +48,8 @@ struct Inner {
     clock: Clock,
     tasks: Tasks,
     metrics: Metrics,
-    /// One turnstile an issuer: whoever comes while another fetches waits for that one's result.
+    /// One turnstile an issuer: whoever comes while another fetches waits for that one's result, in its own task, so
+    /// that a flood of invented keys leaves no tasks behind.
     turns: Mutex<FxHashMap<Arc<str>, Turn>>,
 }
 
@@ -98,21 +99,26 @@ impl KeyRefresh {
         if !matches!(trusted.issuer.keys, KeyOrigin::Fetched(_)) {
             return;
         }
+        let turn = self.turn(&trusted.issuer.name);
+        let Ok(mut last) = Arc::clone(&turn).try_lock_owned() else {
+            // Somebody is fetching already; what that brings is as new as what we could fetch.
+            drop(turn.lock().await);
+            return;
+        };
+        if last.is_some_and(|at| at.elapsed() < self.0.schedule.min_interval) {
+            return;
+        }
         let (this, trusted) = (self.clone(), Arc::clone(trusted));
-        let fetching = self.0.tasks.spawn("keys-refetch", async move { this.take_turn(&trusted).await });
+        let fetching = self.0.tasks.spawn("keys-refetch", async move {
+            this.fetch_and_count(&trusted).await;
+            *last = Some(Instant::now());
+        });
         // Only a panic or the end of the service can come between; then there is nothing new.
         let _ = fetching.await;
     }
 
-    async fn take_turn(&self, trusted: &TrustedIssuer) {
-        let turn = self.turn(&trusted.issuer.name);
-        let mut last = turn.lock().await;
-        if last.is_some_and(|at| at.elapsed() < self.0.schedule.min_interval) {
-            return;
-        }
-        let outcome = self.fetch(trusted).await;
-        *last = Some(Instant::now());
-        match outcome {
+    async fn fetch_and_count(&self, trusted: &TrustedIssuer) {
+        match self.fetch(trusted).await {
             Ok(outcome) => self.0.metrics.keys_refreshed(outcome),
             Err(error) => {
                 self.0.metrics.keys_refreshed("failed");
