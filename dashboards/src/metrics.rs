@@ -26,6 +26,8 @@ pub(crate) enum DropReason {
     Time,
     /// A sort of data that is not stored.
     Unsupported,
+    /// The request would unfold into too much.
+    TooLarge,
 }
 
 impl DropReason {
@@ -37,6 +39,7 @@ impl DropReason {
             Self::Damaged => "damaged",
             Self::Time => "time",
             Self::Unsupported => "unsupported",
+            Self::TooLarge => "too_large",
         }
     }
 }
@@ -59,6 +62,8 @@ struct Inner {
     dropped: Counter<u64>,
     /// `tollgate.ingest.records`, records stored, by sort.
     records: Counter<u64>,
+    /// `tollgate.ingest.attributes.dropped`, attributes beyond what one record may have.
+    attributes: Counter<u64>,
     clock: Clock,
     drops: Mutex<Drops>,
     lag_window: Mutex<(u64, u64)>,
@@ -85,6 +90,10 @@ impl Metrics {
                 .with_description("Records that arrived and were not kept")
                 .build(),
             records: meter.u64_counter("tollgate.ingest.records").with_description("Records stored").build(),
+            attributes: meter
+                .u64_counter("tollgate.ingest.attributes.dropped")
+                .with_description("Attributes beyond what one record may have")
+                .build(),
             clock,
             drops: Mutex::default(),
             lag_window: Mutex::default(),
@@ -102,6 +111,10 @@ impl Metrics {
         *drops.by_reason.entry(reason.as_str()).or_default() += records;
         *drops.by_minute.entry(minute).or_default() += records;
         drops.by_minute.retain(|at, _| at + LOST_MINUTES > minute);
+    }
+
+    pub(crate) fn attributes_dropped(&self, attributes: u64) {
+        self.0.attributes.add(attributes, &[]);
     }
 
     pub(crate) fn stored(&self, kind: Kind, records: u64, now_ns: u64, newest_ns: i64) {

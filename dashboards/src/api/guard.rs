@@ -56,7 +56,8 @@ pub(crate) async fn session(
     next: Next,
 ) -> Result<Response, ApiError> {
     let path = request.uri().path();
-    if path.ends_with("/auth/login") || path.ends_with("/health") {
+    // Without the prefix under which the API is nested.
+    if matches!(path, "/auth/login" | "/health") {
         return Ok(next.run(request).await);
     }
     let cookie = cookie(request.headers()).ok_or(ApiError::NoSession)?;

@@ -5,7 +5,9 @@
 use tollgate_proto::opentelemetry_proto::tonic::metrics::v1::{Metric, metric::Data};
 
 use super::OtlpRequest;
-use crate::record::redact;
+use super::bounds::cut;
+use crate::record::{redact, redact_text};
+use tollgate_proto::opentelemetry_proto::tonic::common::v1::KeyValue;
 
 /// A record may be this far ahead of our clock.
 const AHEAD_NS: u64 = 3_600_000_000_000;
@@ -39,6 +41,8 @@ impl Window {
 pub(super) struct Refusals {
     pub(super) by_time: u64,
     pub(super) unsupported: u64,
+    /// Attributes beyond what a record may have; the record itself is kept.
+    pub(super) attributes: u64,
 }
 
 impl Refusals {
@@ -93,6 +97,11 @@ fn points(metric: &Metric) -> usize {
 
 pub(super) fn admit(request: &mut OtlpRequest, window: &Window) -> Refusals {
     let mut refused = Refusals::default();
+    let mut attributes = 0;
+    let mut clean = |list: &mut Vec<KeyValue>| {
+        attributes += cut(list);
+        redact(list);
+    };
     let mut keep = |kept: bool| {
         refused.by_time += u64::from(!kept);
         kept
@@ -100,10 +109,11 @@ pub(super) fn admit(request: &mut OtlpRequest, window: &Window) -> Refusals {
     match request {
         OtlpRequest::Logs(request) => {
             for resource in &mut request.resource_logs {
-                resource.resource.iter_mut().for_each(|r| redact(&mut r.attributes));
+                resource.resource.iter_mut().for_each(|r| clean(&mut r.attributes));
                 for scope in &mut resource.scope_logs {
+                    scope.scope.iter_mut().for_each(|s| clean(&mut s.attributes));
                     scope.log_records.retain_mut(|record| {
-                        redact(&mut record.attributes);
+                        clean(&mut record.attributes);
                         record.body.iter_mut().for_each(crate::record::redact_body);
                         keep(window.fix(&mut record.time_unix_nano, record.observed_time_unix_nano))
                     });
@@ -112,12 +122,18 @@ pub(super) fn admit(request: &mut OtlpRequest, window: &Window) -> Refusals {
         }
         OtlpRequest::Traces(request) => {
             for resource in &mut request.resource_spans {
-                resource.resource.iter_mut().for_each(|r| redact(&mut r.attributes));
+                resource.resource.iter_mut().for_each(|r| clean(&mut r.attributes));
                 for scope in &mut resource.scope_spans {
+                    scope.scope.iter_mut().for_each(|s| clean(&mut s.attributes));
                     scope.spans.retain_mut(|span| {
-                        redact(&mut span.attributes);
-                        span.events.iter_mut().for_each(|event| redact(&mut event.attributes));
-                        span.links.iter_mut().for_each(|link| redact(&mut link.attributes));
+                        clean(&mut span.attributes);
+                        redact_text(&mut span.name);
+                        span.status.iter_mut().for_each(|status| redact_text(&mut status.message));
+                        span.events.iter_mut().for_each(|event| {
+                            redact_text(&mut event.name);
+                            clean(&mut event.attributes);
+                        });
+                        span.links.iter_mut().for_each(|link| clean(&mut link.attributes));
                         keep(window.fix(&mut span.start_time_unix_nano, span.end_time_unix_nano))
                     });
                 }
@@ -125,34 +141,45 @@ pub(super) fn admit(request: &mut OtlpRequest, window: &Window) -> Refusals {
         }
         OtlpRequest::Metrics(request) => {
             for resource in &mut request.resource_metrics {
-                resource.resource.iter_mut().for_each(|r| redact(&mut r.attributes));
+                resource.resource.iter_mut().for_each(|r| clean(&mut r.attributes));
                 for scope in &mut resource.scope_metrics {
-                    scope.metrics.retain_mut(|metric| admit_metric(metric, window, &mut refused));
+                    scope.scope.iter_mut().for_each(|s| clean(&mut s.attributes));
+                    scope.metrics.retain_mut(|metric| admit_metric(metric, window, &mut refused, &mut clean));
                 }
             }
         }
     }
+    refused.attributes = attributes;
     refused
 }
 
 /// Keeps the points that can be kept; whether any are left.
-fn admit_metric(metric: &mut Metric, window: &Window, refused: &mut Refusals) -> bool {
+fn admit_metric(
+    metric: &mut Metric,
+    window: &Window,
+    refused: &mut Refusals,
+    clean: &mut impl FnMut(&mut Vec<KeyValue>),
+) -> bool {
     let before = points(metric);
     let left = match &mut metric.data {
         Some(Data::Gauge(data)) => {
-            data.data_points.retain_mut(|p| keep_point(&mut p.attributes, &mut p.time_unix_nano, window));
+            data.data_points
+                .retain_mut(|p| keep_point(&mut p.attributes, &mut p.time_unix_nano, window, clean));
             data.data_points.len()
         }
         Some(Data::Sum(data)) => {
-            data.data_points.retain_mut(|p| keep_point(&mut p.attributes, &mut p.time_unix_nano, window));
+            data.data_points
+                .retain_mut(|p| keep_point(&mut p.attributes, &mut p.time_unix_nano, window, clean));
             data.data_points.len()
         }
         Some(Data::Histogram(data)) => {
-            data.data_points.retain_mut(|p| keep_point(&mut p.attributes, &mut p.time_unix_nano, window));
+            data.data_points
+                .retain_mut(|p| keep_point(&mut p.attributes, &mut p.time_unix_nano, window, clean));
             data.data_points.len()
         }
         Some(Data::Summary(data)) => {
-            data.data_points.retain_mut(|p| keep_point(&mut p.attributes, &mut p.time_unix_nano, window));
+            data.data_points
+                .retain_mut(|p| keep_point(&mut p.attributes, &mut p.time_unix_nano, window, clean));
             data.data_points.len()
         }
         Some(Data::ExponentialHistogram(_)) | None => {
@@ -165,10 +192,11 @@ fn admit_metric(metric: &mut Metric, window: &Window, refused: &mut Refusals) ->
 }
 
 fn keep_point(
-    attributes: &mut [tollgate_proto::opentelemetry_proto::tonic::common::v1::KeyValue],
+    attributes: &mut Vec<KeyValue>,
     time: &mut u64,
     window: &Window,
+    clean: &mut impl FnMut(&mut Vec<KeyValue>),
 ) -> bool {
-    redact(attributes);
+    clean(attributes);
     window.fix(time, 0)
 }

@@ -53,6 +53,7 @@ impl From<IngestError> for Status {
     fn from(error: IngestError) -> Self {
         match error {
             IngestError::Overloaded => Self::resource_exhausted(error.to_string()),
+            IngestError::TooLarge(_) => Self::invalid_argument(error.to_string()),
             IngestError::Store => Self::unavailable(error.to_string()),
         }
     }

@@ -59,7 +59,7 @@ impl IntoResponse for BodyError {
     fn into_response(self) -> Response {
         let status = match self {
             Self::ContentType | Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge(_) | Self::Ingest(IngestError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Gzip(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Ingest(IngestError::Overloaded) => StatusCode::TOO_MANY_REQUESTS,
             Self::Ingest(IngestError::Store) => StatusCode::SERVICE_UNAVAILABLE,
@@ -67,7 +67,7 @@ impl IntoResponse for BodyError {
         // `google.rpc.Status`, as OTLP asks for, in its JSON form.
         let body = serde_json::json!({"message": self.to_string()}).to_string();
         let mut response = (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
-        if matches!(self, Self::Ingest(_)) {
+        if matches!(self, Self::Ingest(IngestError::Overloaded | IngestError::Store)) {
             response.headers_mut().insert(header::RETRY_AFTER, http::HeaderValue::from_static(RETRY_AFTER));
         }
         response

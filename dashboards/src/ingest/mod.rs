@@ -7,6 +7,7 @@
 //! `partial_success` or by RESOURCE_EXHAUSTED, and counted; nothing is swallowed.
 
 mod admit;
+mod bounds;
 mod grpc;
 mod http;
 mod points;
@@ -85,6 +86,9 @@ pub(crate) enum IngestError {
     /// Too much is on its way in already; the exporter should come again later.
     #[error("the dashboard is overloaded; try again later")]
     Overloaded,
+    /// It would unfold into too much; it would the next time too.
+    #[error("the request has {0}; send smaller ones")]
+    TooLarge(&'static str),
     #[error("the request cannot be stored now; try again later")]
     Store,
 }
@@ -119,6 +123,10 @@ impl Ingest {
 
     /// Stores a request. Returns once it is safe, with what of it was not kept.
     pub(crate) async fn accept(&self, request: OtlpRequest) -> Result<Refused, IngestError> {
+        if let Err(cap) = bounds::check(&request) {
+            self.store.metrics().dropped(DropReason::TooLarge, admit::count(&request));
+            return Err(IngestError::TooLarge(cap));
+        }
         let kib = u32::try_from(request.encoded_len() / 1024 + 1).unwrap_or(u32::MAX);
         let Ok(_permit) = Arc::clone(&self.inflight).try_acquire_many_owned(kib) else {
             self.store.metrics().dropped(DropReason::Overloaded, admit::count(&request));
@@ -131,6 +139,7 @@ impl Ingest {
             .map_err(|_| IngestError::Store)?;
         self.store.metrics().dropped(DropReason::Time, refused.by_time);
         self.store.metrics().dropped(DropReason::Unsupported, refused.unsupported);
+        self.store.metrics().attributes_dropped(refused.attributes);
         if batch.records > 0 {
             let committed = self.store.append(batch).ok_or(IngestError::Overloaded)?;
             committed.await.map_err(|_| IngestError::Store)?.map_err(|_| IngestError::Store)?;

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 pub(crate) use alias::{looks_like_access, to_ours};
 pub(crate) use outcome::{Facts, Outcome, classify};
-pub(crate) use redact::{redact, redact_body};
+pub(crate) use redact::{redact, redact_body, redact_text};
 pub(crate) use value::{Value, hex, unhex};
 
 use crate::store::names;

@@ -37,7 +37,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tollgate_runtime::Service;
 
-pub(crate) use build::{BlockBuilder, json_of};
+pub(crate) use build::{BlockBuilder, MAX_COLUMNS, json_of};
 pub(crate) use codec::unpack;
 pub(crate) use column::ColumnBuilder;
 pub(crate) use column::{Block, Cell, Column, MISSING};

@@ -251,3 +251,13 @@ async fn the_live_tail_shows_what_arrives_and_matches() {
     drop(answer);
     dashboard.service.stop().await;
 }
+
+#[tokio::test]
+async fn a_service_named_health_needs_a_session_too() {
+    let dashboard = start().await;
+    let status = async |path: &str| {
+        dashboard.http.get(dashboard.url(&format!("/api/v1{path}"))).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((status("/health").await, status("/services/health").await), (200, 401));
+    dashboard.service.stop().await;
+}

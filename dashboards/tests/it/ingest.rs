@@ -12,6 +12,7 @@ use tollgate_proto::opentelemetry_proto::tonic::{
         metrics::v1::{ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient},
         trace::v1::{ExportTraceServiceRequest, trace_service_client::TraceServiceClient},
     },
+    logs::v1::LogRecord,
     metrics::v1::{
         ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint, Metric,
         NumberDataPoint, ResourceMetrics, ScopeMetrics, metric::Data, number_data_point,
@@ -288,5 +289,33 @@ async fn plain_envoy_is_understood() {
     assert_eq!((&overview["totals"]["requests"], &overview["totals"]["limited"]), (&json!(1), &json!(1)));
     let logs: Value = ok(dashboard.get("/logs?q=severity:ERROR")).await;
     assert_eq!(logs["rows"][0]["body"], "something else");
+    dashboard.service.stop().await;
+}
+
+#[tokio::test]
+async fn a_small_request_that_unfolds_into_much_is_refused_for_good() {
+    let dashboard = start().await;
+    let empty = |records: usize| request(vec![LogRecord::default(); records]);
+    let mut wide = empty(20_000);
+    let about = wide.resource_logs[0].resource.as_mut().unwrap();
+    about.attributes = (0..256).map(|n| text(&format!("a{n}"), "v")).collect();
+    let mut long = empty(1_000);
+    let about = long.resource_logs[0].resource.as_mut().unwrap();
+    about.attributes = (0..300).map(|n| text(&format!("a{n}"), &"v".repeat(16_000))).collect();
+    for (name, sent) in [("records", empty(65_537)), ("cells", wide), ("bytes", long)] {
+        let (status, body) = post(&dashboard, "/v1/logs", &[PROTOBUF], sent.encode_to_vec()).await;
+        assert_eq!(status, 413, "{name}: {}", String::from_utf8_lossy(&body));
+    }
+    let mut client =
+        LogsServiceClient::connect(format!("http://{}", dashboard.addresses.otlp_grpc)).await.unwrap();
+    let refused = client.export(empty(65_537)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    let mut record = Story::default().record();
+    record.attributes.push(text("long", &"\u{e4}".repeat(20_000)));
+    record.attributes.extend((0..600).map(|n| text(&format!("b{n}"), "v")));
+    dashboard.send(vec![record]).await;
+    let detail = dashboard.json("/requests/r-1").await.to_string();
+    assert!(detail.contains(&"\u{e4}".repeat(8_000)) && !detail.contains(&"\u{e4}".repeat(8_193)));
+    assert!(detail.contains("\"b400\"") && !detail.contains("\"b599\""));
     dashboard.service.stop().await;
 }
