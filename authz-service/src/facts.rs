@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
 use tollgate_paths::{Level, PathError, normalize};
 
 use crate::policy::snapshot::ServiceRules;
@@ -75,7 +76,11 @@ impl<'a> Credential<'a> {
 pub struct PathReadings<'a> {
     normal: Cow<'a, str>,
     literal: Option<Cow<'a, str>>,
+    stripped: SmallVec<[Box<str>; MAX_STRIPPED]>,
 }
+
+/// Parameters are cut off before or after escapes are decoded, and slashes are merged or not.
+const MAX_STRIPPED: usize = 4;
 
 impl<'a> PathReadings<'a> {
     /// Reads a request target; the query is cut off.
@@ -87,7 +92,27 @@ impl<'a> PathReadings<'a> {
             Cow::Borrowed(_) => None,
             Cow::Owned(_) => Some(normalize(path, Level::Base)?).filter(|literal| *literal != normal),
         };
-        Ok(Self { normal, literal })
+        let mut readings = Self { normal, literal, stripped: SmallVec::new() };
+        if has_params(path) {
+            readings.strip(path)?;
+        }
+        Ok(readings)
+    }
+
+    /// Adds how an upstream reads the path that cuts `;parameters` off: `/public/..;/admin` is `/admin` to Tomcat.
+    fn strip(&mut self, path: &str) -> Result<(), PathError> {
+        for base in [without_params(path), without_params(&self.normal)] {
+            for level in [Level::DecodeAndMerge, Level::Base] {
+                let reading = normalize(&base, level)?;
+                let known = *reading == *self.normal
+                    || self.stripped.iter().any(|other| **other == *reading)
+                    || self.literal() == Some(&*reading);
+                if !known {
+                    self.stripped.push(reading.into());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Escapes decoded, slashes merged.
@@ -99,6 +124,33 @@ impl<'a> PathReadings<'a> {
     pub fn literal(&self) -> Option<&str> {
         self.literal.as_deref()
     }
+
+    /// Every reading but the normal one; those without `;parameters` only where the upstream may strip them.
+    pub fn others(&self, strips_params: bool) -> impl Iterator<Item = &str> {
+        let stripped = if strips_params { &self.stripped[..] } else { &[] };
+        self.literal().into_iter().chain(stripped.iter().map(|reading| &**reading))
+    }
+}
+
+/// An escaped semicolon counts: some upstreams decode first.
+const ESCAPED_SEMICOLON: [&str; 2] = ["%3b", "%3B"];
+
+fn has_params(path: &str) -> bool {
+    path.contains(';') || ESCAPED_SEMICOLON.iter().any(|escape| path.contains(escape))
+}
+
+/// The path with each segment cut off at its first semicolon, and without its fragment.
+fn without_params(path: &str) -> String {
+    let path = path.split_once('#').map_or(path, |(before, _fragment)| before);
+    let mut out = String::with_capacity(path.len());
+    for (index, segment) in path.split('/').enumerate() {
+        if index > 0 {
+            out.push('/');
+        }
+        let starts = std::iter::once(";").chain(ESCAPED_SEMICOLON).filter_map(|start| segment.find(start));
+        out.push_str(&segment[..starts.min().unwrap_or(segment.len())]);
+    }
+    out
 }
 
 #[cfg(test)]
@@ -117,6 +169,31 @@ mod tests {
             let readings = PathReadings::of_target(target).unwrap();
             assert_eq!((readings.normal(), readings.literal()), (normal, literal), "{target}");
         }
+        assert!(PathReadings::of_target("*").is_err());
+    }
+
+    #[test]
+    fn parameters_are_stripped_in_a_reading_of_their_own() {
+        for (target, normal, others) in [
+            ("/admin;x", "/admin;x", &["/admin"][..]),
+            ("/public/..;/admin", "/public/..;/admin", &["/admin"]),
+            ("/public/..;a=b/admin?q=;", "/public/..;a=b/admin", &["/admin"]),
+            ("/public/..%3b/admin", "/public/..%3b/admin", &["/admin"]),
+            ("/public/%2e%2e;/admin", "/public/..;/admin", &["/admin"]),
+            ("/public/..;\\admin", "/public/..;/admin", &["/", "/admin"]),
+            ("/;x/admin", "/;x/admin", &["/admin", "//admin"]),
+            ("/public;%2F../admin", "/admin", &["/public;%2F../admin", "/public/admin"]),
+            ("/a?b=;c", "/a", &[]),
+        ] {
+            let readings = PathReadings::of_target(target).unwrap();
+            assert_eq!(readings.normal(), normal, "{target}");
+            assert_eq!(readings.others(true).collect::<Vec<_>>(), others, "{target}");
+            assert_eq!(readings.others(false).collect::<Vec<_>>(), Vec::from_iter(readings.literal()));
+        }
+    }
+
+    #[test]
+    fn what_is_no_path_has_no_reading() {
         assert!(PathReadings::of_target("*").is_err());
         assert!(PathReadings::of_target("/%zz").is_err());
     }

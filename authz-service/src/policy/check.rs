@@ -11,12 +11,22 @@ use std::sync::Arc;
 use tollgate_paths::Template;
 
 use super::model::{Binding, Callers, Enforcer, Model, Permission, Role, Service, Who, WorkloadPattern};
-use super::object::{Document, Kind, ObjectId, PolicySet};
-use super::spec::{BindingSpec, EnforcerSpec, PermissionSpec, RoleSpec, ServiceSpec, WhoSpec};
+use super::object::{Document, Kind, ObjectId, PolicySet, SYSTEM_NAMESPACE};
+use super::spec::{
+    BindingSpec, EnforcerSpec, Mode, PermissionSpec, RoleSpec, ServiceSpec, UpstreamSpec, WhoSpec,
+};
 use crate::token::Issuer;
 
 /// Longest name of an object, a permission or a namespace.
 const MAX_NAME_BYTES: usize = 128;
+
+/// The name of the admin API as a service of its own policy.
+pub const ADMIN_SERVICE_NAME: &str = "admin";
+
+/// The admin API as a service of its own policy.
+pub fn admin_service() -> ObjectId {
+    ObjectId::new(Kind::Service, SYSTEM_NAMESPACE, ADMIN_SERVICE_NAME)
+}
 
 /// What is wrong with an object, and where in it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
@@ -141,6 +151,10 @@ impl Checker<'_> {
             }
         }
         callers.workloads = workloads.into();
+        self.upstream(id, spec.upstream);
+        if *id == admin_service() {
+            self.admin_service(id, spec, &callers);
+        }
         if let Some(spiffe_id) = &spec.spiffe_id {
             let exact = match WorkloadPattern::parse(spiffe_id) {
                 Ok(WorkloadPattern::Exact(_)) => Ok(()),
@@ -158,8 +172,36 @@ impl Checker<'_> {
             issuers: spec.issuers.iter().map(|issuer| issuer.as_str().into()).collect(),
             audiences: boxed(&spec.audiences),
             mode: spec.mode,
+            strip_params: spec.upstream.strip_params,
         };
         self.model.services.insert(Arc::clone(&service.key), Arc::new(service));
+    }
+
+    /// Whoever says what an upstream does believes to be protected accordingly, so what is not read is refused.
+    fn upstream(&mut self, id: &ObjectId, upstream: UpstreamSpec) {
+        let UpstreamSpec { decode, decode_slash, merge, strip_params: _, fold_case } = upstream;
+        let default = UpstreamSpec::default();
+        for (name, said, only) in [
+            ("decode", decode, default.decode),
+            ("decode_slash", decode_slash, default.decode_slash),
+            ("merge", merge, default.merge),
+            ("fold_case", fold_case, default.fold_case),
+        ] {
+            if said != only {
+                let problem = format!("`{said}` is not supported yet; leave it out, which means `{only}`");
+                self.fault(id, format!("upstream.{name}"), problem);
+            }
+        }
+    }
+
+    /// The admin API must neither become unreachable nor open by a change that is made through it.
+    fn admin_service(&mut self, id: &ObjectId, spec: &ServiceSpec, callers: &Callers) {
+        if !callers.external {
+            self.fault(id, "callers", "must contain `external`, or nobody could administer any more");
+        }
+        if spec.mode != Mode::Enforce {
+            self.fault(id, "mode", "must be `enforce`, or everybody could administer");
+        }
     }
 
     fn role(&mut self, id: &ObjectId, spec: &RoleSpec) {

@@ -99,11 +99,14 @@ pub fn evaluate<'s>(snapshot: &'s Snapshot, facts: &Facts<'s>, now: i64) -> Deci
         Some(service) => decide(snapshot, service, facts, facts.path.normal(), now),
         None => default_deny(facts, Matched::new(), Footprint::HOST.and(Footprint::TOKEN)),
     };
-    if let (Some(service), Some(literal)) = (facts.service, facts.path.literal()) {
-        let other = decide(snapshot, service, facts, literal, now);
-        if other.verdict != decision.verdict {
-            let read = decision.footprint.and(other.footprint);
-            decision = Decision::deny(Reason::AmbiguousRequest, Rule::DefaultDeny, read);
+    if let Some(service) = facts.service {
+        for reading in facts.path.others(service.service.strip_params) {
+            let other = decide(snapshot, service, facts, reading, now);
+            if other.verdict != decision.verdict {
+                let read = decision.footprint.and(other.footprint);
+                decision = Decision::deny(Reason::AmbiguousRequest, Rule::DefaultDeny, read);
+                break;
+            }
         }
     }
     decision.expires = earliest(decision.expires, token_end);

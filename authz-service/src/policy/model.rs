@@ -42,6 +42,8 @@ pub struct Service {
     pub audiences: Box<[Box<str>]>,
     /// Whether a missing grant refuses.
     pub mode: Mode,
+    /// Whether its upstream may cut `;parameters` off a path.
+    pub strip_params: bool,
 }
 
 /// The caller gate: which workloads may talk to a service.

@@ -221,6 +221,32 @@ fn readings_that_disagree_are_refused() {
 }
 
 #[test]
+fn parameters_in_a_path_lead_around_nothing() {
+    let mut set = policy(&[]);
+    let public = |strip_params: bool| {
+        documents(json!([
+            {"kind": "Service", "namespace": "a", "name": "s", "callers": ["external"],
+                "upstream": {"strip_params": strip_params}},
+            {"kind": "Role", "namespace": "a", "name": "public", "permissions": [
+                {"name": "p", "service": "s", "methods": ["*"], "paths": ["/public/{**}"]}]},
+            {"kind": "Binding", "namespace": "a", "name": "p", "role": "public", "who": {"anyone": true}},
+        ]))
+    };
+    set.extend(public(true));
+    let rules = snapshot(&set);
+    for path in
+        ["/public/..;/admin", "/public/..;x=y/admin", "/public/..%3B/admin", "/public/a/..;/..;/admin"]
+    {
+        assert_eq!(Ask::get(path, None).of(&rules).1, Reason::AmbiguousRequest, "{path}");
+    }
+    assert_eq!(Ask::get("/public/a;v=1/b", None).verdict(&rules), Verdict::Allow);
+    assert_eq!(Ask::get("/admin;x", None).of(&rules).1, Reason::TokenAbsent);
+    // An upstream that is said to leave parameters alone reads them as text.
+    set.extend(public(false));
+    assert_eq!(Ask::get("/public/..;/admin", None).verdict(&snapshot(&set)), Verdict::Allow);
+}
+
+#[test]
 fn hosts_are_compared_without_port_and_case() {
     let mut set = policy(&[]);
     set.extend(documents(json!([
@@ -252,7 +278,7 @@ fn what_did_not_change_is_shared() {
 }
 
 #[test]
-fn namespaces_cannot_reach_each_other() {
+fn what_must_not_be_is_a_fault() {
     for (document, key) in [
         (
             json!({"kind": "Role", "namespace": "b", "name": "x", "permissions": [
@@ -287,6 +313,20 @@ fn namespaces_cannot_reach_each_other() {
             json!({"kind": "Binding", "namespace": "a", "name": "x", "role": "r",
             "who": {"anyone": true, "issuer": "demo"}}),
             "who.anyone",
+        ),
+        (
+            json!({"kind": "Service", "namespace": "a", "name": "x", "upstream": {"fold_case": true}}),
+            "upstream.fold_case",
+        ),
+        (
+            json!({"kind": "Service", "namespace": "a", "name": "x", "upstream": {"merge": false}}),
+            "upstream.merge",
+        ),
+        (json!({"kind": "Service", "namespace": "tollgate-system", "name": "admin"}), "callers"),
+        (
+            json!({"kind": "Service", "namespace": "tollgate-system", "name": "admin", "callers": ["external"],
+            "mode": "audit"}),
+            "mode",
         ),
     ] {
         let mut set = policy(&[]);

@@ -39,7 +39,7 @@ fn everything() -> Vec<Document> {
             "services": ["a/s"], "sources": ["spiffe://d/ns/x/*"]}),
         json!({"kind": "Service", "namespace": "a", "name": "s", "hosts": ["h"], "spiffe_id": "spiffe://d/ns/a/sa/s",
             "callers": ["external", "spiffe://d/ns/a/*"], "issuers": ["i"], "audiences": ["x"], "mode": "audit",
-            "upstream": {"fold_case": true}}),
+            "upstream": {"strip_params": false}}),
         json!({"kind": "Role", "namespace": "a", "name": "r", "includes": ["q"], "permissions": [
             {"name": "two", "service": "s", "methods": ["GET"], "paths": ["/a/{id}"], "hosts": ["h"],
                 "scopes": {"all": ["x"], "any": ["y", "z"]}},
