@@ -14,13 +14,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tollgate_runtime::config::Secret;
 
+use super::last_administrator::{ADMIN_ROLE, count_administrators};
 use super::sql::{Tx, Value};
-use super::write::{ADMIN_ROLE, Authorship, Change, administrators, next_epoch};
+use super::write::{Authorship, Change, next_epoch};
 use super::{Store, StoreError, StoredSet, rows};
 use crate::facts::ADMIN_ISSUER;
+use crate::policy::check::ADMIN_SERVICE_NAME;
 use crate::policy::object::{Document, PolicySet, SYSTEM_NAMESPACE};
 use crate::policy::snapshot::SecretHash;
-use crate::policy::spec::{BindingSpec, Mode, PermissionSpec, RoleSpec, ScopesSpec, ServiceSpec, WhoSpec};
+use crate::policy::spec::{
+    BindingSpec, Mode, PermissionSpec, RoleSpec, ScopesSpec, ServiceSpec, UpstreamSpec, WhoSpec,
+};
 
 /// How long the one-use token is good for.
 const BOOTSTRAP_SECONDS: i64 = 3600;
@@ -93,7 +97,7 @@ impl Store {
     pub async fn new_bootstrap_token(&self) -> Result<Option<Secret>, StoreError> {
         let mut tx = self.database().begin().await?;
         tx.execute("remove the bootstrap token", "DELETE FROM bootstrap_token", &[]).await?;
-        if administrators(&policy_set(&rows::load(&mut tx).await?)) > 0 {
+        if somebody_administers(&mut tx).await? {
             tx.commit().await?;
             return Ok(None);
         }
@@ -114,7 +118,7 @@ impl Store {
         let hash = hex(&hash_secret(token));
         let values = [Value::Text(&hash), Value::Int(self.now())];
         let used = tx.execute("use the bootstrap token", sql, &values).await?;
-        if used == 0 || administrators(&policy_set(&rows::load(&mut tx).await?)) > 0 {
+        if used == 0 || somebody_administers(&mut tx).await? {
             return Err(StoreError::BootstrapRefused);
         }
         self.create_administrator(tx, epoch, name, "bootstrap token").await
@@ -142,12 +146,18 @@ impl Store {
         }
         let before = rows::load(&mut tx).await?;
         let changes: Vec<Change> = (builtin(name).into_iter())
-            .map(|document| (document.id(), document))
-            // What somebody has made of the built-in service is theirs; the role and the binding must be right.
-            .filter(|(id, document)| {
-                let stored = before.get(id).map(|stored| &stored.document);
-                stored != Some(document) && !(stored.is_some() && matches!(document, Document::Service(_)))
+            .map(|document| {
+                let id = document.id();
+                let stored = before.get(&id).map(|stored| &stored.document);
+                // What somebody has made of the built-in service is theirs, as far as it lets administrators in and
+                // nobody else; the role and the binding must be right.
+                let wanted = match stored {
+                    Some(Document::Service(stored)) => Document::Service(repaired(stored.clone())),
+                    _ => document,
+                };
+                (id, wanted)
             })
+            .filter(|(id, document)| before.get(id).map(|stored| &stored.document) != Some(document))
             .map(|(object, document)| Change {
                 before: before.get(&object).map(|stored| stored.document.clone()),
                 object,
@@ -155,7 +165,6 @@ impl Store {
             })
             .collect();
         let by = Authorship::new(author, format!("administrator {name} created"));
-        self.perform(&mut tx, epoch, &before, &changes, &by).await?;
         let token = new_secret("tga_");
         let hash = hex(&hash_secret(token.expose()));
         let (number, at) = (Value::Int(epoch.cast_signed()), Value::Int(self.now()));
@@ -165,6 +174,8 @@ impl Store {
             &[Value::Text(name), Value::Text(&hash), at, number],
         )
         .await?;
+        // Only after this does the new administrator count as one who can administer.
+        self.perform(&mut tx, epoch, &before, &changes, &by).await?;
         tx.execute(
             "record the administrator",
             "INSERT INTO changes (epoch, position, at, author, reason, kind, namespace, name) \
@@ -184,6 +195,25 @@ impl Store {
     }
 }
 
+/// Who entered by an ingress; administrators do.
+const EXTERNAL: &str = "external";
+
+/// The built-in service as policy must have it, and otherwise as it was.
+fn repaired(mut service: ServiceSpec) -> ServiceSpec {
+    if !service.callers.iter().any(|caller| caller == EXTERNAL) {
+        service.callers.push(EXTERNAL.to_owned());
+    }
+    service.mode = Mode::Enforce;
+    service.upstream =
+        UpstreamSpec { strip_params: service.upstream.strip_params, ..UpstreamSpec::default() };
+    service
+}
+
+async fn somebody_administers(tx: &mut Tx) -> Result<bool, StoreError> {
+    let set = policy_set(&rows::load(tx).await?);
+    Ok(count_administrators(&set, &load(tx).await?) > 0)
+}
+
 fn policy_set(stored: &StoredSet) -> PolicySet {
     stored.iter().map(|(id, stored)| (id.clone(), stored.document.clone())).collect()
 }
@@ -195,14 +225,14 @@ fn builtin(administrator: &str) -> [Document; 3] {
     [
         Document::Service(ServiceSpec {
             namespace: namespace.clone(),
-            name: "admin".to_owned(),
+            name: ADMIN_SERVICE_NAME.to_owned(),
             hosts: Vec::new(),
             spiffe_id: None,
-            callers: any("external"),
+            callers: any(EXTERNAL),
             issuers: Vec::new(),
             audiences: any("tollgate-admin"),
             mode: Mode::Enforce,
-            upstream: crate::policy::spec::UpstreamSpec::default(),
+            upstream: UpstreamSpec::default(),
         }),
         Document::Role(RoleSpec {
             namespace: namespace.clone(),
@@ -210,7 +240,7 @@ fn builtin(administrator: &str) -> [Document; 3] {
             includes: Vec::new(),
             permissions: vec![PermissionSpec {
                 name: "everything".to_owned(),
-                service: "admin".to_owned(),
+                service: ADMIN_SERVICE_NAME.to_owned(),
                 methods: any("*"),
                 paths: any("/{**}"),
                 hosts: Vec::new(),

@@ -11,6 +11,7 @@ mod changes;
 mod error;
 mod fetched_keys;
 pub mod follow;
+mod last_administrator;
 mod rows;
 mod sql;
 mod write;

@@ -2,16 +2,14 @@
 
 use tollgate_runtime::clock::Clock;
 
+use super::last_administrator::count_administrators;
 use super::sql::{Tx, Value};
-use super::{Store, StoreError, StoredSet, rows};
+use super::{Administrator, Store, StoreError, StoredSet, administrators, rows};
 use crate::policy::check;
-use crate::policy::object::{Document, Kind, ObjectId, PolicySet, SYSTEM_NAMESPACE};
+use crate::policy::object::{Document, ObjectId, PolicySet, SYSTEM_NAMESPACE};
 
 /// The channel that PostgreSQL announces new epochs on.
 pub(super) const CHANNEL: &str = "tollgate_authz_epoch";
-
-/// The built-in role whose holders administer everything.
-pub(super) const ADMIN_ROLE: &str = "admin";
 
 /// Who changes something, and why: this is kept for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +93,7 @@ impl Store {
         }
         let changes = plan(&before, &write)?;
         if changes.is_empty() || write.dry_run {
-            check_outcome(&before, &changes)?;
+            check_outcome(&before, &changes, &administrators::load(&mut tx).await?)?;
             tx.rollback().await?;
             return Ok(Applied { epoch: epoch - 1, changes });
         }
@@ -125,7 +123,7 @@ impl Store {
         changes: &[Change],
         by: &Authorship,
     ) -> Result<(), StoreError> {
-        check_outcome(before, changes)?;
+        check_outcome(before, changes, &administrators::load(tx).await?)?;
         // What is removed goes first, so that a name it held (a host, an `iss`) is free for what comes.
         for change in changes.iter().filter(|change| change.after.is_none()) {
             rows::delete(tx, &change.object).await?;
@@ -202,10 +200,14 @@ fn plan(before: &StoredSet, write: &Write) -> Result<Vec<Change>, StoreError> {
 }
 
 /// The whole policy must hold together afterwards, and somebody must be left to change it again.
-fn check_outcome(before: &StoredSet, changes: &[Change]) -> Result<(), StoreError> {
+fn check_outcome(
+    before: &StoredSet,
+    changes: &[Change],
+    holders: &[Administrator],
+) -> Result<(), StoreError> {
     let mut set: PolicySet =
         before.iter().map(|(id, stored)| (id.clone(), stored.document.clone())).collect();
-    let had = administrators(&set);
+    let had = count_administrators(&set, holders);
     for change in changes {
         match &change.after {
             Some(document) => set.insert(change.object.clone(), document.clone()),
@@ -213,32 +215,11 @@ fn check_outcome(before: &StoredSet, changes: &[Change]) -> Result<(), StoreErro
         };
     }
     check::check(&set).map_err(StoreError::Invalid)?;
-    if had > 0 && administrators(&set) == 0 { Err(StoreError::LastAdministrator) } else { Ok(()) }
-}
-
-/// How many bindings give somebody, without an end, the role that may do everything.
-pub(super) fn administrators(set: &PolicySet) -> usize {
-    let id = ObjectId::new(Kind::Role, SYSTEM_NAMESPACE, ADMIN_ROLE);
-    let Some(Document::Role(role)) = set.get(&id) else { return 0 };
-    let may_bind = role.permissions.iter().any(|permission| {
-        permission.methods.iter().any(|method| method == "*" || method == "PUT")
-            && permission.paths.iter().any(|path| path == "/{**}")
-            && permission.scopes == crate::policy::spec::ScopesSpec::default()
-    });
-    if !may_bind {
-        return 0;
+    if had > 0 && count_administrators(&set, holders) == 0 {
+        Err(StoreError::LastAdministrator)
+    } else {
+        Ok(())
     }
-    (set.values())
-        .filter(|document| match document {
-            Document::Binding(binding) => {
-                binding.namespace == SYSTEM_NAMESPACE
-                    && binding.role == ADMIN_ROLE
-                    && binding.not_after.is_none()
-                    && binding.not_before.is_none()
-            }
-            _ => false,
-        })
-        .count()
 }
 
 /// Writes the history.

@@ -201,6 +201,81 @@ async fn a_one_use_token_lasts_an_hour(url: &str) {
     assert!(matches!(store.bootstrap(token.expose(), "root").await, Err(StoreError::BootstrapRefused)));
 }
 
+async fn nobody_is_locked_out(url: &str) {
+    let store = open(url).await;
+    store.recover_administrator("root", "test").await.unwrap();
+    let system = |mut value: Value| {
+        value["namespace"] = json!("tollgate-system");
+        document(value)
+    };
+    // The way in stays open for administrators and shut for others.
+    for (key, value) in [("callers", json!([])), ("mode", json!("audit"))] {
+        let mut admin = json!({"kind": "Service", "name": "admin", "callers": ["external"]});
+        admin[key] = value;
+        let refused = store.apply(vec![system(admin)], by(), false, false).await;
+        assert!(matches!(&refused, Err(StoreError::Invalid(faults)) if faults[0].key == key), "{refused:?}");
+    }
+    // Bindings that look like an administrator's and are not do not replace one.
+    let binding = |name: &str, who: Value| {
+        system(json!({"kind": "Binding", "name": name, "role": "admin", "who": who}))
+    };
+    let pretenders = vec![
+        binding("no-credential", json!({"issuer": "tollgate-admin", "subject": "ghost"})),
+        binding("group", json!({"issuer": "tollgate-admin", "subject": "root", "group": "g"})),
+        binding("not-accepted", json!({"issuer": "i", "subject": "s"})),
+        binding("workload", json!({"workload": "spiffe://d/ns/a/sa/w"})),
+    ];
+    store.apply(everything(), by(), false, false).await.unwrap();
+    store.apply(pretenders, by(), false, false).await.unwrap();
+    let delete_root = || Write {
+        operations: vec![Operation::Delete(ObjectId::new(Kind::Binding, "tollgate-system", "admin-root"))],
+        prune: false,
+        dry_run: false,
+        expected: None,
+        base: None,
+        by: by(),
+    };
+    assert!(matches!(store.write(delete_root()).await, Err(StoreError::LastAdministrator)));
+    // The role must go on to allow everything.
+    for (key, value) in [
+        ("methods", json!(["GET", "PUT"])),
+        ("hosts", json!(["h"])),
+        ("service", json!("other")),
+        ("paths", json!(["/v1/{**}"])),
+    ] {
+        let mut permission =
+            json!({"name": "everything", "service": "admin", "methods": ["*"], "paths": ["/{**}"]});
+        permission[key] = value;
+        let other = system(json!({"kind": "Service", "name": "other"}));
+        let role = system(json!({"kind": "Role", "name": "admin", "permissions": [permission]}));
+        let refused = store.apply(vec![other, role], by(), false, false).await;
+        assert!(matches!(refused, Err(StoreError::LastAdministrator)), "{key}: {refused:?}");
+    }
+    // Once the service accepts the issuer, its subject can.
+    let open_to_i = json!({"kind": "Service", "name": "admin", "callers": ["external"], "issuers": ["i"]});
+    store.apply(vec![system(open_to_i)], by(), false, false).await.unwrap();
+    store.write(delete_root()).await.unwrap();
+}
+
+#[tokio::test]
+async fn recovery_repairs_the_way_in() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("authz.db");
+    let url = format!("sqlite://{}", file.display());
+    let store = open(&url).await;
+    store.recover_administrator("root", "test").await.unwrap();
+    // As an older version would have let it become.
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    let sql = "UPDATE services SET callers = '[]', mode = '\"audit\"', audiences = '[\"mine\"]' WHERE name = 'admin'";
+    assert_eq!(sqlx::query(sql).execute(&pool).await.unwrap().rows_affected(), 1);
+    store.recover_administrator("second", "local").await.unwrap();
+    let loaded = store.load().await.unwrap();
+    let id = ObjectId::new(Kind::Service, "tollgate-system", "admin");
+    let admin = serde_json::to_value(&loaded.objects[&id].document).unwrap();
+    assert_eq!((&admin["callers"], &admin["audiences"]), (&json!(["external"]), &json!(["mine"])));
+    assert!(admin.get("mode").is_none(), "enforce again: {admin}");
+}
+
 macro_rules! contract {
     ($($name:ident),* $(,)?) => {
         mod sqlite {
@@ -234,6 +309,7 @@ contract!(
     pruning_spares_what_governs_tollgate,
     the_first_administrator_is_made_once,
     a_one_use_token_lasts_an_hour,
+    nobody_is_locked_out,
 );
 
 #[tokio::test(flavor = "multi_thread")]

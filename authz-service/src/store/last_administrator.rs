@@ -1,0 +1,65 @@
+//! Who can really administer: what must never become nobody.
+//!
+//! Pure, and careful in one direction: a binding counts only if it surely lets somebody change everything. It does
+//! not ask whether an issuer still answers or whether a person still has an account there.
+
+use super::Administrator;
+use crate::facts::ADMIN_ISSUER;
+use crate::policy::check::{ADMIN_SERVICE_NAME, admin_service};
+use crate::policy::object::{Document, Kind, ObjectId, PolicySet, SYSTEM_NAMESPACE};
+use crate::policy::spec::{BindingSpec, PermissionSpec, ScopesSpec, ServiceSpec, WhoSpec};
+
+/// The built-in role whose holders administer everything.
+pub(super) const ADMIN_ROLE: &str = "admin";
+
+/// How many bindings give somebody, without an end, the role that may do everything. `holders` have an opaque token.
+pub(super) fn count_administrators(set: &PolicySet, holders: &[Administrator]) -> usize {
+    let role = ObjectId::new(Kind::Role, SYSTEM_NAMESPACE, ADMIN_ROLE);
+    let (Some(Document::Service(service)), Some(Document::Role(role))) =
+        (set.get(&admin_service()), set.get(&role))
+    else {
+        return 0;
+    };
+    if !role.permissions.iter().any(allows_everything) {
+        return 0;
+    }
+    let administers = |binding: &BindingSpec| {
+        binding.namespace == SYSTEM_NAMESPACE
+            && binding.role == ADMIN_ROLE
+            && binding.not_before.is_none()
+            && binding.not_after.is_none()
+            && somebody_is(&binding.who, set, service, holders)
+    };
+    set.values()
+        .filter(|document| matches!(document, Document::Binding(binding) if administers(binding)))
+        .count()
+}
+
+fn allows_everything(permission: &PermissionSpec) -> bool {
+    [ADMIN_SERVICE_NAME, "*"].contains(&permission.service.as_str())
+        && permission.methods.iter().any(|method| method == "*")
+        && permission.paths.iter().any(|path| path == "/{**}")
+        // The admin API is asked about under no host.
+        && permission.hosts.is_empty()
+        && permission.scopes == ScopesSpec::default()
+}
+
+fn somebody_is(who: &WhoSpec, set: &PolicySet, service: &ServiceSpec, holders: &[Administrator]) -> bool {
+    // The admin API knows no calling workload.
+    if who.workload.is_some() {
+        return false;
+    }
+    let accepts = |issuer: &String| {
+        service.issuers.contains(issuer) && set.contains_key(&ObjectId::new(Kind::Issuer, "", issuer))
+    };
+    match &who.issuer {
+        Some(issuer) if issuer == ADMIN_ISSUER => {
+            // An opaque token says a subject and nothing else.
+            who.group.is_none()
+                && who.client.is_none()
+                && holders.iter().any(|holder| who.subject.as_ref().is_none_or(|name| *name == holder.name))
+        }
+        Some(issuer) => accepts(issuer),
+        None => who.anyone || !holders.is_empty() || service.issuers.iter().any(accepts),
+    }
+}
