@@ -119,7 +119,7 @@ impl tollgate_runtime::App for App {
             "policy-follow",
             follow::follow(self.store.clone(), cell, self.metrics.clone(), tasks.stopping()),
         );
-        tasks.spawn("keys-refresh", self.refresh.run(tasks.stopping()));
+        tasks.spawn_essential("keys-refresh", self.refresh.run(tasks.stopping()));
 
         let router = admin::router(self.store.clone(), self.authorizer.clone(), self.metrics.clone())
             .layer(http_server::ServerTelemetryLayer::new(&self.service));

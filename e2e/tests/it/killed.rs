@@ -1,7 +1,7 @@
 //! SIGKILL in the middle of writes, run as the separate binaries: what was answered is there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -83,9 +83,10 @@ async fn every_acknowledged_record_survives_a_kill() {
 
     let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
     let killed = Arc::new(AtomicBool::new(false));
+    let counted = Arc::new(AtomicUsize::new(0));
     let senders: Vec<_> = (0..8)
         .map(|sender| {
-            let (client, killed) = (client.clone(), Arc::clone(&killed));
+            let (client, killed, counted) = (client.clone(), Arc::clone(&killed), Arc::clone(&counted));
             tokio::spawn(async move {
                 let mut acknowledged = Vec::new();
                 for number in 0.. {
@@ -93,7 +94,10 @@ async fn every_acknowledged_record_survives_a_kill() {
                     let answer =
                         client.post(format!("http://{otlp}/v1/logs")).json(&record(&id)).send().await;
                     match answer {
-                        Ok(answer) if answer.status().is_success() => acknowledged.push(id),
+                        Ok(answer) if answer.status().is_success() => {
+                            acknowledged.push(id);
+                            counted.fetch_add(1, Ordering::Relaxed);
+                        }
                         _ => return acknowledged,
                     }
                     if killed.load(Ordering::Relaxed) {
@@ -104,7 +108,7 @@ async fn every_acknowledged_record_survives_a_kill() {
             })
         })
         .collect();
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    eventually("records are acknowledged", async || counted.load(Ordering::Relaxed) >= 40).await;
     dashboard.kill();
     killed.store(true, Ordering::Relaxed);
     let mut acknowledged = Vec::new();
