@@ -115,7 +115,7 @@ impl tollgate_runtime::App for App {
     async fn run(self) -> anyhow::Result<()> {
         let tasks = self.service.tasks().clone();
         let cell = Arc::clone(self.authorizer.cell());
-        tasks.spawn(
+        tasks.spawn_essential(
             "policy-follow",
             follow::follow(self.store.clone(), cell, self.metrics.clone(), tasks.stopping()),
         );
