@@ -1,4 +1,4 @@
-//! A change of policy is in force within a second, without a restart.
+//! A change of policy is in force without a restart; how soon, the deadline only bounds.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use http::StatusCode;
 use tollgate_e2e::Demo;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_binding_lets_the_outsider_in_within_a_second() {
+async fn a_new_binding_lets_the_outsider_in_without_a_restart() {
     let demo = Demo::start().await;
     let token = demo.token("outsider", &["policies:read"]);
     assert_eq!(demo.get("/policies/POL-1", Some(&token)).await.status, StatusCode::FORBIDDEN);
