@@ -47,7 +47,13 @@ impl fmt::Display for Fault {
 
 /// Checks a policy; all faults at once, so that a person mends a file in one go.
 pub fn check(set: &PolicySet) -> Result<Model, Vec<Fault>> {
-    let mut checker = Checker { set, faults: Vec::new(), model: Model::default() };
+    check_within(set, &PolicySet::new())
+}
+
+/// Checks a part of a policy. What its objects refer to, and what their names must differ from, may also stand in
+/// `around`, which is taken as good. An object that stands in both is the one in `set`.
+pub fn check_within(set: &PolicySet, around: &PolicySet) -> Result<Model, Vec<Fault>> {
+    let mut checker = Checker { set, around, faults: Vec::new(), model: Model::default() };
     for (id, document) in set {
         checker.check_name(id);
         match document {
@@ -89,11 +95,23 @@ pub fn warnings(set: &PolicySet) -> Vec<Fault> {
 
 struct Checker<'a> {
     set: &'a PolicySet,
+    around: &'a PolicySet,
     faults: Vec<Fault>,
     model: Model,
 }
 
-impl Checker<'_> {
+impl<'a> Checker<'a> {
+    fn find(&self, id: &ObjectId) -> Option<&'a Document> {
+        self.set.get(id).or_else(|| self.around.get(id))
+    }
+
+    fn role_of(&self, namespace: &str, name: &str) -> Option<&'a RoleSpec> {
+        match self.find(&ObjectId::new(Kind::Role, namespace, name)) {
+            Some(Document::Role(role)) => Some(role),
+            _ => None,
+        }
+    }
+
     fn fault(&mut self, id: &ObjectId, key: impl Into<String>, problem: impl Into<String>) {
         self.faults.push(Fault { object: id.clone(), key: key.into(), problem: problem.into() });
     }
@@ -220,11 +238,11 @@ impl Checker<'_> {
             let checked = self.permission(id, &at, spec, permission, (&role_key, &role_name));
             permissions.push(Arc::new(checked));
         }
-        let closure = self.closure(id, spec);
+        self.includes(id, spec);
         let role = Role {
             key: Arc::clone(&role_key),
             namespace: spec.namespace.as_str().into(),
-            closure,
+            includes: spec.includes.iter().map(|name| key(&spec.namespace, name)).collect(),
             permissions: permissions.into(),
         };
         self.model.roles.insert(role_key, Arc::new(role));
@@ -242,7 +260,7 @@ impl Checker<'_> {
             self.fault(id, format!("{at}.name"), NAME_RULE);
         }
         let service = (spec.service != "*").then(|| {
-            if !self.set.contains_key(&ObjectId::new(Kind::Service, &role.namespace, &spec.service)) {
+            if self.find(&ObjectId::new(Kind::Service, &role.namespace, &spec.service)).is_none() {
                 let problem =
                     format!("there is no service `{}` in namespace `{}`", spec.service, role.namespace);
                 self.fault(id, format!("{at}.service"), problem);
@@ -279,15 +297,15 @@ impl Checker<'_> {
         }
     }
 
-    /// The role and all that it includes. A circle is no fault of meaning, but surely one of writing.
-    fn closure(&mut self, id: &ObjectId, spec: &RoleSpec) -> Arc<[Arc<str>]> {
+    /// What the role includes must exist. A circle is no fault of meaning, but surely one of writing.
+    fn includes(&mut self, id: &ObjectId, spec: &RoleSpec) {
         let mut seen = BTreeSet::from([spec.name.as_str()]);
         let mut waiting: Vec<&RoleSpec> = vec![spec];
         while let Some(role) = waiting.pop() {
             for included in &role.includes {
                 if included == &spec.name {
                     self.fault(id, "includes", format!("role `{}` includes itself", spec.name));
-                } else if let Some(next) = role_of(self.set, &spec.namespace, included) {
+                } else if let Some(next) = self.role_of(&spec.namespace, included) {
                     if seen.insert(included) {
                         waiting.push(next);
                     }
@@ -296,12 +314,10 @@ impl Checker<'_> {
                 }
             }
         }
-        seen.into_iter().map(|name| key(&spec.namespace, name)).collect()
     }
 
     fn binding(&mut self, id: &ObjectId, spec: &BindingSpec) {
-        let role = role_of(self.set, &spec.namespace, &spec.role);
-        if role.is_none() {
+        if self.role_of(&spec.namespace, &spec.role).is_none() {
             self.fault(id, "role", no_such_role(&spec.namespace, &spec.role));
         }
         let (not_before, not_after) =
@@ -310,12 +326,10 @@ impl Checker<'_> {
             self.fault(id, "not_after", "lies before not_before, so this binding would never grant anything");
         }
         let who = self.who(id, &spec.who);
-        // Roles are read before bindings only by their kind's order, so the closure is taken from the set.
-        let roles = role.map_or_else(Arc::default, |role| self.closure(id, role));
         let binding = Binding {
             key: key(&spec.namespace, &spec.name),
             namespace: spec.namespace.as_str().into(),
-            roles,
+            role: key(&spec.namespace, &spec.role),
             who,
             not_before,
             not_after,
@@ -351,8 +365,10 @@ impl Checker<'_> {
     /// A host, an identity or an `iss` must lead to one object, or a request would have two meanings.
     fn unique_names(&mut self) {
         let mut hosts: BTreeMap<String, ObjectId> = BTreeMap::new();
-        let set = self.set;
-        for (id, document) in set {
+        let (set, around) = (self.set, self.around);
+        // Those around come first, so that the fault is that of an object which is checked.
+        let around = around.iter().filter(|(id, _)| !set.contains_key(id));
+        for (id, document) in around.chain(set) {
             let (key, names): (&str, Vec<String>) = match document {
                 Document::Service(spec) => (
                     "hosts",
@@ -379,13 +395,6 @@ fn is_name(text: &str) -> bool {
     text.len() <= MAX_NAME_BYTES
         && text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-}
-
-fn role_of<'a>(set: &'a PolicySet, namespace: &str, name: &str) -> Option<&'a RoleSpec> {
-    match set.get(&ObjectId::new(Kind::Role, namespace, name)) {
-        Some(Document::Role(role)) => Some(role),
-        _ => None,
-    }
 }
 
 fn no_such_role(namespace: &str, name: &str) -> String {

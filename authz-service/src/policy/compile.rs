@@ -3,14 +3,14 @@
 //! What did not change since the previous snapshot is shared with it, so that a change to one
 //! service does not cost the memory of all the others while old and new are both alive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use rustc_hash::FxHashMap;
 use tollgate_paths::TemplateTrie;
 
-use super::model::{Model, Permission, Service};
+use super::model::{Model, Offer, Role, Service};
 use super::snapshot::{SecretHash, ServiceRules, Snapshot};
 use super::subjects::Subjects;
 use crate::token::keys::KeySet;
@@ -36,9 +36,9 @@ pub fn compile(model: &Model, mut parts: Parts, previous: &Snapshot) -> Snapshot
         let trusted = trust(issuer, &parts, previous.issuers.get(&issuer.url));
         snapshot.issuers.insert(issuer.url.clone(), Arc::new(trusted));
     }
-    let permissions = by_namespace(model);
+    let offers = by_namespace(model);
     for (key, service) in &model.services {
-        let of_namespace = permissions.get(&service.namespace).map_or(&[][..], Vec::as_slice);
+        let of_namespace = offers.get(&service.namespace).map_or(&[][..], Vec::as_slice);
         let rules = share_or_build(model, service, of_namespace, previous.services.get(key));
         for host in &service.hosts {
             snapshot.hosts.insert(host.clone(), Arc::clone(&rules));
@@ -74,39 +74,63 @@ fn trust(issuer: &Arc<Issuer>, parts: &Parts, previous: Option<&Arc<TrustedIssue
     }
 }
 
-fn by_namespace(model: &Model) -> BTreeMap<Arc<str>, Vec<&Arc<Permission>>> {
-    let mut found: BTreeMap<Arc<str>, Vec<&Arc<Permission>>> = BTreeMap::new();
+fn by_namespace(model: &Model) -> BTreeMap<Arc<str>, Vec<Arc<Offer>>> {
+    let mut including: BTreeMap<&str, Vec<&Role>> = BTreeMap::new();
     for role in model.roles.values() {
-        found.entry(Arc::clone(&role.namespace)).or_default().extend(role.permissions.iter());
+        for included in &role.includes {
+            including.entry(included).or_default().push(role);
+        }
+    }
+    let mut found: BTreeMap<Arc<str>, Vec<Arc<Offer>>> = BTreeMap::new();
+    for role in model.roles.values() {
+        let roles = giving(role, &including);
+        let offers = role.permissions.iter().map(|permission| {
+            Arc::new(Offer { permission: Arc::clone(permission), roles: Arc::clone(&roles) })
+        });
+        found.entry(Arc::clone(&role.namespace)).or_default().extend(offers);
     }
     found
+}
+
+/// The role and all that include it, however far up.
+fn giving(role: &Role, including: &BTreeMap<&str, Vec<&Role>>) -> Arc<[Arc<str>]> {
+    let mut found = BTreeSet::from([&role.key]);
+    let mut waiting = vec![&*role.key];
+    while let Some(key) = waiting.pop() {
+        for role in including.get(key).map_or(&[][..], Vec::as_slice) {
+            if found.insert(&role.key) {
+                waiting.push(&role.key);
+            }
+        }
+    }
+    found.into_iter().map(Arc::clone).collect()
 }
 
 fn share_or_build(
     model: &Model,
     service: &Arc<Service>,
-    of_namespace: &[&Arc<Permission>],
+    of_namespace: &[Arc<Offer>],
     previous: Option<&Arc<ServiceRules>>,
 ) -> Arc<ServiceRules> {
-    let permissions: Vec<_> = (of_namespace.iter())
-        .filter(|permission| permission.service.as_deref().is_none_or(|key| *key == *service.key))
-        .map(|permission| Arc::clone(permission))
+    let offers: Vec<_> = (of_namespace.iter())
+        .filter(|offer| offer.permission.service.as_deref().is_none_or(|key| *key == *service.key))
+        .map(Arc::clone)
         .collect();
     let token_places = token_places(model, service);
     if let Some(previous) = previous
         && previous.service == *service
-        && previous.permissions == permissions
+        && previous.offers == offers
         && previous.token_places == token_places
     {
         return Arc::clone(previous);
     }
     let mut paths = TemplateTrie::new();
-    for permission in &permissions {
-        for template in &permission.templates {
-            paths.insert(template, Arc::clone(permission));
+    for offer in &offers {
+        for template in &offer.permission.templates {
+            paths.insert(template, Arc::clone(offer));
         }
     }
-    Arc::new(ServiceRules { service: Arc::clone(service), token_places, permissions, paths })
+    Arc::new(ServiceRules { service: Arc::clone(service), token_places, offers, paths })
 }
 
 /// All places of all issuers that the service accepts. Which issuer said a token is known only after it was found.

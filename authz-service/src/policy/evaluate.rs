@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use tollgate_proto::Reason;
 
 use super::footprint::Footprint;
-use super::model::{Binding, Permission};
+use super::model::{Binding, Offer, Permission};
 use super::snapshot::{ServiceRules, Snapshot, without_port};
 use super::spec::Mode;
 use crate::facts::{Credential, Entry, Facts};
@@ -86,7 +86,7 @@ pub enum NearestMiss<'s> {
 }
 
 /// Permissions that speak of a request's method, host and path.
-pub type Matched<'s> = SmallVec<[&'s Permission; MATCHES]>;
+pub type Matched<'s> = SmallVec<[&'s Offer; MATCHES]>;
 
 /// Decides. `now` is in Unix seconds.
 pub fn evaluate<'s>(snapshot: &'s Snapshot, facts: &Facts<'s>, now: i64) -> Decision<'s> {
@@ -126,8 +126,8 @@ fn decide<'s>(
     }
     read.read(Footprint::METHOD.and(Footprint::PATH));
     let host = without_port(facts.host);
-    let matched: Matched<'s> = (rules.paths.matches(path).map(|permission| &**permission))
-        .filter(|permission| permission.allows_method(facts.method) && permission.allows_host(host))
+    let matched: Matched<'s> = (rules.paths.matches(path).map(|offer| &**offer))
+        .filter(|offer| offer.permission.allows_method(facts.method) && offer.permission.allows_host(host))
         .collect();
     let granted = grant(snapshot, rules, facts, &matched, now, &mut read);
     let mut decision = match granted {
@@ -167,7 +167,7 @@ fn grant<'s>(
     snapshot: &'s Snapshot,
     rules: &'s ServiceRules,
     facts: &Facts<'s>,
-    matched: &[&'s Permission],
+    matched: &[&'s Offer],
     now: i64,
     read: &mut Footprint,
 ) -> Grant<'s> {
@@ -185,7 +185,8 @@ fn grant<'s>(
         if !binding.holds_for(token, facts.peer) || !binding.grants_at(now) {
             continue;
         }
-        for permission in matched.iter().filter(|permission| binding.gives(&permission.role)) {
+        for offer in matched.iter().filter(|offer| offer.is_given_by(&binding.role)) {
+            let permission = &*offer.permission;
             if permission.scopes_hold(facts.credential.scopes()) {
                 return Grant::Full(binding, permission);
             }
@@ -238,10 +239,10 @@ impl<'s> Decision<'s> {
             Some(NearestMiss::Scopes(permission)) => {
                 missing_scopes(permission, scopes).map(|scope| format!("scope:{scope}")).collect()
             }
-            Some(NearestMiss::Roles(permissions)) => {
+            Some(NearestMiss::Roles(offers)) => {
                 let mut roles: Vec<String> = Vec::new();
-                for permission in permissions.iter().take(MATCHES) {
-                    let role = format!("role:{}", permission.role_name);
+                for offer in offers.iter().take(MATCHES) {
+                    let role = format!("role:{}", offer.permission.role_name);
                     if !roles.contains(&role) {
                         roles.push(role);
                     }

@@ -110,8 +110,8 @@ pub struct Role {
     pub key: Arc<str>,
     /// Where it lives.
     pub namespace: Arc<str>,
-    /// Keys of this role and of all that it includes, however deep; sorted.
-    pub closure: Arc<[Arc<str>]>,
+    /// Keys of the roles that it includes by name.
+    pub includes: Box<[Arc<str>]>,
     /// Its own permissions.
     pub permissions: Box<[Arc<Permission>]>,
 }
@@ -158,6 +158,23 @@ impl Permission {
     }
 }
 
+/// A permission on a service, and the roles that give it. Bindings name a role alone: what a role includes is
+/// worked out on this side, so that a change to a role touches no binding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offer {
+    /// What is allowed.
+    pub permission: Arc<Permission>,
+    /// Keys of its own role and of all roles that include that one, however far up; sorted.
+    pub roles: Arc<[Arc<str>]>,
+}
+
+impl Offer {
+    /// Whether holders of the role with this key have the permission.
+    pub fn is_given_by(&self, role: &str) -> bool {
+        self.roles.binary_search_by(|key| (**key).cmp(role)).is_ok()
+    }
+}
+
 /// Who holds a role.
 #[derive(Debug, PartialEq)]
 pub struct Binding {
@@ -165,8 +182,8 @@ pub struct Binding {
     pub key: Arc<str>,
     /// Where it lives.
     pub namespace: Arc<str>,
-    /// Keys of all roles that it gives; sorted.
-    pub roles: Arc<[Arc<str>]>,
+    /// Key of the role.
+    pub role: Arc<str>,
     /// Who.
     pub who: Who,
     /// Unix seconds from which on it grants.

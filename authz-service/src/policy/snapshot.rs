@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 use tollgate_paths::TemplateTrie;
 
-use super::model::{Enforcer, Permission, Service};
+use super::model::{Enforcer, Offer, Service};
 use super::subjects::Subjects;
 use crate::token::{TokenPlace, TrustedIssuer};
 
@@ -42,8 +42,8 @@ pub struct ServiceRules {
     pub service: Arc<Service>,
     /// Where to look for a token: the places of all issuers it accepts.
     pub token_places: Box<[TokenPlace]>,
-    pub(super) permissions: Vec<Arc<Permission>>,
-    pub(super) paths: TemplateTrie<Arc<Permission>>,
+    pub(super) offers: Vec<Arc<Offer>>,
+    pub(super) paths: TemplateTrie<Arc<Offer>>,
 }
 
 impl Snapshot {

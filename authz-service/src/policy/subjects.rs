@@ -109,9 +109,4 @@ impl Binding {
     pub fn grants_at(&self, now: i64) -> bool {
         self.not_before.is_none_or(|from| from <= now) && self.not_after.is_none_or(|end| now < end)
     }
-
-    /// Whether the binding gives the role with this key.
-    pub fn gives(&self, role: &str) -> bool {
-        self.roles.binary_search_by(|key| (**key).cmp(role)).is_ok()
-    }
 }

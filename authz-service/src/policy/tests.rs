@@ -392,3 +392,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_part_is_checked_within_what_is_around_it() {
+    let around = documents(json!([
+        {"kind": "Service", "namespace": "a", "name": "s", "hosts": ["s.example"]},
+        {"kind": "Role", "namespace": "a", "name": "r", "includes": ["q"]},
+    ]));
+    let part = |value| check::check_within(&documents(value), &around);
+    let model = part(
+        json!([{"kind": "Binding", "namespace": "a", "name": "b", "role": "r", "who": {"anyone": true}}]),
+    );
+    let model = model.unwrap();
+    assert_eq!((model.bindings.len(), model.roles.len()), (1, 0), "what is around is not checked again");
+    for (value, key) in [
+        (
+            json!({"kind": "Binding", "namespace": "a", "name": "b", "role": "x", "who": {"anyone": true}}),
+            "role",
+        ),
+        (json!({"kind": "Role", "namespace": "a", "name": "q", "includes": ["r"]}), "includes"),
+        (json!({"kind": "Service", "namespace": "a", "name": "t", "hosts": ["S.example"]}), "hosts"),
+    ] {
+        let faults = part(json!([value])).unwrap_err();
+        assert_eq!(faults.iter().map(|fault| fault.key.as_str()).collect::<Vec<_>>(), [key], "{value}");
+    }
+}
