@@ -15,6 +15,7 @@ use jsonwebtoken::Algorithm;
 use opentelemetry::Context;
 use serde_json::{Value, json};
 use tollgate_authz::authorize::Authorizer;
+use tollgate_authz::decisions::{Bounds, Decisions, Room};
 use tollgate_authz::facts::{Credential, Entry, Facts, PathReadings};
 use tollgate_authz::metrics::Metrics;
 use tollgate_authz::policy::compile::{Parts, compile};
@@ -103,7 +104,9 @@ fn check_handling(c: &mut Criterion) {
         );
         let tracer = service.telemetry().tracer().clone();
         let stale = std::time::Duration::from_secs(3600);
-        let authorizer = Authorizer::new(cell, refresh, stale, (service.clock().clone(), tracer, metrics));
+        let room = Room { entries: 16_384, bytes: 16 << 20 };
+        let decisions = Arc::new(Decisions::new(Bounds { allows: room, refusals: room }));
+        let authorizer = Authorizer::new(cell, refresh, decisions, stale, (service.clock().clone(), tracer, metrics));
         let wire = ExtAuthz::new(authorizer);
         let mut attributes = AttributeContext::default();
         attributes.context_extensions.insert("tollgate.service".to_owned(), "ns/s0".to_owned());

@@ -15,6 +15,7 @@ use tollgate_runtime::{Service, grpc, http_server, net};
 use crate::admin;
 use crate::authorize::Authorizer;
 use crate::config::Config;
+use crate::decisions::Decisions;
 use crate::metrics::Metrics;
 use crate::policy::{Snapshot, SnapshotCell};
 use crate::store::{Store, follow};
@@ -89,6 +90,7 @@ impl App {
         let authorizer = Authorizer::new(
             cell,
             refresh.clone(),
+            Arc::new(Decisions::new(config.decisions.bounds())),
             config.keys.max_stale,
             (clock, service.telemetry().tracer().clone(), metrics.clone()),
         );

@@ -15,11 +15,14 @@ use opentelemetry::trace::{SpanRef, TraceContextExt as _, Tracer as _};
 use opentelemetry_sdk::trace::SdkTracer;
 use tollgate_proto::Reason;
 use tollgate_runtime::clock::Clock;
+use uuid::Uuid;
 
+use crate::decisions::{self, Decisions, Kept, TokenSeen};
 use crate::facts::{Credential, Entry, Facts, PathReadings};
 use crate::metrics::Metrics;
+use crate::policy::footprint::Footprint;
 use crate::policy::snapshot::ServiceRules;
-use crate::policy::{Decision, Snapshot, SnapshotCell, evaluate};
+use crate::policy::{Decision, Snapshot, SnapshotCell, Verdict, evaluate};
 use crate::token::keys::refresh::KeyRefresh;
 use crate::token::{self, Refusal, Unverified, VerifiedToken};
 
@@ -44,6 +47,23 @@ pub struct Question<'a> {
     pub host: &'a str,
     /// Path and query, as sent.
     pub target: &'a str,
+    /// The request's id, where the asker says one.
+    pub request_id: Option<&'a str>,
+}
+
+/// A decision with the name under which it is kept, and with its words.
+#[derive(Debug)]
+pub struct Decided<'s> {
+    /// The decision's own id.
+    pub id: Uuid,
+    /// The decision.
+    pub decision: Decision<'s>,
+    /// The rule that decided, as an operator reads it.
+    pub rule: String,
+    /// What would have been enough, as `scope:…` and `role:…`.
+    pub missing: Vec<String>,
+    /// Of a refusal: why, in one line for an operator. Never for the client.
+    pub explanation: Option<String>,
 }
 
 /// Who the user is, as far as a token says.
@@ -76,6 +96,12 @@ impl Presented {
         }
     }
 
+    /// What is kept of it.
+    fn seen(&self) -> TokenSeen<'_> {
+        let detail = if let Self::Refused(refusal) = self { refusal.detail.as_str() } else { "" };
+        TokenSeen { state: self.state(), token: self.token(), detail }
+    }
+
     /// The value of `tollgate.token.state`.
     pub fn state(&self) -> &'static str {
         match self {
@@ -96,6 +122,7 @@ pub struct Authorizer {
 struct Inner {
     cell: Arc<SnapshotCell>,
     refresh: KeyRefresh,
+    decisions: Arc<Decisions>,
     max_stale: i64,
     clock: Clock,
     tracer: SdkTracer,
@@ -107,16 +134,22 @@ impl Authorizer {
     pub fn new(
         cell: Arc<SnapshotCell>,
         refresh: KeyRefresh,
+        decisions: Arc<Decisions>,
         max_stale: Duration,
         (clock, tracer, metrics): (Clock, SdkTracer, Metrics),
     ) -> Self {
         let max_stale = i64::try_from(max_stale.as_secs()).unwrap_or(i64::MAX);
-        Self { inner: Arc::new(Inner { cell, refresh, max_stale, clock, tracer, metrics }) }
+        Self { inner: Arc::new(Inner { cell, refresh, decisions, max_stale, clock, tracer, metrics }) }
     }
 
     /// The rules in force.
     pub fn cell(&self) -> &Arc<SnapshotCell> {
         &self.inner.cell
+    }
+
+    /// What was decided lately.
+    pub fn decisions(&self) -> &Decisions {
+        &self.inner.decisions
     }
 
     /// The time, in Unix seconds.
@@ -196,7 +229,7 @@ impl Authorizer {
         })
     }
 
-    /// Decides, counts, and leaves a span if the request is traced.
+    /// Decides, counts, keeps a record, and leaves a span if the request is traced.
     pub fn decide<'s>(
         &self,
         snapshot: &'s Snapshot,
@@ -204,9 +237,10 @@ impl Authorizer {
         path: PathReadings<'s>,
         presented: &'s Presented,
         context: &Context,
-    ) -> Decision<'s> {
+    ) -> Decided<'s> {
+        let service = service_of(snapshot, question).map(|rules| &**rules);
         let facts = Facts {
-            service: service_of(snapshot, question).map(|rules| &**rules),
+            service,
             entry: question.entry,
             peer: question.peer,
             method: question.method,
@@ -218,7 +252,75 @@ impl Authorizer {
         let decision = evaluate(snapshot, &facts, self.now());
         end(span);
         self.inner.metrics.decided(decision.verdict, decision.reason);
-        decision
+        self.keep(snapshot.epoch, question, service, presented, decision)
+    }
+
+    /// Gives a decision its name and its words, and keeps them.
+    fn keep<'s>(
+        &self,
+        epoch: u64,
+        question: &Question<'s>,
+        service: Option<&ServiceRules>,
+        presented: &Presented,
+        decision: Decision<'s>,
+    ) -> Decided<'s> {
+        let refused = decision.verdict == Verdict::Deny;
+        let decided = Decided {
+            id: Uuid::now_v7(),
+            rule: decision.rule.to_string(),
+            missing: decision.missing(presented.credential().scopes()),
+            explanation: refused.then(|| decisions::line(&decision, question, service, presented)),
+            decision,
+        };
+        let kept = Kept {
+            rule: &decided.rule,
+            missing: &decided.missing,
+            explanation: decided.explanation.as_deref().unwrap_or_default(),
+            verdict: decided.decision.verdict,
+            reason: decided.decision.reason,
+            forgiven: decided.decision.forgiven,
+            footprint: decided.decision.footprint,
+            expires: decided.decision.expires,
+            service: service.map_or("", |rules| &rules.service.key),
+            token: presented.seen(),
+            ..self.blank(decided.id, epoch, question)
+        };
+        self.inner.decisions.keep(decided.id, kept.verdict, |record, hasher| record.write(&kept, [], hasher));
+        decided
+    }
+
+    /// Counts and keeps the refusal of a request that is no proper one; answers its id.
+    pub fn malformed(&self, epoch: u64, question: &Question<'_>, detail: &str) -> Uuid {
+        let id = Uuid::now_v7();
+        let kept = Kept { explanation: detail, ..self.blank(id, epoch, question) };
+        self.inner.metrics.decided(kept.verdict, kept.reason);
+        self.inner.decisions.keep(id, kept.verdict, |record, hasher| record.write(&kept, [], hasher));
+        id
+    }
+
+    /// What is known of every question: that it was asked, and that nothing else was looked at.
+    fn blank<'q>(&self, id: Uuid, epoch: u64, question: &Question<'q>) -> Kept<'q> {
+        Kept {
+            id,
+            at_millis: self.inner.clock.unix_millis(),
+            epoch,
+            verdict: Verdict::Deny,
+            reason: Reason::RequestMalformed,
+            forgiven: None,
+            footprint: Footprint::EMPTY,
+            expires: None,
+            request_id: question.request_id.unwrap_or_default(),
+            service: "",
+            entry: question.entry,
+            peer: question.peer.unwrap_or_default(),
+            method: question.method,
+            host: question.host,
+            path: decisions::path_of(question.target),
+            rule: "",
+            missing: &[],
+            explanation: "",
+            token: TokenSeen { state: "absent", token: None, detail: "" },
+        }
     }
 
     fn span(&self, context: &Context, name: &'static str) -> Option<Context> {

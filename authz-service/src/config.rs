@@ -9,6 +9,8 @@ use tollgate_runtime::config::{Invalid, Secret, ServiceConfig, duration};
 use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
 
+use crate::decisions::{Bounds, MAX_RECORD_BYTES, Room, SHARDS};
+
 /// The whole configuration.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -19,6 +21,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// Keys of issuers that are fetched.
     pub keys: KeysConfig,
+    /// Records of decisions.
+    pub decisions: DecisionsConfig,
     /// The first administrator.
     pub bootstrap: BootstrapConfig,
     /// The process itself.
@@ -88,6 +92,66 @@ impl Default for KeysConfig {
     }
 }
 
+/// Records of decisions: in memory, for `explain`. What is full makes room for what is new; refusals have room of
+/// their own, so that no number of allows pushes one out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DecisionsConfig {
+    /// How many requests that passed are remembered; 0 for none.
+    pub allowed_entries: usize,
+    /// The memory for them.
+    pub allowed_bytes: usize,
+    /// How many refusals are remembered; 0 for none.
+    pub refused_entries: usize,
+    /// The memory for them.
+    pub refused_bytes: usize,
+}
+
+impl Default for DecisionsConfig {
+    fn default() -> Self {
+        let mebibyte = 1024 * 1024;
+        Self {
+            allowed_entries: 16_384,
+            allowed_bytes: 16 * mebibyte,
+            refused_entries: 32_768,
+            refused_bytes: 32 * mebibyte,
+        }
+    }
+}
+
+impl DecisionsConfig {
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds {
+            allows: Room { entries: self.allowed_entries, bytes: self.allowed_bytes },
+            refusals: Room { entries: self.refused_entries, bytes: self.refused_bytes },
+        }
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        let least = SHARDS * MAX_RECORD_BYTES;
+        for (entries_key, entries, bytes_key, bytes) in [
+            ("decisions.allowed_entries", self.allowed_entries, "decisions.allowed_bytes", self.allowed_bytes),
+            ("decisions.refused_entries", self.refused_entries, "decisions.refused_bytes", self.refused_bytes),
+        ] {
+            if entries > 0 && entries < SHARDS {
+                return Err(Invalid::new(
+                    entries_key,
+                    "is less than what is divided among the locks",
+                    format!("0 for none, or at least {SHARDS}"),
+                ));
+            }
+            if entries > 0 && bytes < least {
+                return Err(Invalid::new(
+                    bytes_key,
+                    "cannot hold one large record for each lock",
+                    format!("at least {least}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The one-use token that makes the first administrator.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -115,6 +179,7 @@ impl ServiceConfig for Config {
     }
 
     fn check(&self) -> Result<(), Invalid> {
+        self.decisions.check()?;
         let url = self.database.url.expose();
         if !["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
             return Err(Invalid::new(

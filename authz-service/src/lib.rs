@@ -1,11 +1,12 @@
 //! The authorization service: may this request pass?
 //!
-//! In reading order: `wire` takes questions, `authorize` answers them from `token` and `policy`, `store` is
-//! where the policy comes from, `admin` is how it changes.
+//! In reading order: `wire` takes questions, `authorize` answers them from `token` and `policy`, `decisions` keeps
+//! what was answered, `store` is where the policy comes from, `admin` is how it changes.
 
 pub mod wire;
 
 pub mod authorize;
+pub mod decisions;
 pub mod facts;
 pub mod token;
 

@@ -188,6 +188,8 @@ pub const TOLLGATE_AUTHZ_CACHED: &str = "tollgate.authz.cached";
 pub const TOLLGATE_AUTHZ_FAILURE_MODE: &str = "tollgate.authz.failure_mode";
 /// `tollgate.authz.missing`
 pub const TOLLGATE_AUTHZ_MISSING: &str = "tollgate.authz.missing";
+/// `tollgate.authz.explanation`: why it was refused, in one line for an operator.
+pub const TOLLGATE_AUTHZ_EXPLANATION: &str = "tollgate.authz.explanation";
 /// `tollgate.authz.shadow.decision`
 pub const TOLLGATE_AUTHZ_SHADOW_DECISION: &str = "tollgate.authz.shadow.decision";
 /// `tollgate.authz.shadow.rule`
@@ -309,6 +311,7 @@ pub const ALL: &[&str] = &[
     TOLLGATE_AUTHZ_CACHED,
     TOLLGATE_AUTHZ_FAILURE_MODE,
     TOLLGATE_AUTHZ_MISSING,
+    TOLLGATE_AUTHZ_EXPLANATION,
     TOLLGATE_AUTHZ_SHADOW_DECISION,
     TOLLGATE_AUTHZ_SHADOW_RULE,
     TOLLGATE_WATCH_EPOCH,

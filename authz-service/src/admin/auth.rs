@@ -10,6 +10,7 @@ use opentelemetry::Context;
 
 use super::Admin;
 use super::problem::Problem;
+use super::request::RequestId;
 use crate::authorize::{Presented, Question};
 use crate::facts::{ADMIN_ISSUER, Entry, PathReadings};
 use crate::policy::object::{ObjectId, SYSTEM_NAMESPACE};
@@ -31,6 +32,7 @@ pub(super) struct Caller {
     presented: Arc<Presented>,
     snapshot: Arc<Snapshot>,
     reason: String,
+    request_id: String,
 }
 
 impl Caller {
@@ -54,16 +56,17 @@ impl Caller {
     }
 
     fn allowed(&self, admin: &Admin, method: &str, path: &str) -> Result<(), Problem> {
-        let question = question(method, path);
+        let question = question(method, path, &self.request_id);
         let readings =
             PathReadings::of_target(path).map_err(|error| Problem::malformed(format!("path: {error}")))?;
         let nowhere = Context::new();
-        let decision =
+        let decided =
             admin.authorizer.decide(&self.snapshot, &question, readings, &self.presented, &nowhere);
+        let decision = &decided.decision;
         match decision.verdict {
             Verdict::Allow => Ok(()),
             Verdict::Deny => Err(Problem::refused(
-                &refused(&decision, &self.presented),
+                &refused(decision, &self.presented),
                 decision.reason,
                 format!("not allowed: {method} {path}"),
             )),
@@ -99,6 +102,7 @@ struct Visit {
     path: String,
     headers: Vec<(String, String)>,
     context: Context,
+    request_id: String,
 }
 
 impl Visit {
@@ -108,12 +112,13 @@ impl Visit {
             path: request.uri().path().to_owned(),
             headers: joined(request.headers()),
             context: request.extensions().get::<Context>().cloned().unwrap_or_default(),
+            request_id: request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
         }
     }
 }
 
 async fn admit(admin: &Admin, visit: Visit) -> Result<Caller, Problem> {
-    let Visit { method, path, headers, context } = visit;
+    let Visit { method, path, headers, context, request_id } = visit;
     let header = |name: &str| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str());
     let reason = header("x-tollgate-change-reason").unwrap_or_default().to_owned();
     if reason.len() > MAX_REASON_BYTES {
@@ -122,14 +127,14 @@ async fn admit(admin: &Admin, visit: Visit) -> Result<Caller, Problem> {
     let mut snapshot = admin.authorizer.cell().load_full();
     let presented = match administrator(&snapshot, header)? {
         Some(token) => Presented::Verified(Box::new(token)),
-        None => admin.authorizer.identify(&mut snapshot, &question(&method, &path), header, &context).await,
+        None => admin.authorizer.identify(&mut snapshot, &question(&method, &path, &request_id), header, &context).await,
     };
-    let caller = Caller { presented: Arc::new(presented), snapshot, reason };
+    let caller = Caller { presented: Arc::new(presented), snapshot, reason, request_id };
     caller.allowed(admin, &method, &path)?;
     Ok(caller)
 }
 
-fn question<'a>(method: &'a str, path: &'a str) -> Question<'a> {
+fn question<'a>(method: &'a str, path: &'a str, request_id: &'a str) -> Question<'a> {
     Question {
         service: Some(ADMIN_SERVICE),
         destination: None,
@@ -138,6 +143,7 @@ fn question<'a>(method: &'a str, path: &'a str) -> Question<'a> {
         method,
         host: "",
         target: path,
+        request_id: Some(request_id),
     }
 }
 

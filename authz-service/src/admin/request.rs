@@ -15,9 +15,14 @@ use super::problem::Problem;
 const TIMEOUT: Duration = Duration::from_secs(10);
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
+/// The name of a request: in its answer, in problems, and in the decisions that were made for it.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(pub(super) String);
+
 /// Names the request, bounds its time, and writes problems out.
-pub(super) async fn enter(request: Request, next: Next) -> Response {
+pub(super) async fn enter(mut request: Request, next: Next) -> Response {
     let id = Uuid::now_v7().to_string();
+    request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = match tokio::time::timeout(TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {

@@ -19,15 +19,14 @@ use tollgate_proto::envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use tollgate_proto::envoy_types::pb::google::protobuf::Struct;
 use tollgate_proto::envoy_types::pb::google::rpc::Status as RpcStatus;
 use tonic::{Code, Request, Response, Status};
-use uuid::Uuid;
 
 use super::metadata::{self, Fields};
 use super::refusal::{Refused, refused};
-use crate::authorize::{Authorizer, Presented, Question};
+use crate::authorize::{Authorizer, Decided, Presented, Question};
 use crate::facts::{Entry, PathReadings};
 use crate::policy::model::Enforcer;
 use crate::policy::spec::Point;
-use crate::policy::{Decision, Verdict};
+use crate::policy::Verdict;
 
 /// The enforcer that asks in plaintext on loopback.
 const LOCAL: &str = "local";
@@ -56,12 +55,15 @@ impl ExtAuthz {
         let request = http_of(attributes)?;
         let extensions = &attributes.context_extensions;
         let enforcer = snapshot.enforcer(LOCAL).cloned();
-        let question = question(attributes, request, enforcer.as_deref())?;
         let headers = Headers::of(request);
-        let id = Uuid::now_v7().to_string();
-        let request_id = headers.get("x-request-id").filter(|given| is_request_id(given)).unwrap_or(&id);
-        let Ok(path) = PathReadings::of_target(question.target) else {
-            return Ok(malformed(snapshot.epoch, &id, request_id));
+        let request_id = headers.get("x-request-id").filter(|given| is_request_id(given));
+        let question = Question { request_id, ..question(attributes, request, enforcer.as_deref())? };
+        let path = match PathReadings::of_target(question.target) {
+            Ok(path) => path,
+            Err(error) => {
+                let id = self.authorizer.malformed(snapshot.epoch, &question, &format!("path: {error}"));
+                return Ok(malformed(snapshot.epoch, &id.to_string(), request_id));
+            }
         };
         let presented =
             self.authorizer.identify(&mut snapshot, &question, |name| headers.get(name), context).await;
@@ -71,8 +73,8 @@ impl ExtAuthz {
             let route = extensions.get("tollgate.route").map_or("", String::as_str);
             tracing::debug!(service = unknown, route, "asked about a service that policy does not know");
         }
-        let decision = self.authorizer.decide(&snapshot, &question, path, &presented, context);
-        Ok(shape(&decision, &presented, &headers, (snapshot.epoch, &id, request_id)))
+        let decided = self.authorizer.decide(&snapshot, &question, path, &presented, context);
+        Ok(shape(&decided, &presented, &headers, snapshot.epoch, request_id))
     }
 }
 
@@ -126,6 +128,7 @@ fn question<'a>(
         method: &http.method,
         host: &http.host,
         target: &http.path,
+        request_id: None,
     })
 }
 
@@ -188,14 +191,16 @@ impl<'a> Headers<'a> {
 }
 
 fn shape(
-    decision: &Decision<'_>,
+    decided: &Decided<'_>,
     presented: &Presented,
     headers: &Headers<'_>,
-    (epoch, id, request_id): (u64, &str, &str),
+    epoch: u64,
+    request_id: Option<&str>,
 ) -> CheckResponse {
-    let metadata = metadata::of_decision(decision, presented, epoch, id).under_tollgate();
-    if decision.verdict == Verdict::Deny {
-        return denied(&refused(decision, presented), metadata, request_id);
+    let metadata = metadata::of_decision(decided, presented, epoch).under_tollgate();
+    if decided.decision.verdict == Verdict::Deny {
+        let id = decided.id.to_string();
+        return denied(&refused(&decided.decision, presented), metadata, request_id.unwrap_or(&id));
     }
     CheckResponse {
         status: Some(status(Code::Ok)),
@@ -207,13 +212,13 @@ fn shape(
     }
 }
 
-fn malformed(epoch: u64, id: &str, request_id: &str) -> CheckResponse {
+fn malformed(epoch: u64, id: &str, request_id: Option<&str>) -> CheckResponse {
     let mut fields = Fields::default();
     fields.text("decision_id", id);
     fields.text("decision", "deny");
     fields.text("reason", Reason::RequestMalformed.as_str());
     fields.number("epoch", epoch.cast_signed());
-    denied(&Refused::malformed(), fields.under_tollgate(), request_id)
+    denied(&Refused::malformed(), fields.under_tollgate(), request_id.unwrap_or(id))
 }
 
 fn denied(refused: &Refused, metadata: Struct, request_id: &str) -> CheckResponse {

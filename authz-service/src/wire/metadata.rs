@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use tollgate_proto::envoy_types::pb::google::protobuf::value::Kind;
 use tollgate_proto::envoy_types::pb::google::protobuf::{ListValue, Struct, Value};
 
-use crate::authorize::Presented;
+use crate::authorize::{Decided, Presented};
+use crate::policy::Verdict;
 use crate::policy::evaluate::Rule;
-use crate::policy::{Decision, Verdict};
 
 /// Fills a struct, leaving out what is absent.
 #[derive(Debug, Default)]
@@ -54,9 +54,10 @@ fn value(kind: Kind) -> Value {
 }
 
 /// All that is known about a decision.
-pub(super) fn of_decision(decision: &Decision<'_>, presented: &Presented, epoch: u64, id: &str) -> Fields {
+pub(super) fn of_decision(decided: &Decided<'_>, presented: &Presented, epoch: u64) -> Fields {
+    let decision = &decided.decision;
     let mut fields = Fields::default();
-    fields.text("decision_id", id);
+    fields.text("decision_id", decided.id.to_string());
     fields.text("reason", decision.reason.as_str());
     fields.text(
         "decision",
@@ -66,12 +67,12 @@ pub(super) fn of_decision(decision: &Decision<'_>, presented: &Presented, epoch:
         },
     );
     if decision.rule != Rule::Token {
-        fields.text("rule", decision.rule.to_string());
+        fields.text("rule", decided.rule.clone());
     }
-    let missing = decision.missing(presented.credential().scopes());
-    if !missing.is_empty() {
-        fields.list("missing", &missing);
+    if !decided.missing.is_empty() {
+        fields.list("missing", &decided.missing);
     }
+    fields.optional("explanation", decided.explanation.as_deref());
     if let Some(reason) = decision.forgiven {
         let mut shadow = Fields::default();
         shadow.text("decision", "deny");

@@ -231,6 +231,9 @@ fn add_authorization(list: &mut Attributes, record: &Record) {
     list.maybe(a::TOLLGATE_AUTHZ_DECISION_ID, verdict.decision_id.as_deref());
     list.maybe_int(a::TOLLGATE_AUTHZ_EPOCH, verdict.epoch);
     list.texts(a::TOLLGATE_AUTHZ_MISSING, &verdict.missing);
+    list.maybe(a::TOLLGATE_AUTHZ_EXPLANATION, verdict.explanation.as_deref());
+    list.maybe(a::TOLLGATE_AUTHZ_SHADOW_DECISION, verdict.dry_run.decision.as_deref());
+    list.maybe(a::TOLLGATE_AUTHZ_SHADOW_RULE, verdict.dry_run.rule.as_deref());
     list.maybe(a::SECURITY_RULE_NAME, verdict.rule.as_deref());
     list.maybe(a::ENDUSER_ID, verdict.subject.as_deref());
     list.maybe(a::TOLLGATE_TOKEN_STATE, verdict.token.state.as_deref());

@@ -17,6 +17,10 @@ pub struct Verdict {
     pub rule: Option<String>,
     /// What would have been enough.
     pub missing: Vec<String>,
+    /// Why it was refused, in one line for an operator.
+    pub explanation: Option<String>,
+    /// What a policy on trial would have decided.
+    pub dry_run: DryRun,
     /// The policy's revision.
     pub epoch: Option<i64>,
     /// The verified token's subject.
@@ -31,6 +35,15 @@ pub struct Verdict {
     pub groups: Vec<String>,
     /// What was found out about the token itself.
     pub token: Token,
+}
+
+/// What a policy on trial would have decided.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DryRun {
+    /// `allow` or `deny`.
+    pub decision: Option<String>,
+    /// By which rule.
+    pub rule: Option<String>,
 }
 
 /// A token, as far as records show it.
@@ -60,11 +73,14 @@ impl Verdict {
             return Self::default();
         };
         let mut token = map(fields.remove("token")).unwrap_or_default();
+        let mut dry_run = map(fields.remove("dry_run")).unwrap_or_default();
         Self {
             decision_id: text(&mut fields, "decision_id"),
             reason: text(&mut fields, "reason").and_then(|reason| reason.parse().ok()),
             rule: text(&mut fields, "rule"),
             missing: texts(&mut fields, "missing"),
+            explanation: text(&mut fields, "explanation"),
+            dry_run: DryRun { decision: text(&mut dry_run, "decision"), rule: text(&mut dry_run, "rule") },
             epoch: number(&mut fields, "epoch"),
             subject: text(&mut fields, "subject"),
             issuer: text(&mut fields, "issuer"),
@@ -126,6 +142,23 @@ fn number(fields: &mut Fields, key: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn explanation_and_dry_run_are_taken() {
+        let text = |text: &str| Value { kind: Some(Kind::StringValue(text.into())) };
+        let object = |fields: HashMap<String, Value>| Value { kind: Some(Kind::StructValue(Struct { fields })) };
+        let trial =
+            HashMap::from([("decision".to_owned(), text("deny")), ("rule".to_owned(), text("shop/no-night"))]);
+        let inner = HashMap::from([
+            ("explanation".to_owned(), text("role r: scope needs s, token has none")),
+            ("dry_run".to_owned(), object(trial)),
+        ]);
+        let fields = HashMap::from([("tollgate".to_owned(), object(inner))]);
+        let verdict = Verdict::take(Some(Struct { fields }));
+        assert_eq!(verdict.explanation.as_deref(), Some("role r: scope needs s, token has none"));
+        assert_eq!(verdict.dry_run.decision.as_deref(), Some("deny"));
+        assert_eq!(verdict.dry_run.rule.as_deref(), Some("shop/no-night"));
+    }
 
     #[test]
     fn metadata_of_another_shape_is_nothing() {
