@@ -106,7 +106,8 @@ fn check_handling(c: &mut Criterion) {
         let stale = std::time::Duration::from_secs(3600);
         let room = Room { entries: 16_384, bytes: 16 << 20 };
         let decisions = Arc::new(Decisions::new(Bounds { allows: room, refusals: room }));
-        let authorizer = Authorizer::new(cell, refresh, decisions, stale, (service.clock().clone(), tracer, metrics));
+        let authorizer =
+            Authorizer::new(cell, refresh, decisions, stale, (service.clock().clone(), tracer, metrics));
         let wire = ExtAuthz::new(authorizer);
         let mut attributes = AttributeContext::default();
         attributes.context_extensions.insert("tollgate.service".to_owned(), "ns/s0".to_owned());

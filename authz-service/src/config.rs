@@ -130,8 +130,18 @@ impl DecisionsConfig {
     fn check(&self) -> Result<(), Invalid> {
         let least = SHARDS * MAX_RECORD_BYTES;
         for (entries_key, entries, bytes_key, bytes) in [
-            ("decisions.allowed_entries", self.allowed_entries, "decisions.allowed_bytes", self.allowed_bytes),
-            ("decisions.refused_entries", self.refused_entries, "decisions.refused_bytes", self.refused_bytes),
+            (
+                "decisions.allowed_entries",
+                self.allowed_entries,
+                "decisions.allowed_bytes",
+                self.allowed_bytes,
+            ),
+            (
+                "decisions.refused_entries",
+                self.refused_entries,
+                "decisions.refused_bytes",
+                self.refused_bytes,
+            ),
         ] {
             if entries > 0 && entries < SHARDS {
                 return Err(Invalid::new(

@@ -60,8 +60,7 @@ impl Caller {
         let readings =
             PathReadings::of_target(path).map_err(|error| Problem::malformed(format!("path: {error}")))?;
         let nowhere = Context::new();
-        let decided =
-            admin.authorizer.decide(&self.snapshot, &question, readings, &self.presented, &nowhere);
+        let decided = admin.authorizer.decide(&self.snapshot, &question, readings, &self.presented, &nowhere);
         let decision = &decided.decision;
         match decision.verdict {
             Verdict::Allow => Ok(()),
@@ -127,7 +126,12 @@ async fn admit(admin: &Admin, visit: Visit) -> Result<Caller, Problem> {
     let mut snapshot = admin.authorizer.cell().load_full();
     let presented = match administrator(&snapshot, header)? {
         Some(token) => Presented::Verified(Box::new(token)),
-        None => admin.authorizer.identify(&mut snapshot, &question(&method, &path, &request_id), header, &context).await,
+        None => {
+            admin
+                .authorizer
+                .identify(&mut snapshot, &question(&method, &path, &request_id), header, &context)
+                .await
+        }
     };
     let caller = Caller { presented: Arc::new(presented), snapshot, reason, request_id };
     caller.allowed(admin, &method, &path)?;

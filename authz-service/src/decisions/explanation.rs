@@ -70,7 +70,7 @@ fn why(
         (_, Some(NearestMiss::Roles(permissions))) => {
             who(line, question, presented)?;
             write!(line, " holds no role that allows {method} {path}; enough would be ")?;
-            let mut roles: Vec<&str> = permissions.iter().map(|permission| &*permission.role_name).collect();
+            let mut roles: Vec<&str> = permissions.iter().map(|offer| &*offer.permission.role_name).collect();
             roles.dedup();
             names(line, roles.into_iter())
         }

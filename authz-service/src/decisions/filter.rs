@@ -25,7 +25,8 @@ pub struct Filter {
 impl Filter {
     /// Whether `record` is one of those.
     pub fn admits(&self, record: &Record) -> bool {
-        let is = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
+        let is =
+            |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
         self.verdict.is_none_or(|verdict| verdict == record.verdict)
             && self.reason.is_none_or(|reason| reason == record.reason)
             && is(&self.request_id, record.request_id())

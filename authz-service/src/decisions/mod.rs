@@ -80,7 +80,10 @@ impl Decisions {
     /// The decision with this id.
     pub fn find(&self, id: Uuid) -> Option<Record> {
         let shard = self.shards[shard_of(id)].lock();
-        [&shard.refusals, &shard.allows].into_iter().find_map(|ring| ring.newest().find(|r| r.id == id)).cloned()
+        [&shard.refusals, &shard.allows]
+            .into_iter()
+            .find_map(|ring| ring.newest().find(|r| r.id == id))
+            .cloned()
     }
 
     /// Decisions that `filter` lets through and that are older than `before`, the newest first, `limit` at most.

@@ -24,9 +24,9 @@ use super::metadata::{self, Fields};
 use super::refusal::{Refused, refused};
 use crate::authorize::{Authorizer, Decided, Presented, Question};
 use crate::facts::{Entry, PathReadings};
+use crate::policy::Verdict;
 use crate::policy::model::Enforcer;
 use crate::policy::spec::Point;
-use crate::policy::Verdict;
 
 /// The enforcer that asks in plaintext on loopback.
 const LOCAL: &str = "local";

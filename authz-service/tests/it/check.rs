@@ -50,7 +50,7 @@ async fn the_demo_table() {
     assert_eq!(metadata["token"]["kid"], "k1");
     assert_eq!(metadata["token"]["alg"], "ES256");
     assert_eq!(metadata["token"]["audience"], json!(["insurance"]));
-    assert!(metadata.get("missing").is_none());
+    assert!(metadata.get("missing").is_none() && metadata.get("explanation").is_none());
 
     let without = mesh.token("reader", "profile");
     let answer = check(Ask::new("GET", "/policies/1").bearer(&without), 403, "scope_missing").await;
@@ -60,6 +60,9 @@ async fn the_demo_table() {
     );
     assert_eq!(answer.body(), json!({"request_id": "r-1", "error": "insufficient_scope"}));
     assert_eq!(answer.metadata()["missing"], json!(["scope:policies:read"]));
+    let why = "role policy-reader: scope needs policies:read, token has profile";
+    assert_eq!(answer.metadata()["explanation"], why);
+    assert!(!answer.body().to_string().contains("policy-reader"), "the client is told no names of the policy");
 
     let outsider = mesh.token("outsider", "policies:read");
     let answer = check(Ask::new("GET", "/policies/1").bearer(&outsider), 403, "role_missing").await;

@@ -92,6 +92,7 @@ test('opens it by keyboard and reads who, what and why', async () => {
   if (filter.includes('scope_missing')) {
     assert.match(words, /scope/, `the title says why: ${words}`);
     await drawer.getByRole('region', { name: 'What would have been enough' }).getByText(/^scope:/).waitFor();
+    await drawer.getByRole('region', { name: 'Why authorization refused' }).getByText(/scope needs/).waitFor();
   }
   await drawer.getByRole('heading', { name: 'Where it stopped' }).waitFor();
   for (const group of ['Decision', 'Token', 'Request']) await drawer.getByRole('heading', { name: group, exact: true }).waitFor();

@@ -19,6 +19,10 @@ async fn a_refusal_is_found_by_its_id_with_all_that_decided_it() {
     assert_eq!(attribute(record, "tollgate.reason"), Some(&json!("scope_missing")));
     assert_eq!(attribute(record, "tollgate.authz.decision"), Some(&json!("deny")));
     assert_eq!(attribute(record, "tollgate.authz.missing"), Some(&json!(["scope:policies:read"])));
+    assert_eq!(
+        attribute(record, "tollgate.authz.explanation"),
+        Some(&json!("role policy-reader: scope needs policies:read, token has profile"))
+    );
     assert!(attribute(record, "security_rule.name").is_some());
     assert!(attribute(record, "tollgate.authz_us").and_then(Value::as_u64).is_some_and(|us| us > 0));
     assert!(

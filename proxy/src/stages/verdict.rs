@@ -146,9 +146,12 @@ mod tests {
     #[test]
     fn explanation_and_dry_run_are_taken() {
         let text = |text: &str| Value { kind: Some(Kind::StringValue(text.into())) };
-        let object = |fields: HashMap<String, Value>| Value { kind: Some(Kind::StructValue(Struct { fields })) };
-        let trial =
-            HashMap::from([("decision".to_owned(), text("deny")), ("rule".to_owned(), text("shop/no-night"))]);
+        let object =
+            |fields: HashMap<String, Value>| Value { kind: Some(Kind::StructValue(Struct { fields })) };
+        let trial = HashMap::from([
+            ("decision".to_owned(), text("deny")),
+            ("rule".to_owned(), text("shop/no-night")),
+        ]);
         let inner = HashMap::from([
             ("explanation".to_owned(), text("role r: scope needs s, token has none")),
             ("dry_run".to_owned(), object(trial)),
