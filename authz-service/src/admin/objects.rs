@@ -151,10 +151,9 @@ fn kind_of(plural: &str, namespaced: bool) -> Result<Kind, Problem> {
 async fn list(admin: &Admin, kind: Kind, namespace: &str, query: ListQuery) -> Result<Json<Page>, Problem> {
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
     let after = query.cursor.unwrap_or_default();
-    let objects = admin.store.load().await?.objects;
-    let of_kind = (objects.into_iter())
-        .filter(|(id, _)| id.kind == kind && id.namespace == namespace && id.name > after);
-    let mut items: Vec<Document> = of_kind.map(|(_, stored)| stored.document).take(limit + 1).collect();
+    let page = u32::try_from(limit + 1).unwrap_or(u32::MAX);
+    let stored = admin.store.list(kind, namespace, &after, page).await?;
+    let mut items: Vec<Document> = stored.into_iter().map(|stored| stored.document).collect();
     let more = items.len() > limit;
     items.truncate(limit);
     let next = items.last().filter(|_| more).map(|document| document.id().name);
@@ -162,8 +161,7 @@ async fn list(admin: &Admin, kind: Kind, namespace: &str, query: ListQuery) -> R
 }
 
 async fn read(admin: &Admin, id: ObjectId) -> Result<Response, Problem> {
-    let mut objects = admin.store.load().await?.objects;
-    let stored = objects.remove(&id).ok_or(StoreError::NotFound(id))?;
+    let stored = admin.store.get(&id).await?.ok_or(StoreError::NotFound(id))?;
     Ok(answer(StatusCode::OK, &stored))
 }
 

@@ -13,6 +13,7 @@ pub mod evaluate;
 pub mod footprint;
 pub mod model;
 pub mod object;
+pub mod references;
 pub mod snapshot;
 pub mod spec;
 pub mod subjects;

@@ -14,13 +14,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tollgate_runtime::config::Secret;
 
-use super::last_administrator::{ADMIN_ROLE, count_administrators};
+use super::last_administrator::{ADMIN_ROLE, somebody_administers};
 use super::sql::{Tx, Value};
 use super::write::{Authorship, Change, next_epoch};
-use super::{Store, StoreError, StoredSet, rows};
+use super::{Store, StoreError, StoredSet, select};
 use crate::facts::ADMIN_ISSUER;
 use crate::policy::check::ADMIN_SERVICE_NAME;
-use crate::policy::object::{Document, PolicySet, SYSTEM_NAMESPACE};
+use crate::policy::object::{Document, SYSTEM_NAMESPACE};
 use crate::policy::snapshot::SecretHash;
 use crate::policy::spec::{
     BindingSpec, Mode, PermissionSpec, RoleSpec, ScopesSpec, ServiceSpec, UpstreamSpec, WhoSpec,
@@ -144,7 +144,11 @@ impl Store {
         if !taken.is_empty() {
             return Err(StoreError::AdministratorExists(name.to_owned()));
         }
-        let before = rows::load(&mut tx).await?;
+        let mut before = StoredSet::new();
+        for id in builtin(name).map(|document| document.id()) {
+            let stored = select::one(&mut tx, &id).await?;
+            before.extend(stored.map(|stored| (id, stored)));
+        }
         let changes: Vec<Change> = (builtin(name).into_iter())
             .map(|document| {
                 let id = document.id();
@@ -175,7 +179,7 @@ impl Store {
         )
         .await?;
         // Only after this does the new administrator count as one who can administer.
-        self.perform(&mut tx, epoch, &before, &changes, &by).await?;
+        self.perform(&mut tx, epoch, &changes, &by).await?;
         tx.execute(
             "record the administrator",
             "INSERT INTO changes (epoch, position, at, author, reason, kind, namespace, name) \
@@ -207,15 +211,6 @@ fn repaired(mut service: ServiceSpec) -> ServiceSpec {
     service.upstream =
         UpstreamSpec { strip_params: service.upstream.strip_params, ..UpstreamSpec::default() };
     service
-}
-
-async fn somebody_administers(tx: &mut Tx) -> Result<bool, StoreError> {
-    let set = policy_set(&rows::load(tx).await?);
-    Ok(count_administrators(&set, &load(tx).await?) > 0)
-}
-
-fn policy_set(stored: &StoredSet) -> PolicySet {
-    stored.iter().map(|(id, stored)| (id.clone(), stored.document.clone())).collect()
 }
 
 /// The admin API as a service of its own policy, the role that may do everything, and who holds it.

@@ -1,9 +1,10 @@
 //! Who can really administer: what must never become nobody.
 //!
-//! Pure, and careful in one direction: a binding counts only if it surely lets somebody change everything. It does
-//! not ask whether an issuer still answers or whether a person still has an account there.
+//! Careful in one direction: a binding counts only if it surely lets somebody change everything. It does not ask
+//! whether an issuer still answers or whether a person still has an account there.
 
-use super::Administrator;
+use super::sql::{Tx, Value};
+use super::{Administrator, Change, StoreError, administrators, select};
 use crate::facts::ADMIN_ISSUER;
 use crate::policy::check::{ADMIN_SERVICE_NAME, admin_service};
 use crate::policy::object::{Document, Kind, ObjectId, PolicySet, SYSTEM_NAMESPACE};
@@ -12,11 +13,38 @@ use crate::policy::spec::{BindingSpec, PermissionSpec, ScopesSpec, ServiceSpec, 
 /// The built-in role whose holders administer everything.
 pub(super) const ADMIN_ROLE: &str = "admin";
 
+/// Whether a change could take somebody's rights to administer.
+pub(super) fn concerns_administrators(change: &Change) -> bool {
+    change.object.namespace == SYSTEM_NAMESPACE || change.object.kind == Kind::Issuer
+}
+
+/// Whether anybody can administer, as the database is now.
+pub(super) async fn somebody_administers(tx: &mut Tx) -> Result<bool, StoreError> {
+    let mut ids = vec![admin_service(), admin_role()];
+    let sql = "SELECT name FROM bindings WHERE namespace = $1 AND role = $2";
+    let values = [Value::Text(SYSTEM_NAMESPACE), Value::Text(ADMIN_ROLE)];
+    for row in tx.fetch("look for administrators", sql, &values).await? {
+        ids.push(ObjectId::new(Kind::Binding, SYSTEM_NAMESPACE, row.text("name")?));
+    }
+    let mut set = PolicySet::new();
+    while let Some(id) = ids.pop() {
+        let Some(stored) = select::one(tx, &id).await? else { continue };
+        if let Document::Service(service) = &stored.document {
+            ids.extend(service.issuers.iter().map(|issuer| ObjectId::new(Kind::Issuer, "", issuer)));
+        }
+        set.insert(id, stored.document);
+    }
+    Ok(count_administrators(&set, &administrators::load(tx).await?) > 0)
+}
+
+fn admin_role() -> ObjectId {
+    ObjectId::new(Kind::Role, SYSTEM_NAMESPACE, ADMIN_ROLE)
+}
+
 /// How many bindings give somebody, without an end, the role that may do everything. `holders` have an opaque token.
-pub(super) fn count_administrators(set: &PolicySet, holders: &[Administrator]) -> usize {
-    let role = ObjectId::new(Kind::Role, SYSTEM_NAMESPACE, ADMIN_ROLE);
+fn count_administrators(set: &PolicySet, holders: &[Administrator]) -> usize {
     let (Some(Document::Service(service)), Some(Document::Role(role))) =
-        (set.get(&admin_service()), set.get(&role))
+        (set.get(&admin_service()), set.get(&admin_role()))
     else {
         return 0;
     };

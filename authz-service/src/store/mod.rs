@@ -13,7 +13,9 @@ mod fetched_keys;
 pub mod follow;
 mod last_administrator;
 mod rows;
+mod select;
 mod sql;
+mod surroundings;
 mod write;
 
 use std::sync::Arc;
@@ -77,7 +79,7 @@ impl Store {
     pub async fn load(&self) -> Result<Loaded, StoreError> {
         let mut tx = self.database().begin_read().await?;
         let epoch = current_epoch(&mut tx).await?;
-        let objects = rows::load(&mut tx).await?;
+        let objects = select::all(&mut tx).await?;
         let keys = fetched_keys::load(&mut tx).await?;
         let administrators = administrators::load(&mut tx).await?;
         Ok(Loaded { epoch, objects, keys, administrators })

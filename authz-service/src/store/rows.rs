@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::StoreError;
+use super::select::of_table;
 use super::sql::{Row, Tx, Value};
 use crate::policy::object::{Document, Kind, ObjectId};
 use crate::policy::spec::{BindingSpec, EnforcerSpec, IssuerSpec, PermissionSpec, RoleSpec, ServiceSpec};
@@ -21,63 +22,42 @@ pub struct Stored {
 /// All objects by name.
 pub type StoredSet = BTreeMap<ObjectId, Stored>;
 
-/// Reads the whole policy.
-pub(super) async fn load(tx: &mut Tx) -> Result<StoredSet, StoreError> {
-    let mut set = StoredSet::new();
-    let mut permissions = permissions(tx).await?;
-    for kind in Kind::ALL {
-        for row in tx.fetch("read the policy", select(kind), &[]).await? {
-            let document = read(kind, &row, &mut permissions).map_err(|error| in_row(error, kind, &row))?;
-            let epoch = row.int("epoch")?.unsigned_abs();
-            set.insert(document.id(), Stored { document, epoch });
-        }
-    }
-    Ok(set)
-}
-
-const fn select(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Issuer => "SELECT * FROM issuers",
-        Kind::Enforcer => "SELECT * FROM enforcers",
-        Kind::Service => "SELECT * FROM services",
-        Kind::Role => "SELECT * FROM roles",
-        Kind::Binding => "SELECT * FROM bindings",
-    }
+/// Makes an object of a row, and of the permissions where it is a role's. Errors say which row it was.
+pub(super) fn read(
+    kind: Kind,
+    row: &Row,
+    permissions: Result<Vec<PermissionSpec>, StoreError>,
+) -> Result<Stored, StoreError> {
+    let read = permissions.and_then(|permissions| {
+        Ok(Stored { document: document(kind, row, permissions)?, epoch: row.int("epoch")?.unsigned_abs() })
+    });
+    read.map_err(|error| in_row(error, kind, row))
 }
 
 /// Says which row it was: somebody has to find it.
 fn in_row(error: StoreError, kind: Kind, row: &Row) -> StoreError {
     match error {
         StoreError::BadRow { what, problem } => {
-            let name = row.text("name").unwrap_or_default();
-            let namespace =
-                if kind.is_namespaced() { row.text("namespace").unwrap_or_default() } else { String::new() };
+            let (namespace, name) = (row.text_or_empty("namespace"), row.text_or_empty("name"));
             StoreError::BadRow { what: format!("{}: {what}", ObjectId::new(kind, namespace, name)), problem }
         }
         other => other,
     }
 }
 
-type Permissions = BTreeMap<(String, String), Vec<PermissionSpec>>;
-
-async fn permissions(tx: &mut Tx) -> Result<Permissions, StoreError> {
-    let sql = "SELECT * FROM permissions ORDER BY namespace, role, position";
-    let mut found = Permissions::new();
-    for row in tx.fetch("read permissions", sql, &[]).await? {
-        let permission = PermissionSpec {
-            name: row.text("name")?,
-            service: row.text("service")?,
-            methods: row.json("methods")?,
-            paths: row.json("paths")?,
-            hosts: row.json("hosts")?,
-            scopes: row.json("scopes")?,
-        };
-        found.entry((row.text("namespace")?, row.text("role")?)).or_default().push(permission);
-    }
-    Ok(found)
+/// Makes a permission of its row.
+pub(super) fn permission(row: &Row) -> Result<PermissionSpec, StoreError> {
+    Ok(PermissionSpec {
+        name: row.text("name")?,
+        service: row.text("service")?,
+        methods: row.json("methods")?,
+        paths: row.json("paths")?,
+        hosts: row.json("hosts")?,
+        scopes: row.json("scopes")?,
+    })
 }
 
-fn read(kind: Kind, row: &Row, permissions: &mut Permissions) -> Result<Document, StoreError> {
+fn document(kind: Kind, row: &Row, permissions: Vec<PermissionSpec>) -> Result<Document, StoreError> {
     Ok(match kind {
         Kind::Issuer => Document::Issuer(IssuerSpec {
             name: row.text("name")?,
@@ -110,11 +90,12 @@ fn read(kind: Kind, row: &Row, permissions: &mut Permissions) -> Result<Document
             mode: row.json("mode")?,
             upstream: row.json("upstream")?,
         }),
-        Kind::Role => {
-            let (namespace, name) = (row.text("namespace")?, row.text("name")?);
-            let permissions = permissions.remove(&(namespace.clone(), name.clone())).unwrap_or_default();
-            Document::Role(RoleSpec { namespace, name, includes: row.json("includes")?, permissions })
-        }
+        Kind::Role => Document::Role(RoleSpec {
+            namespace: row.text("namespace")?,
+            name: row.text("name")?,
+            includes: row.json("includes")?,
+            permissions,
+        }),
         Kind::Binding => Document::Binding(BindingSpec {
             namespace: row.text("namespace")?,
             name: row.text("name")?,
@@ -141,9 +122,8 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("lists and maps of texts are always JSON")
 }
 
-/// Writes an object over whatever was there.
+/// Writes an object. Where one of this name was there, it was removed before, unless it is a role.
 pub(super) async fn put(tx: &mut Tx, document: &Document, epoch: u64) -> Result<(), StoreError> {
-    delete(tx, &document.id()).await?;
     let epoch = Value::Int(epoch.cast_signed());
     let insert = "write an object";
     match document {
@@ -234,8 +214,12 @@ pub(super) async fn put(tx: &mut Tx, document: &Document, epoch: u64) -> Result<
 async fn put_role(tx: &mut Tx, spec: &RoleSpec, epoch: Value<'_>) -> Result<(), StoreError> {
     let (namespace, name) = (Value::Text(&spec.namespace), Value::Text(&spec.name));
     let includes = json(&spec.includes);
-    let sql = "INSERT INTO roles (namespace, name, includes, epoch) VALUES ($1, $2, $3, $4)";
+    // The row stays if it is there: a million bindings may refer to it, and each would be looked at.
+    let sql = "INSERT INTO roles (namespace, name, includes, epoch) VALUES ($1, $2, $3, $4) \
+               ON CONFLICT (namespace, name) DO UPDATE SET includes = excluded.includes, epoch = excluded.epoch";
     tx.execute("write a role", sql, &[namespace, name, Value::Text(&includes), epoch]).await?;
+    let sql = "DELETE FROM permissions WHERE namespace = $1 AND role = $2";
+    tx.execute("remove old permissions", sql, &[namespace, name]).await?;
     for (position, permission) in (0_i64..).zip(&spec.permissions) {
         tx.execute(
             "write a permission",
@@ -260,17 +244,12 @@ async fn put_role(tx: &mut Tx, spec: &RoleSpec, epoch: Value<'_>) -> Result<(), 
 
 /// Removes an object; its permissions go with a role.
 pub(super) async fn delete(tx: &mut Tx, id: &ObjectId) -> Result<(), StoreError> {
-    let sql = match id.kind {
-        Kind::Issuer => "DELETE FROM issuers WHERE name = $1",
-        Kind::Enforcer => "DELETE FROM enforcers WHERE name = $1",
-        Kind::Service => "DELETE FROM services WHERE namespace = $1 AND name = $2",
-        Kind::Role => "DELETE FROM roles WHERE namespace = $1 AND name = $2",
-        Kind::Binding => "DELETE FROM bindings WHERE namespace = $1 AND name = $2",
-    };
     let name = Value::Text(&id.name);
     if id.kind.is_namespaced() {
+        let sql = of_table!(id.kind, "DELETE FROM ", " WHERE namespace = $1 AND name = $2");
         tx.execute("remove an object", sql, &[Value::Text(&id.namespace), name]).await?;
     } else {
+        let sql = of_table!(id.kind, "DELETE FROM ", " WHERE name = $1");
         tx.execute("remove an object", sql, &[name]).await?;
     }
     Ok(())

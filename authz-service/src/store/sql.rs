@@ -125,10 +125,17 @@ async fn open_sqlite(path: &Path) -> Result<Database, sqlx::Error> {
     Ok(Database::Sqlite { write, read })
 }
 
+/// The migrations of one dialect, from its folder.
+macro_rules! migrations {
+    ($dialect:literal, [$(($number:literal, $name:literal, $file:literal)),* $(,)?]) => {
+        &[$(($number, $name, include_str!(concat!("../../../migrations/authz/", $dialect, "/", $file)))),*]
+    };
+}
+
 const SQLITE: &[(i64, &str, &str)] =
-    &[(1, "policy", include_str!("../../../migrations/authz/sqlite/0001_policy.sql"))];
+    migrations!("sqlite", [(1, "policy", "0001_policy.sql"), (3, "references", "0003_references.sql")]);
 const POSTGRES: &[(i64, &str, &str)] =
-    &[(1, "policy", include_str!("../../../migrations/authz/postgres/0001_policy.sql"))];
+    migrations!("postgres", [(1, "policy", "0001_policy.sql"), (3, "references", "0003_references.sql")]);
 
 fn migrator(files: &'static [(i64, &str, &str)]) -> Migrator {
     let migration = |&(version, description, sql): &(i64, &'static str, &'static str)| {
@@ -247,6 +254,11 @@ impl Row {
     column!(optional_text, Option<String>);
     column!(int, i64);
     column!(optional_int, Option<i64>);
+
+    /// A column that may not even be there: for naming a row that is in error.
+    pub(super) fn text_or_empty(&self, column: &'static str) -> String {
+        self.text(column).unwrap_or_default()
+    }
 
     /// A column that holds JSON.
     pub(super) fn json<T: serde::de::DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError> {

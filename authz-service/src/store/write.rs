@@ -1,12 +1,15 @@
 //! Changing the policy: one transaction, one epoch, a row of history for each object.
 
+use std::collections::BTreeSet;
+
 use tollgate_runtime::clock::Clock;
 
-use super::last_administrator::count_administrators;
+use super::last_administrator::{concerns_administrators, somebody_administers};
 use super::sql::{Tx, Value};
-use super::{Administrator, Store, StoreError, StoredSet, administrators, rows};
+use super::surroundings::Part;
+use super::{Store, StoreError, StoredSet, rows, select};
 use crate::policy::check;
-use crate::policy::object::{Document, ObjectId, PolicySet, SYSTEM_NAMESPACE};
+use crate::policy::object::{Document, Kind, ObjectId, PolicySet, SYSTEM_NAMESPACE};
 
 /// The channel that PostgreSQL announces new epochs on.
 pub(super) const CHANNEL: &str = "tollgate_authz_epoch";
@@ -40,6 +43,14 @@ impl Operation {
     /// The object shall be so.
     pub fn put(document: Document) -> Self {
         Self::Put(Box::new(document))
+    }
+
+    /// What it is about.
+    pub fn object(&self) -> ObjectId {
+        match self {
+            Self::Put(document) => document.id(),
+            Self::Delete(id) => id.clone(),
+        }
     }
 }
 
@@ -86,18 +97,21 @@ impl Store {
     pub async fn write(&self, write: Write) -> Result<Applied, StoreError> {
         let mut tx = self.database().begin().await?;
         let epoch = next_epoch(&mut tx).await?;
-        let before = rows::load(&mut tx).await?;
-        check_expected(&before, &write)?;
         if let Some(expected) = write.base.filter(|base| *base != epoch - 1) {
             return Err(StoreError::PolicyMoved { expected, found: epoch - 1 });
         }
+        let before = before(&mut tx, &write).await?;
+        check_expected(&before, &write)?;
         let changes = plan(&before, &write)?;
-        if changes.is_empty() || write.dry_run {
-            check_outcome(&before, &changes, &administrators::load(&mut tx).await?)?;
+        if changes.is_empty() {
             tx.rollback().await?;
             return Ok(Applied { epoch: epoch - 1, changes });
         }
-        self.perform(&mut tx, epoch, &before, &changes, &write.by).await?;
+        self.perform(&mut tx, epoch, &changes, &write.by).await?;
+        if write.dry_run {
+            tx.rollback().await?;
+            return Ok(Applied { epoch: epoch - 1, changes });
+        }
         self.commit(tx, epoch).await?;
         Ok(Applied { epoch, changes })
     }
@@ -119,17 +133,23 @@ impl Store {
         &self,
         tx: &mut Tx,
         epoch: u64,
-        before: &StoredSet,
         changes: &[Change],
         by: &Authorship,
     ) -> Result<(), StoreError> {
-        check_outcome(before, changes, &administrators::load(tx).await?)?;
-        // What is removed goes first, so that a name it held (a host, an `iss`) is free for what comes.
-        for change in changes.iter().filter(|change| change.after.is_none()) {
-            rows::delete(tx, &change.object).await?;
+        check_changes(tx, changes).await?;
+        let administered = changes.iter().any(concerns_administrators) && somebody_administers(tx).await?;
+        // All that makes room goes first, so that a name it held (a host, an `iss`) is free for what comes.
+        for change in changes {
+            let stays = change.object.kind == Kind::Role && change.after.is_some();
+            if change.before.is_some() && !stays {
+                rows::delete(tx, &change.object).await?;
+            }
         }
         for document in changes.iter().filter_map(|change| change.after.as_ref()) {
             rows::put(tx, document, epoch).await?;
+        }
+        if administered && !somebody_administers(tx).await? {
+            return Err(StoreError::LastAdministrator);
         }
         record(tx, epoch, &self.inner.clock, changes, by).await?;
         announce(tx, epoch).await
@@ -160,10 +180,7 @@ pub(super) async fn announce(tx: &mut Tx, epoch: u64) -> Result<(), StoreError> 
 
 fn check_expected(before: &StoredSet, write: &Write) -> Result<(), StoreError> {
     let (Some(expected), Some(operation)) = (write.expected, write.operations.first()) else { return Ok(()) };
-    let object = match operation {
-        Operation::Put(document) => document.id(),
-        Operation::Delete(id) => id.clone(),
-    };
+    let object = operation.object();
     let found = before.get(&object).map_or(0, |stored| stored.epoch);
     if found == expected { Ok(()) } else { Err(StoreError::Moved { object, expected, found }) }
 }
@@ -199,27 +216,34 @@ fn plan(before: &StoredSet, write: &Write) -> Result<Vec<Change>, StoreError> {
     Ok(changes)
 }
 
-/// The whole policy must hold together afterwards, and somebody must be left to change it again.
-fn check_outcome(
-    before: &StoredSet,
-    changes: &[Change],
-    holders: &[Administrator],
-) -> Result<(), StoreError> {
-    let mut set: PolicySet =
-        before.iter().map(|(id, stored)| (id.clone(), stored.document.clone())).collect();
-    let had = count_administrators(&set, holders);
+/// What the write speaks of, as it is. Whoever prunes speaks of everything.
+async fn before(tx: &mut Tx, write: &Write) -> Result<StoredSet, StoreError> {
+    if write.prune {
+        return select::all(tx).await;
+    }
+    let mut found = StoredSet::new();
+    for operation in &write.operations {
+        let id = operation.object();
+        if let Some(stored) = select::one(tx, &id).await? {
+            found.insert(id, stored);
+        }
+    }
+    Ok(found)
+}
+
+/// The policy must hold together afterwards. It did before, so only what is around the changes is looked at.
+async fn check_changes(tx: &mut Tx, changes: &[Change]) -> Result<(), StoreError> {
+    let mut put = PolicySet::new();
+    let mut gone = BTreeSet::new();
     for change in changes {
         match &change.after {
-            Some(document) => set.insert(change.object.clone(), document.clone()),
-            None => set.remove(&change.object),
-        };
+            Some(document) => drop(put.insert(change.object.clone(), document.clone())),
+            None => drop(gone.insert(change.object.clone())),
+        }
     }
-    check::check(&set).map_err(StoreError::Invalid)?;
-    if had > 0 && count_administrators(&set, holders) == 0 {
-        Err(StoreError::LastAdministrator)
-    } else {
-        Ok(())
-    }
+    let part = Part::of(tx, put, &gone).await?;
+    check::check_within(&part.set, &part.around).map_err(StoreError::Invalid)?;
+    Ok(())
 }
 
 /// Writes the history.

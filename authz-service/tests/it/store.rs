@@ -127,6 +127,56 @@ async fn a_write_that_would_break_the_policy_leaves_no_trace(url: &str) {
     assert_eq!(store.changes(None, 100).await.unwrap().len(), 8);
 }
 
+/// A write looks at what it touches; that must be enough to find what is wrong, and no more than is wrong.
+async fn a_write_is_checked_within_what_is_around_it(url: &str) {
+    let store = open(url).await;
+    store.apply(everything(), by(), false, false).await.unwrap();
+    let put = |value| store.apply(vec![document(value)], by(), false, false);
+    for (value, key) in [
+        // `r` includes `q`, which is not part of the write.
+        (json!({"kind": "Role", "namespace": "a", "name": "q", "includes": ["r"]}), "includes"),
+        (json!({"kind": "Role", "namespace": "a", "name": "q", "includes": ["x"]}), "includes"),
+        (
+            json!({"kind": "Binding", "namespace": "a", "name": "n", "role": "x", "who": {"anyone": true}}),
+            "role",
+        ),
+        (
+            json!({"kind": "Binding", "namespace": "b", "name": "n", "role": "r", "who": {"anyone": true}}),
+            "role",
+        ),
+        (json!({"kind": "Service", "namespace": "b", "name": "t", "hosts": ["H"]}), "hosts"),
+        (
+            json!({"kind": "Service", "namespace": "b", "name": "t", "spiffe_id": "spiffe://d/ns/a/sa/s"}),
+            "hosts",
+        ),
+        (
+            json!({"kind": "Issuer", "name": "k", "issuer": "https://j", "jwks_url": "https://j/keys"}),
+            "issuer",
+        ),
+    ] {
+        let Err(StoreError::Invalid(faults)) = put(value.clone()).await else {
+            panic!("{value} was accepted")
+        };
+        assert_eq!(faults.iter().map(|fault| fault.key.as_str()).collect::<Vec<_>>(), [key], "{value}");
+    }
+    // Two services change their hosts in one write, and a role that is bound and included changes.
+    let pair = |first: &str, second: &str| {
+        vec![
+            document(json!({"kind": "Service", "namespace": "c", "name": "one", "hosts": [first]})),
+            document(json!({"kind": "Service", "namespace": "c", "name": "two", "hosts": [second]})),
+        ]
+    };
+    store.apply(pair("x", "y"), by(), false, false).await.unwrap();
+    store.apply(pair("y", "x"), by(), false, false).await.unwrap();
+    let changed = json!({"kind": "Role", "namespace": "a", "name": "q", "permissions": [
+        {"name": "p", "service": "s", "methods": ["GET"], "paths": ["/"]}]});
+    put(changed).await.unwrap();
+    let id = ObjectId::new(Kind::Role, "a", "q");
+    assert_eq!(store.get(&id).await.unwrap().unwrap().epoch, 4);
+    let listed = store.list(Kind::Service, "c", "one", 10).await.unwrap();
+    assert_eq!(listed.iter().map(|stored| stored.document.id().name).collect::<Vec<_>>(), ["two"]);
+}
+
 async fn revisions_guard_against_lost_updates(url: &str) {
     let store = open(url).await;
     let put = |expected| Write {
@@ -305,6 +355,7 @@ contract!(
     what_is_written_is_read,
     epochs_have_no_gaps_and_no_doubles,
     a_write_that_would_break_the_policy_leaves_no_trace,
+    a_write_is_checked_within_what_is_around_it,
     revisions_guard_against_lost_updates,
     pruning_spares_what_governs_tollgate,
     the_first_administrator_is_made_once,
