@@ -97,6 +97,7 @@ async fn authorized(admin: &Admin, caller: &Caller, request: ApplyRequest) -> Re
         expected: None,
         base: None,
         by: caller.authorship(request.reason),
+        key: None,
     };
     for _ in 0..ATTEMPTS {
         let planned = admin.store.write(Write { dry_run: true, base: None, ..write.clone() }).await?;

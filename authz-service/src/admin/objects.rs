@@ -184,6 +184,7 @@ async fn put(
             expected: expected(headers)?,
             base: None,
             by: caller.authorship(None),
+            key: None,
         })
         .await?;
     let Some(change) = applied.changes.first() else { return read(admin, id).await };
@@ -207,6 +208,7 @@ async fn delete(
         expected: expected(headers)?,
         base: None,
         by: caller.authorship(None),
+        key: None,
     };
     let applied = admin.store.write(write).await?;
     admin.metrics.admin_write();

@@ -84,6 +84,10 @@ impl From<StoreError> for Problem {
             }
             StoreError::LastAdministrator => Self::new(StatusCode::CONFLICT, "last_administrator", detail),
             StoreError::AdministratorExists(_) => Self::new(StatusCode::CONFLICT, "name_taken", detail),
+            StoreError::NoSuchEpoch { .. } => Self::new(StatusCode::NOT_FOUND, "no_such_epoch", detail),
+            StoreError::KeyReused => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail)
+            }
             StoreError::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "not_found", detail),
             StoreError::Moved { .. } | StoreError::PolicyMoved { .. } => {
                 Self::new(StatusCode::PRECONDITION_FAILED, "moved", detail)

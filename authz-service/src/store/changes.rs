@@ -1,13 +1,20 @@
-//! Reading the history.
+//! Reading the history, and what the policy was at an earlier epoch.
+//!
+//! A change keeps each object as it was and as it became, so an earlier state is the present one with every later
+//! change undone: for each object, what the first of them found.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::sql::Value;
-use super::{Store, StoreError};
+use super::sql::{Row, Tx, Value};
+use super::{Change, Store, StoreError};
+use crate::policy::object::{Document, Kind, ObjectId, PolicySet};
 
 /// One object in one change.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize, ToSchema)]
 pub struct ChangeRow {
     /// The change.
     pub epoch: u64,
@@ -22,7 +29,7 @@ pub struct ChangeRow {
     /// What kind of object; beside the policy's kinds there are `Administrator` and `IssuerKeys`.
     pub kind: String,
     /// Its namespace, empty where it has none.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub namespace: String,
     /// Its name.
     pub name: String,
@@ -34,6 +41,39 @@ pub struct ChangeRow {
     pub after: Option<serde_json::Value>,
 }
 
+impl ChangeRow {
+    /// The object, if it is one of the policy.
+    pub fn object(&self) -> Option<ObjectId> {
+        let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == self.kind)?;
+        Some(ObjectId::new(kind, &self.namespace, &self.name))
+    }
+}
+
+/// Which changes somebody asks for. All that is given must hold; an empty text is not asked.
+#[derive(Debug, Clone, Default)]
+pub struct ChangeFilter {
+    /// As written after `kind:`.
+    pub kind: String,
+    /// The object's namespace.
+    pub namespace: String,
+    /// The object's name.
+    pub name: String,
+    /// Who made them.
+    pub author: String,
+}
+
+impl ChangeFilter {
+    /// The changes of one object.
+    pub fn of(id: &ObjectId) -> Self {
+        Self {
+            kind: id.kind.as_str().to_owned(),
+            namespace: id.namespace.clone(),
+            name: id.name.clone(),
+            author: String::new(),
+        }
+    }
+}
+
 impl Store {
     /// Rows of the history that come after `cursor` (epoch and position), the newest change first.
     pub async fn changes(
@@ -41,34 +81,113 @@ impl Store {
         cursor: Option<(u64, u64)>,
         limit: u32,
     ) -> Result<Vec<ChangeRow>, StoreError> {
+        self.changes_of(&ChangeFilter::default(), cursor, limit).await
+    }
+
+    /// As [`Store::changes`], of those that `filter` lets through.
+    pub async fn changes_of(
+        &self,
+        filter: &ChangeFilter,
+        cursor: Option<(u64, u64)>,
+        limit: u32,
+    ) -> Result<Vec<ChangeRow>, StoreError> {
         let mut tx = self.database().begin_read().await?;
         let (epoch, position) = cursor.unwrap_or((i64::MAX.unsigned_abs(), 0));
-        let sql = "SELECT * FROM changes WHERE epoch < $1 OR (epoch = $2 AND position > $3) \
-                   ORDER BY epoch DESC, position ASC LIMIT $4";
         let [epoch, position] = [epoch, position].map(|number| Value::Int(number.cast_signed()));
-        let values = [epoch, epoch, position, Value::Int(limit.into())];
-        let rows = tx.fetch("read changes", sql, &values).await?;
-        let document = |text: Option<String>| {
-            text.map(|text| serde_json::from_str(&text)).transpose().map_err(|error| StoreError::BadRow {
-                what: "changes".to_owned(),
-                problem: error.to_string(),
-            })
+        let after = [epoch, epoch, position, Value::Int(limit.into())];
+        let texts = [&filter.kind, &filter.namespace, &filter.name, &filter.author];
+        let texts = texts.map(|text| Value::Text(text));
+        // An object's own history has an index of its own; the two statements are one but for its use.
+        let rows = if filter.kind.is_empty() || filter.name.is_empty() {
+            let sql = "SELECT * FROM changes WHERE (epoch < $1 OR (epoch = $2 AND position > $3)) \
+                       AND ($5 = '' OR kind = $5) AND ($6 = '' OR namespace = $6) AND ($7 = '' OR name = $7) \
+                       AND ($8 = '' OR author = $8) ORDER BY epoch DESC, position ASC LIMIT $4";
+            tx.fetch("read changes", sql, &[&after[..], &texts].concat()).await?
+        } else {
+            let sql = "SELECT * FROM changes WHERE kind = $5 AND ($6 = '' OR namespace = $6) AND name = $7 \
+                       AND ($8 = '' OR author = $8) AND (epoch < $1 OR (epoch = $2 AND position > $3)) \
+                       ORDER BY epoch DESC, position ASC LIMIT $4";
+            tx.fetch("read the changes of an object", sql, &[&after[..], &texts].concat()).await?
         };
-        rows.iter()
-            .map(|row| {
-                Ok(ChangeRow {
-                    epoch: row.int("epoch")?.unsigned_abs(),
-                    position: row.int("position")?.unsigned_abs(),
-                    at: row.int("at")?,
-                    author: row.text("author")?,
-                    reason: row.text("reason")?,
-                    kind: row.text("kind")?,
-                    namespace: row.text("namespace")?,
-                    name: row.text("name")?,
-                    before: document(row.optional_text("before_json")?)?,
-                    after: document(row.optional_text("after_json")?)?,
-                })
-            })
-            .collect()
+        rows.iter().map(read).collect()
     }
+
+    /// The policy as it was from `epoch` on until the next change, and the epoch in force now.
+    pub async fn policy_at(&self, epoch: u64) -> Result<(PolicySet, u64), StoreError> {
+        let loaded = self.load().await?;
+        let mut set: PolicySet =
+            loaded.objects.into_iter().map(|(id, stored)| (id, stored.document)).collect();
+        for (id, was) in self.undo_to(epoch, loaded.epoch).await? {
+            match was {
+                Some(document) => set.insert(id, document),
+                None => set.remove(&id),
+            };
+        }
+        Ok((set, loaded.epoch))
+    }
+
+    /// The objects that changed after `epoch` up to `now`, each as it was at `epoch`.
+    async fn undo_to(
+        &self,
+        epoch: u64,
+        now: u64,
+    ) -> Result<BTreeMap<ObjectId, Option<Document>>, StoreError> {
+        if epoch > now {
+            return Err(StoreError::NoSuchEpoch { asked: epoch, newest: now });
+        }
+        let mut tx = self.database().begin_read().await?;
+        let sql = "SELECT * FROM changes WHERE epoch > $1 AND epoch <= $2 ORDER BY epoch ASC, position ASC";
+        let values = [Value::Int(epoch.cast_signed()), Value::Int(now.cast_signed())];
+        let mut found: BTreeMap<ObjectId, Option<Document>> = BTreeMap::new();
+        for row in tx.fetch("read later changes", sql, &values).await? {
+            let row = read(&row)?;
+            let Some(object) = row.object() else { continue };
+            if let Entry::Vacant(first) = found.entry(object) {
+                first.insert(document(row.before, row.epoch)?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// What one epoch changed in the policy.
+pub(super) async fn policy_changes(tx: &mut Tx, epoch: u64) -> Result<Vec<Change>, StoreError> {
+    let sql = "SELECT * FROM changes WHERE epoch = $1 ORDER BY position ASC";
+    let rows = tx.fetch("read a change", sql, &[Value::Int(epoch.cast_signed())]).await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let row = read(row)?;
+        if let Some(object) = row.object() {
+            let (before, after) = (document(row.before, epoch)?, document(row.after, epoch)?);
+            found.push(Change { object, before, after });
+        }
+    }
+    Ok(found)
+}
+
+fn document(value: Option<serde_json::Value>, epoch: u64) -> Result<Option<Document>, StoreError> {
+    value.map(serde_json::from_value).transpose().map_err(|error| StoreError::BadRow {
+        what: format!("changes of epoch {epoch}"),
+        problem: format!("this version cannot read the object as it was then: {error}"),
+    })
+}
+
+fn read(row: &Row) -> Result<ChangeRow, StoreError> {
+    let document = |text: Option<String>| {
+        text.map(|text| serde_json::from_str(&text))
+            .transpose()
+            .map_err(|error| StoreError::BadRow { what: "changes".to_owned(), problem: error.to_string() })
+    };
+    Ok(ChangeRow {
+        epoch: row.int("epoch")?.unsigned_abs(),
+        position: row.int("position")?.unsigned_abs(),
+        at: row.int("at")?,
+        author: row.text("author")?,
+        reason: row.text("reason")?,
+        kind: row.text("kind")?,
+        namespace: row.text("namespace")?,
+        name: row.text("name")?,
+        before: document(row.optional_text("before_json")?)?,
+        after: document(row.optional_text("after_json")?)?,
+    })
 }

@@ -71,6 +71,17 @@ pub enum StoreError {
         /// The epoch in force.
         found: u64,
     },
+    /// There is no such state of the policy yet.
+    #[error("there is no epoch {asked}; the newest is {newest}")]
+    NoSuchEpoch {
+        /// The epoch that was asked for.
+        asked: u64,
+        /// The last one there is.
+        newest: u64,
+    },
+    /// The caller has used this idempotency key for something else.
+    #[error("this idempotency key was used for another request; take a new key for each")]
+    KeyReused,
     /// The one-use token is wrong, used or too old.
     #[error("the bootstrap token is wrong, used or expired")]
     BootstrapRefused,

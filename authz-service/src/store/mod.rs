@@ -11,6 +11,7 @@ mod changes;
 mod error;
 mod fetched_keys;
 pub mod follow;
+mod idempotency;
 mod last_administrator;
 mod rows;
 mod select;
@@ -25,9 +26,10 @@ use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::Secret;
 
 pub use administrators::{Administrator, IssuedToken, hash_secret};
-pub use changes::ChangeRow;
+pub use changes::{ChangeFilter, ChangeRow};
 pub use error::StoreError;
 pub use fetched_keys::FetchedKeys;
+pub use idempotency::IdempotencyKey;
 pub use rows::{Stored, StoredSet};
 pub use write::{Applied, Authorship, Change, Operation, Write};
 

@@ -132,10 +132,22 @@ macro_rules! migrations {
     };
 }
 
-const SQLITE: &[(i64, &str, &str)] =
-    migrations!("sqlite", [(1, "policy", "0001_policy.sql"), (3, "references", "0003_references.sql")]);
-const POSTGRES: &[(i64, &str, &str)] =
-    migrations!("postgres", [(1, "policy", "0001_policy.sql"), (3, "references", "0003_references.sql")]);
+const SQLITE: &[(i64, &str, &str)] = migrations!(
+    "sqlite",
+    [
+        (1, "policy", "0001_policy.sql"),
+        (3, "references", "0003_references.sql"),
+        (5, "idempotency", "0005_idempotency.sql"),
+    ]
+);
+const POSTGRES: &[(i64, &str, &str)] = migrations!(
+    "postgres",
+    [
+        (1, "policy", "0001_policy.sql"),
+        (3, "references", "0003_references.sql"),
+        (5, "idempotency", "0005_idempotency.sql"),
+    ]
+);
 
 fn migrator(files: &'static [(i64, &str, &str)]) -> Migrator {
     let migration = |&(version, description, sql): &(i64, &'static str, &'static str)| {

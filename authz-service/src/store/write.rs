@@ -7,7 +7,7 @@ use tollgate_runtime::clock::Clock;
 use super::last_administrator::{concerns_administrators, somebody_administers};
 use super::sql::{Tx, Value};
 use super::surroundings::Part;
-use super::{Store, StoreError, StoredSet, rows, select};
+use super::{IdempotencyKey, Store, StoreError, StoredSet, idempotency, rows, select};
 use crate::policy::check;
 use crate::policy::object::{Document, Kind, ObjectId, PolicySet, SYSTEM_NAMESPACE};
 
@@ -70,6 +70,8 @@ pub struct Write {
     pub base: Option<u64>,
     /// For the history.
     pub by: Authorship,
+    /// Under which it is done once, however often it is asked for.
+    pub key: Option<IdempotencyKey>,
 }
 
 /// One object that changed.
@@ -90,6 +92,8 @@ pub struct Applied {
     pub epoch: u64,
     /// What changed; empty where all was so already.
     pub changes: Vec<Change>,
+    /// Whether this was done before, under the same key, and not now.
+    pub replayed: bool,
 }
 
 impl Store {
@@ -97,23 +101,42 @@ impl Store {
     pub async fn write(&self, write: Write) -> Result<Applied, StoreError> {
         let mut tx = self.database().begin().await?;
         let epoch = next_epoch(&mut tx).await?;
+        if let Some(key) = &write.key
+            && let Some(done) = idempotency::find(&mut tx, key, self.now()).await?
+        {
+            tx.rollback().await?;
+            return Ok(done);
+        }
         if let Some(expected) = write.base.filter(|base| *base != epoch - 1) {
             return Err(StoreError::PolicyMoved { expected, found: epoch - 1 });
         }
         let before = before(&mut tx, &write).await?;
         check_expected(&before, &write)?;
         let changes = plan(&before, &write)?;
-        if changes.is_empty() {
-            tx.rollback().await?;
-            return Ok(Applied { epoch: epoch - 1, changes });
+        if changes.is_empty() || write.dry_run {
+            let applied = Applied { epoch: epoch - 1, changes, replayed: false };
+            match write.key.as_ref().filter(|_| !write.dry_run) {
+                // Nothing was changed, and that is what the next request with this key must hear too.
+                Some(key) => {
+                    put_back_epoch(&mut tx).await?;
+                    idempotency::keep(&mut tx, key, &applied, self.now()).await?;
+                    tx.commit().await?;
+                }
+                None => {
+                    // A trial does all that the write would, so that it fails where the write would.
+                    self.perform(&mut tx, epoch, &applied.changes, &write.by).await?;
+                    tx.rollback().await?;
+                }
+            }
+            return Ok(applied);
         }
         self.perform(&mut tx, epoch, &changes, &write.by).await?;
-        if write.dry_run {
-            tx.rollback().await?;
-            return Ok(Applied { epoch: epoch - 1, changes });
+        let applied = Applied { epoch, changes, replayed: false };
+        if let Some(key) = &write.key {
+            idempotency::keep(&mut tx, key, &applied, self.now()).await?;
         }
         self.commit(tx, epoch).await?;
-        Ok(Applied { epoch, changes })
+        Ok(applied)
     }
 
     /// Makes `documents` the policy's objects of these names: the library's way, and `POST /v1/apply`'s.
@@ -125,7 +148,7 @@ impl Store {
         dry_run: bool,
     ) -> Result<Applied, StoreError> {
         let operations = documents.into_iter().map(Operation::put).collect();
-        self.write(Write { operations, prune, dry_run, expected: None, base: None, by }).await
+        self.write(Write { operations, prune, dry_run, expected: None, base: None, by, key: None }).await
     }
 
     /// Checks, writes rows and history, and tells other processes; the commit is the caller's.
@@ -166,6 +189,12 @@ impl Store {
 pub(super) async fn next_epoch(tx: &mut Tx) -> Result<u64, StoreError> {
     let rows = tx.fetch("move the epoch", "UPDATE epoch SET n = n + 1 RETURNING n", &[]).await?;
     Ok(rows.first().ok_or(StoreError::NoEpoch)?.int("n")?.unsigned_abs())
+}
+
+/// For a transaction that keeps something, but changes nothing of the policy.
+async fn put_back_epoch(tx: &mut Tx) -> Result<(), StoreError> {
+    tx.execute("put the epoch back", "UPDATE epoch SET n = n - 1", &[]).await?;
+    Ok(())
 }
 
 pub(super) async fn announce(tx: &mut Tx, epoch: u64) -> Result<(), StoreError> {

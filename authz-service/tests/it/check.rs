@@ -62,7 +62,10 @@ async fn the_demo_table() {
     assert_eq!(answer.metadata()["missing"], json!(["scope:policies:read"]));
     let why = "role policy-reader: scope needs policies:read, token has profile";
     assert_eq!(answer.metadata()["explanation"], why);
-    assert!(!answer.body().to_string().contains("policy-reader"), "the client is told no names of the policy");
+    assert!(
+        !answer.body().to_string().contains("policy-reader"),
+        "the client is told no names of the policy"
+    );
 
     let outsider = mesh.token("outsider", "policies:read");
     let answer = check(Ask::new("GET", "/policies/1").bearer(&outsider), 403, "role_missing").await;

@@ -10,6 +10,7 @@ mod admin;
 mod check;
 mod crash;
 mod files;
+mod history;
 mod keys;
 mod running;
 mod signer;

@@ -110,6 +110,7 @@ async fn a_write_that_would_break_the_policy_leaves_no_trace(url: &str) {
         expected: None,
         base: None,
         by: by(),
+        key: None,
     };
     // Something refers to it.
     for (kind, name) in [(Kind::Role, "q"), (Kind::Service, "s")] {
@@ -186,6 +187,7 @@ async fn revisions_guard_against_lost_updates(url: &str) {
         expected,
         base: None,
         by: by(),
+        key: None,
     };
     assert!(matches!(store.write(put(Some(7))).await, Err(StoreError::Moved { found: 0, .. })));
     assert_eq!(store.write(put(Some(0))).await.unwrap().epoch, 1);
@@ -238,6 +240,7 @@ async fn the_first_administrator_is_made_once(url: &str) {
         expected: None,
         base: None,
         by: by(),
+        key: None,
     };
     store.write(delete("admin-root")).await.unwrap();
     assert!(matches!(store.write(delete("admin-second")).await, Err(StoreError::LastAdministrator)));
@@ -284,6 +287,7 @@ async fn nobody_is_locked_out(url: &str) {
         expected: None,
         base: None,
         by: by(),
+        key: None,
     };
     assert!(matches!(store.write(delete_root()).await, Err(StoreError::LastAdministrator)));
     // The role must go on to allow everything.
