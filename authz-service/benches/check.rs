@@ -51,7 +51,7 @@ fn policy(signer: &Signer, size: usize) -> Snapshot {
     }
     let documents = all.into_iter().map(|one| serde_json::from_value::<Document>(one).expect("a document"));
     let model = check::check(&policy_set(documents).expect("names are unique")).expect("a policy");
-    compile(&model, Parts::default(), &Snapshot::default())
+    compile(model, Parts::default(), &Snapshot::default())
 }
 
 fn claims() -> Value {

@@ -126,7 +126,9 @@ fn decide<'s>(
     }
     read.read(Footprint::METHOD.and(Footprint::PATH));
     let host = without_port(facts.host);
-    let matched: Matched<'s> = (rules.paths.matches(path).map(|offer| &**offer))
+    let anywhere = snapshot.anywhere(&rules.service.namespace).map(|offers| offers.paths.matches(path));
+    let offers = rules.offers.paths.matches(path).chain(anywhere.into_iter().flatten());
+    let matched: Matched<'s> = (offers.map(|offer| &**offer))
         .filter(|offer| offer.permission.allows_method(facts.method) && offer.permission.allows_host(host))
         .collect();
     let granted = grant(snapshot, rules, facts, &matched, now, &mut read);
@@ -171,14 +173,14 @@ fn grant<'s>(
     now: i64,
     read: &mut Footprint,
 ) -> Grant<'s> {
-    let Some(subjects) = snapshot.subjects(&rules.service.namespace) else { return Grant::None };
     if matched.is_empty() {
         return Grant::None;
     }
     read.read(Footprint::PEER);
     let token = facts.credential.token();
     let mut nearest = Grant::None;
-    for binding in subjects.candidates(token, facts.peer) {
+    let candidates = snapshot.subjects().candidates(&rules.service.namespace, token, facts.peer);
+    for binding in candidates.into_iter().flatten() {
         if binding.not_before.is_some() || binding.not_after.is_some() {
             read.read(Footprint::TIME);
         }

@@ -14,6 +14,7 @@ pub mod footprint;
 pub mod model;
 pub mod object;
 pub mod references;
+pub mod shards;
 pub mod snapshot;
 pub mod spec;
 pub mod subjects;

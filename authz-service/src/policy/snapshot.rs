@@ -7,42 +7,68 @@ use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 use tollgate_paths::TemplateTrie;
 
-use super::model::{Enforcer, Offer, Service};
+use super::model::{Binding, Enforcer, Offer, Role, Service};
+use super::shards::Shards;
 use super::subjects::Subjects;
 use crate::token::{TokenPlace, TrustedIssuer};
 
 /// SHA-256 of a secret.
 pub type SecretHash = [u8; 32];
 
-/// One state of the policy, compiled. Parts are shared with the state before where nothing changed.
-#[derive(Debug, Default)]
+/// One state of the policy, compiled. A copy is cheap: `compile` makes the next one from it, and both share what did
+/// not change.
+#[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// The change that made it.
     pub epoch: u64,
     /// By `namespace/name`.
-    pub(super) services: FxHashMap<Arc<str>, Arc<ServiceRules>>,
+    pub(super) services: Shards<Arc<str>, Arc<ServiceRules>>,
     /// By host name, lower case.
-    pub(super) hosts: FxHashMap<Box<str>, Arc<ServiceRules>>,
+    pub(super) hosts: Shards<Box<str>, Arc<ServiceRules>>,
     /// By SPIFFE id.
-    pub(super) identities: FxHashMap<Box<str>, Arc<ServiceRules>>,
-    /// By namespace.
-    pub(super) subjects: FxHashMap<Arc<str>, Arc<Subjects>>,
-    /// By the value of `iss`.
-    pub(super) issuers: FxHashMap<Box<str>, Arc<TrustedIssuer>>,
+    pub(super) identities: Shards<Box<str>, Arc<ServiceRules>>,
+    /// What can be granted on every service of a namespace, by namespace.
+    pub(super) anywhere: Shards<Arc<str>, Arc<Offers>>,
+    /// Who holds a role.
+    pub(super) subjects: Subjects,
     /// By name.
-    pub(super) enforcers: FxHashMap<Arc<str>, Arc<Enforcer>>,
+    pub(super) issuers: Shards<Arc<str>, Arc<TrustedIssuer>>,
+    /// By the value of `iss`.
+    pub(super) issuer_urls: Shards<Box<str>, Arc<TrustedIssuer>>,
+    /// By name.
+    pub(super) enforcers: Shards<Arc<str>, Arc<Enforcer>>,
     /// Names of administrators by the hash of their opaque token.
-    pub(super) administrators: FxHashMap<SecretHash, Arc<str>>,
+    pub(super) administrators: Arc<FxHashMap<SecretHash, Arc<str>>>,
+    /// What the next snapshot is compiled with.
+    pub(super) sources: Sources,
 }
 
-/// One service with all that can be granted on it.
+/// The checked objects behind the rules, and how they hang together.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sources {
+    /// By `namespace/name`.
+    pub(super) roles: Shards<Arc<str>, Arc<Role>>,
+    /// By `namespace/name`.
+    pub(super) bindings: Shards<Arc<str>, Arc<Binding>>,
+    /// Keys of roles that include the role of this key by name.
+    pub(super) including: Shards<Arc<str>, Vec<Arc<str>>>,
+    /// Keys of roles with permissions on the service of this key, or on all services of `namespace/*`; sorted.
+    pub(super) speakers: Shards<Arc<str>, Vec<Arc<str>>>,
+}
+
+/// One service with all that can be granted on it alone.
 #[derive(Debug)]
 pub struct ServiceRules {
     /// What is protected.
     pub service: Arc<Service>,
     /// Where to look for a token: the places of all issuers it accepts.
     pub token_places: Box<[TokenPlace]>,
-    pub(super) offers: Vec<Arc<Offer>>,
+    pub(super) offers: Offers,
+}
+
+/// Offers by the paths that they speak of.
+#[derive(Debug, Default)]
+pub struct Offers {
     pub(super) paths: TemplateTrie<Arc<Offer>>,
 }
 
@@ -68,7 +94,7 @@ impl Snapshot {
 
     /// The issuer with this value of `iss`.
     pub fn issuer(&self, iss: &str) -> Option<&Arc<TrustedIssuer>> {
-        self.issuers.get(iss)
+        self.issuer_urls.get(iss)
     }
 
     /// All issuers.
@@ -86,9 +112,14 @@ impl Snapshot {
         self.administrators.get(hash)
     }
 
-    /// Bindings that may speak of callers of services in `namespace`.
-    pub fn subjects(&self, namespace: &str) -> Option<&Subjects> {
-        self.subjects.get(namespace).map(|subjects| &**subjects)
+    /// Who holds a role.
+    pub fn subjects(&self) -> &Subjects {
+        &self.subjects
+    }
+
+    /// What can be granted on every service of `namespace`.
+    pub fn anywhere(&self, namespace: &str) -> Option<&Offers> {
+        self.anywhere.get(namespace).map(|offers| &**offers)
     }
 
     /// How many services there are.

@@ -3,85 +3,215 @@
 //! Each binding is filed once, under the most telling thing it asks for, so the cost of a look-up
 //! follows the caller (how many groups its token has), not the number of bindings.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use hashbrown::Equivalent;
+use smallvec::SmallVec;
 
 use super::model::{Binding, Who, WorkloadPattern};
+use super::shards::Shards;
 use crate::token::VerifiedToken;
 
-type Bindings = Vec<Arc<Binding>>;
-type ByName = FxHashMap<Box<str>, Bindings>;
-
-/// The bindings of one namespace, by whom they speak of.
-#[derive(Debug, Default)]
+/// All bindings, by whom they speak of.
+#[derive(Debug, Clone, Default)]
 pub struct Subjects {
-    issuers: FxHashMap<Arc<str>, IssuerSubjects>,
-    workloads: ByName,
-    below: ByName,
-    authenticated: Bindings,
-    anyone: Bindings,
+    named: Shards<Name, Holdings>,
+    namespaces: Shards<Arc<str>, Arc<Broad>>,
 }
 
-#[derive(Debug, Default)]
-struct IssuerSubjects {
-    subjects: ByName,
-    clients: ByName,
-    groups: ByName,
-    whole: Bindings,
+/// So many lists are held without the heap: a subject's, a client's, and those of some groups.
+const LISTS: usize = 16;
+
+/// Nearly always one: somebody's role in a namespace.
+type Holdings = SmallVec<[Arc<Binding>; 1]>;
+
+/// Bindings of one namespace that speak of many, and how many there are of the others: what nobody is named by is
+/// not looked for.
+#[derive(Debug, Clone, Default)]
+struct Broad {
+    issuers: Vec<Arc<Binding>>,
+    authenticated: Vec<Arc<Binding>>,
+    anyone: Vec<Arc<Binding>>,
+    named: [u32; KINDS_OF_NAMES],
+}
+
+/// What somebody is named by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Subject,
+    Client,
+    Group,
+    Workload,
+    WorkloadsBelow,
+}
+
+const KINDS_OF_NAMES: usize = By::WorkloadsBelow as usize + 1;
+
+/// A name in a namespace, said by an issuer unless it is a workload's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Name {
+    by: By,
+    namespace: Arc<str>,
+    issuer: Option<Arc<str>>,
+    name: Box<str>,
+}
+
+/// The same, borrowed.
+#[derive(Debug, Clone, Copy)]
+struct NameRef<'a> {
+    by: By,
+    namespace: &'a str,
+    issuer: Option<&'a str>,
+    name: &'a str,
+}
+
+impl Name {
+    fn borrow(&self) -> NameRef<'_> {
+        NameRef { by: self.by, namespace: &self.namespace, issuer: self.issuer.as_deref(), name: &self.name }
+    }
+}
+
+impl Hash for NameRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // What tells most comes first; texts that differ in the rest are told apart by it all the same.
+        self.name.hash(state);
+        self.namespace.hash(state);
+        self.issuer.hash(state);
+        (self.by as u8).hash(state);
+    }
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.borrow().hash(state);
+    }
+}
+
+impl Equivalent<Name> for NameRef<'_> {
+    fn equivalent(&self, key: &Name) -> bool {
+        self.by == key.by
+            && *self.name == *key.name
+            && *self.namespace == *key.namespace
+            && self.issuer == key.issuer.as_deref()
+    }
+}
+
+/// Where a binding is filed.
+enum Place {
+    Named(Name),
+    Issuer,
+    Authenticated,
+    Anyone,
+}
+
+fn place_of(binding: &Binding) -> Place {
+    let who = &binding.who;
+    let named = |by, issuer: Option<&Arc<str>>, name: &str| {
+        Place::Named(Name {
+            by,
+            namespace: Arc::clone(&binding.namespace),
+            issuer: issuer.map(Arc::clone),
+            name: name.into(),
+        })
+    };
+    match who {
+        Who { issuer: Some(issuer), subject: Some(subject), .. } => named(By::Subject, Some(issuer), subject),
+        Who { issuer: Some(issuer), client: Some(client), .. } => named(By::Client, Some(issuer), client),
+        Who { issuer: Some(issuer), group: Some(group), .. } => named(By::Group, Some(issuer), group),
+        Who { issuer: Some(_), .. } => Place::Issuer,
+        Who { workload: Some(WorkloadPattern::Exact(id)), .. } => named(By::Workload, None, id),
+        Who { workload: Some(WorkloadPattern::Below(prefix)), .. } => named(By::WorkloadsBelow, None, prefix),
+        Who { authenticated: true, .. } => Place::Authenticated,
+        Who { .. } => Place::Anyone,
+    }
 }
 
 impl Subjects {
     /// Files a binding.
     pub fn insert(&mut self, binding: Arc<Binding>) {
-        self.list_for(&binding.who).push(binding);
-    }
-
-    fn list_for(&mut self, who: &Who) -> &mut Bindings {
-        if let Some(issuer) = &who.issuer {
-            let issuer = self.issuers.entry(Arc::clone(issuer)).or_default();
-            return if let Some(subject) = &who.subject {
-                issuer.subjects.entry(subject.clone()).or_default()
-            } else if let Some(client) = &who.client {
-                issuer.clients.entry(client.clone()).or_default()
-            } else if let Some(group) = &who.group {
-                issuer.groups.entry(group.clone()).or_default()
-            } else {
-                &mut issuer.whole
-            };
-        }
-        match &who.workload {
-            Some(WorkloadPattern::Exact(id)) => self.workloads.entry(id.clone()).or_default(),
-            Some(WorkloadPattern::Below(prefix)) => self.below.entry(prefix.clone()).or_default(),
-            None if who.authenticated => &mut self.authenticated,
-            None => &mut self.anyone,
+        let place = place_of(&binding);
+        let broad = self.namespaces.get_or_default(&binding.namespace);
+        // A name that is known already changes nothing here, so the namespace need not be copied.
+        match place {
+            Place::Named(name) => {
+                let by = name.by;
+                let holdings = self.named.get_or_default(&name);
+                if holdings.is_empty() {
+                    Arc::make_mut(broad).named[by as usize] += 1;
+                }
+                holdings.push(binding);
+            }
+            Place::Issuer => Arc::make_mut(broad).issuers.push(binding),
+            Place::Authenticated => Arc::make_mut(broad).authenticated.push(binding),
+            Place::Anyone => Arc::make_mut(broad).anyone.push(binding),
         }
     }
 
-    /// Every binding that can hold for this caller, and few that do not.
-    pub fn candidates<'a>(
-        &'a self,
-        token: Option<&'a VerifiedToken>,
-        peer: Option<&'a str>,
-    ) -> impl Iterator<Item = &'a Arc<Binding>> {
-        let issuer = token.and_then(|token| self.issuers.get(&*token.issuer).map(|issuer| (token, issuer)));
-        let by_issuer = issuer.into_iter().flat_map(|(token, issuer)| {
-            let client = token.client_id.as_deref().and_then(|client| issuer.clients.get(client));
-            let groups = token.groups.iter().filter_map(|group| issuer.groups.get(group.as_str()));
-            (issuer.subjects.get(token.subject.as_str()).into_iter())
-                .chain(client)
-                .chain(groups)
-                .chain([&issuer.whole])
-                .flatten()
-        });
-        let exact = peer.and_then(|peer| self.workloads.get(peer));
-        let below = peer
-            .filter(|_| !self.below.is_empty())
-            .into_iter()
-            .flat_map(|peer| peer.match_indices('/').filter_map(|(at, _)| self.below.get(&peer[..=at])));
-        let authenticated = token.map(|_| &self.authenticated);
-        let by_peer = exact.into_iter().chain(below).chain(authenticated).chain([&self.anyone]).flatten();
-        by_issuer.chain(by_peer)
+    /// Takes a binding out; it must be the one that was filed.
+    pub fn remove(&mut self, binding: &Arc<Binding>) {
+        let Some(broad) = self.namespaces.get_mut(&*binding.namespace) else { return };
+        let other = |filed: &Arc<Binding>| !Arc::ptr_eq(filed, binding);
+        match place_of(binding) {
+            Place::Named(name) => {
+                let Some(holdings) = self.named.get_mut(&name) else { return };
+                holdings.retain(|filed| other(filed));
+                if holdings.is_empty() {
+                    Arc::make_mut(broad).named[name.by as usize] -= 1;
+                    self.named.remove(&name);
+                }
+            }
+            Place::Issuer => Arc::make_mut(broad).issuers.retain(other),
+            Place::Authenticated => Arc::make_mut(broad).authenticated.retain(other),
+            Place::Anyone => Arc::make_mut(broad).anyone.retain(other),
+        }
+    }
+
+    /// The name of a namespace in which there are bindings: to share its text.
+    pub(super) fn namespace(&self, namespace: &str) -> Option<&Arc<str>> {
+        self.namespaces.key(namespace)
+    }
+
+    /// Lists of every binding of the namespace that can hold for this caller, and of few that do not.
+    pub fn candidates(
+        &self,
+        namespace: &str,
+        token: Option<&VerifiedToken>,
+        peer: Option<&str>,
+    ) -> SmallVec<[&[Arc<Binding>]; LISTS]> {
+        let mut lists = SmallVec::new();
+        let Some(broad) = self.namespaces.get(namespace) else { return lists };
+        let mut look = |by: By, issuer: Option<&str>, name: &str| {
+            if let Some(holdings) = self.named.get(&NameRef { by, namespace, issuer, name }) {
+                lists.push(&holdings[..]);
+            }
+        };
+        let anybody = |by: By| broad.named[by as usize] > 0;
+        if let Some(token) = token {
+            let issuer = Some(&*token.issuer);
+            if anybody(By::Subject) {
+                look(By::Subject, issuer, &token.subject);
+            }
+            if let Some(client) = token.client_id.as_deref().filter(|_| anybody(By::Client)) {
+                look(By::Client, issuer, client);
+            }
+            if anybody(By::Group) {
+                token.groups.iter().for_each(|group| look(By::Group, issuer, group));
+            }
+        }
+        if let Some(peer) = peer {
+            if anybody(By::Workload) {
+                look(By::Workload, None, peer);
+            }
+            if anybody(By::WorkloadsBelow) {
+                peer.match_indices('/').for_each(|(at, _)| look(By::WorkloadsBelow, None, &peer[..=at]));
+            }
+        }
+        if token.is_some() {
+            lists.extend([&broad.issuers[..], &broad.authenticated]);
+        }
+        lists.push(&broad.anyone);
+        lists
     }
 }
 

@@ -42,7 +42,7 @@ pub fn snapshot_of(loaded: Loaded, previous: &Snapshot) -> Result<Snapshot, Stor
     }
     let administrators =
         loaded.administrators.into_iter().map(|admin| (admin.hash, admin.name.into())).collect();
-    Ok(compile(&model, Parts { epoch: loaded.epoch, administrators, fetched }, previous))
+    Ok(compile(model, Parts { epoch: loaded.epoch, administrators, fetched }, previous))
 }
 
 /// Keeps the snapshot current until the service stops.
