@@ -1,5 +1,6 @@
 //! Fakes and real servers for tests. They speak the real protocols and stop when dropped.
 
+pub mod authority;
 pub mod echo_app;
 pub mod envoy;
 pub mod fake_authz;
@@ -8,3 +9,4 @@ pub mod fake_ratelimit;
 pub mod grpc;
 pub mod postgres;
 pub mod redis;
+pub mod workload_api;

@@ -1,0 +1,28 @@
+//! What an operator may say about identity: exactly one source.
+
+use serde::{Deserialize, Serialize};
+use tollgate_runtime::Service;
+
+use crate::identity::Identity;
+use crate::source::{Files, FilesConfig, Source, SourceFault, WorkloadApi, WorkloadApiConfig};
+
+/// Where the identity of this process comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdentityConfig {
+    /// Files that somebody else keeps current: cert-manager, Vault, or a person.
+    Files(FilesConfig),
+    /// A SPIFFE Workload API.
+    WorkloadApi(WorkloadApiConfig),
+}
+
+impl IdentityConfig {
+    /// Gets the identity and keeps it current.
+    pub async fn follow(&self, service: &Service) -> Result<Identity, SourceFault> {
+        let source: Box<dyn Source> = match self {
+            Self::Files(config) => Box::new(Files::new(config.clone(), service)),
+            Self::WorkloadApi(config) => Box::new(WorkloadApi::new(config.clone())),
+        };
+        Identity::follow(source, service).await
+    }
+}

@@ -1,0 +1,159 @@
+//! Who we are and whom we trust, now: one handle that every listener and client of the process shares.
+//!
+//! ```text
+//! source ──new material──> Identity ──at the next handshake──> listeners, clients
+//!    └── a fault keeps the last good material, and says for how long it still holds
+//! ```
+//!
+//! A change reaches new handshakes only. It cuts no connection: that is for the end of the peer's certificate to do.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use rustls::crypto::CryptoProvider;
+use tokio::sync::watch;
+use tollgate_runtime::Service;
+use tollgate_runtime::clock::Clock;
+
+use crate::bundle::TrustBundles;
+use crate::credential::Credential;
+use crate::renewal;
+use crate::source::{Source, SourceFault};
+
+/// What a source brings.
+#[derive(Debug, Clone)]
+pub struct Material {
+    /// Our own certificate and key.
+    pub credential: Credential,
+    /// Whom we trust.
+    pub bundles: TrustBundles,
+}
+
+/// The process's identity; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    current: ArcSwap<Material>,
+    rotations: watch::Sender<u64>,
+    clock: Clock,
+    provider: Arc<CryptoProvider>,
+}
+
+/// The one implementation of cryptography in this system.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+impl Identity {
+    /// An identity that does not change.
+    pub fn fixed(material: Material, clock: Clock) -> Self {
+        let (rotations, _) = watch::channel(0);
+        let current = ArcSwap::from_pointee(material);
+        Self { inner: Arc::new(Inner { current, rotations, clock, provider: provider() }) }
+    }
+
+    /// Waits for the first material and then keeps it current until the service stops.
+    ///
+    /// What is unusable at the start is an error: somebody has to mend it. A source that does not answer is waited for,
+    /// and the service is not ready in the meantime.
+    pub async fn follow(mut source: Box<dyn Source>, service: &Service) -> Result<Self, SourceFault> {
+        let _waiting = service.readiness().blocker("workload identity");
+        let stopping = service.tasks().stopping();
+        let mut failures = 0;
+        let first = loop {
+            let fault = tokio::select! {
+                () = stopping.cancelled() => return Err(SourceFault::Stopped),
+                next = source.next() => match next {
+                    Ok(material) => break material,
+                    Err(fault @ SourceFault::Unavailable(_)) => fault,
+                    Err(fault) => return Err(fault),
+                },
+            };
+            failures += 1;
+            tracing::warn!(source = source.name(), error = %fault, failures, "no identity yet; trying again");
+            tokio::select! {
+                () = stopping.cancelled() => return Err(SourceFault::Stopped),
+                () = tokio::time::sleep(renewal::retry_after(failures, draw())) => {}
+            }
+        };
+        let identity = Self::fixed(first, service.clock().clone());
+        identity.tell(source.name());
+        let (following, stopping) = (identity.clone(), service.tasks().stopping());
+        service.tasks().spawn_essential("identity", async move {
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                () = following.keep_current(source) => {}
+            }
+        });
+        Ok(identity)
+    }
+
+    async fn keep_current(&self, mut source: Box<dyn Source>) {
+        let mut failures = 0;
+        loop {
+            match source.next().await {
+                Ok(material) => {
+                    failures = 0;
+                    self.replace(material);
+                    self.tell(source.name());
+                }
+                Err(fault) => {
+                    failures += 1;
+                    let leaf = &self.material().credential.leaf;
+                    let left = leaf.not_after - self.now();
+                    tracing::warn!(
+                        source = source.name(),
+                        error = %fault,
+                        id = %leaf.id,
+                        seconds_left = left,
+                        "identity not renewed; the old one stays in use"
+                    );
+                    tokio::time::sleep(renewal::retry_after(failures, draw())).await;
+                }
+            }
+        }
+    }
+
+    /// Puts new material in force for the handshakes to come.
+    pub fn replace(&self, material: Material) {
+        self.inner.current.store(Arc::new(material));
+        self.inner.rotations.send_modify(|count| *count += 1);
+    }
+
+    fn tell(&self, source: &str) {
+        let material = self.material();
+        let leaf = &material.credential.leaf;
+        let seconds_left = leaf.not_after - self.now();
+        tracing::info!(source, id = %leaf.id, serial = leaf.serial, seconds_left, "identity in force");
+    }
+
+    /// What is in force.
+    pub fn material(&self) -> Guard<Arc<Material>> {
+        self.inner.current.load()
+    }
+
+    /// Counts the changes, and tells of each.
+    pub fn rotations(&self) -> watch::Receiver<u64> {
+        self.inner.rotations.subscribe()
+    }
+
+    pub(crate) fn now(&self) -> i64 {
+        self.inner.clock.unix_seconds().cast_signed()
+    }
+
+    pub(crate) fn provider(&self) -> &Arc<CryptoProvider> {
+        &self.inner.provider
+    }
+}
+
+/// A number from 0 to 1 that no other workload draws.
+pub(crate) fn draw() -> f64 {
+    let mut bytes = [0; 4];
+    // Without randomness there is no jitter, which harms nobody who is alone.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}

@@ -1,0 +1,112 @@
+//! Certificates that must not be believed, each for its own reason.
+
+use std::time::{Duration, SystemTime};
+
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
+use tollgate_testkit::authority::{Authority, now, uri, workload};
+
+use tollgate_identity::bundle::End;
+
+use crate::wire::{CLIENT, SERVER, bundles};
+
+fn changed(change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+    let mut params = workload(CLIENT);
+    change(&mut params);
+    params
+}
+
+fn unix_now() -> i64 {
+    now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs().cast_signed()
+}
+
+fn later(seconds: u64) -> SystemTime {
+    now() + Duration::from_secs(seconds)
+}
+
+fn earlier(seconds: u64) -> SystemTime {
+    now() - Duration::from_secs(seconds)
+}
+
+#[test]
+fn what_is_wrong_with_a_certificate_is_named() {
+    let authority = Authority::new("root");
+    let trusted = bundles(&authority);
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let now = unix_now();
+    let long = format!("spiffe://test.example/{}", "x".repeat(2048));
+    let names = |names: Vec<SanType>| changed(|params| params.subject_alt_names = names);
+    let usages = |usages: Vec<ExtendedKeyUsagePurpose>| changed(|params| params.extended_key_usages = usages);
+    for (what, params, reason) in [
+        ("right", workload(CLIENT), None),
+        ("expired", changed(|params| params.not_after = earlier(1).into()), Some("CertExpired")),
+        ("not yet valid", changed(|params| params.not_before = later(30).into()), Some("CertNotValidYet")),
+        ("for servers only", usages(vec![ExtendedKeyUsagePurpose::ServerAuth]), Some("RequiredEkuNotFound")),
+        ("another trust domain", names(vec![uri("spiffe://other.example/x")]), Some("no bundle")),
+        ("two URIs", names(vec![uri(CLIENT), uri(SERVER)]), Some("2 URI names")),
+        (
+            "a second URI of another kind",
+            names(vec![uri(CLIENT), uri("https://a.example/")]),
+            Some("2 URI names"),
+        ),
+        ("upper case", names(vec![uri("spiffe://Test.example/x")]), Some("'T'")),
+        ("too long", names(vec![uri(&long)]), Some("longer than 2048")),
+        ("no path", names(vec![uri("spiffe://test.example")]), Some("not a workload")),
+        ("another URI", names(vec![uri("https://test.example/x")]), Some("does not start with")),
+        ("a common name alone", names(Vec::new()), Some("no URI name")),
+        (
+            "a DNS name alone",
+            names(vec![SanType::DnsName("a.example".try_into().unwrap())]),
+            Some("no URI name"),
+        ),
+        (
+            "an authority",
+            changed(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+            Some("certificate authority"),
+        ),
+        (
+            "a key that signs certificates",
+            changed(|params| params.key_usages.push(KeyUsagePurpose::KeyCertSign)),
+            Some("certificate authority"),
+        ),
+        (
+            "a key that may not sign",
+            changed(|params| params.key_usages = vec![KeyUsagePurpose::KeyAgreement]),
+            Some("digitalSignature"),
+        ),
+    ] {
+        let leaf = authority.sign(params).certificate.into();
+        let verdict = trusted.verify(&leaf, &[], End::Client, now, &provider);
+        match (verdict, reason) {
+            (Ok(leaf), None) => assert_eq!(leaf.id.as_str(), CLIENT, "{what}"),
+            (Err(error), Some(reason)) => assert!(error.to_string().contains(reason), "{what}: {error}"),
+            (Ok(_), Some(_)) => panic!("{what}: believed"),
+            (Err(error), None) => panic!("{what}: {error}"),
+        }
+    }
+    let stranger = Authority::new("root").workload(CLIENT).certificate.into();
+    let error = trusted.verify(&stranger, &[], End::Client, now, &provider).unwrap_err().to_string();
+    assert!(error.contains("UnknownIssuer") || error.contains("InvalidSignature"), "{error}");
+    let itself = rcgen::KeyPair::generate().unwrap();
+    let itself = workload(CLIENT).self_signed(&itself).unwrap().der().clone();
+    assert!(trusted.verify(&itself, &[], End::Client, now, &provider).is_err());
+    let many = vec![authority.root_der().into(); 8];
+    let leaf = authority.workload(CLIENT).certificate.into();
+    let error = trusted.verify(&leaf, &many, End::Client, now, &provider).unwrap_err().to_string();
+    assert!(error.contains("more than 8"), "{error}");
+}
+
+#[test]
+fn an_alias_means_the_same_workload_by_the_same_roots() {
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    let trusted =
+        bundles(&ours).with_alias("old.example".parse().unwrap(), "test.example".parse().unwrap()).unwrap();
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let now = unix_now();
+    let leaf = ours.workload("spiffe://old.example/ns/shop/sa/client").certificate.into();
+    assert_eq!(trusted.verify(&leaf, &[], End::Client, now, &provider).unwrap().id.as_str(), CLIENT);
+    let leaf = other.workload("spiffe://old.example/ns/shop/sa/client").certificate.into();
+    assert!(trusted.verify(&leaf, &[], End::Client, now, &provider).is_err());
+    for (alias, of) in [("test.example", "test.example"), ("x.example", "nobody.example")] {
+        assert!(bundles(&ours).with_alias(alias.parse().unwrap(), of.parse().unwrap()).is_err(), "{alias}");
+    }
+}
