@@ -2,7 +2,8 @@
 //!
 //! In reading order: a [`SpiffeId`] names a workload, [`certificate`] reads one out of an X.509 certificate,
 //! [`bundle`] says whose signature counts for which trust domain, [`source`] brings our own certificate and the
-//! bundles and keeps them current, and [`tls`] makes of them what a listener or a client needs.
+//! bundles and keeps them current, and [`tls`] makes of them what a listener or a client needs. [`signing`] is what a
+//! certificate authority does with its key.
 //!
 //! Nothing in here decides what an identity may do; that is policy. No private key leaves this process, and none
 //! is ever printed.
@@ -14,6 +15,7 @@ pub mod credential;
 mod identity;
 mod pem;
 pub mod renewal;
+pub mod signing;
 pub mod source;
 pub mod spiffe_id;
 pub mod tls;

@@ -3,5 +3,6 @@
 
 mod handshake;
 mod refused;
+mod signing;
 mod sources;
 mod wire;
