@@ -17,8 +17,8 @@ use crate::authorize::Authorizer;
 use crate::config::Config;
 use crate::decisions::Decisions;
 use crate::metrics::Metrics;
-use crate::policy::{Snapshot, SnapshotCell};
-use crate::store::{Store, follow};
+use crate::policy::SnapshotCell;
+use crate::store::{Store, follow, load};
 use crate::token::keys::refresh::{KeyRefresh, Schedule};
 use crate::token::keys::source::{HttpKeys, KeySource};
 use crate::wire::ext_authz::ExtAuthz;
@@ -72,9 +72,12 @@ impl App {
         let addresses = Addresses { grpc: grpc.local_addr()?, http: http.local_addr()? };
         let store = Store::open(&config.database.url, service.clock().clone()).await?;
         let metrics = Metrics::new(&service.telemetry().meter());
-        let snapshot = follow::load_snapshot(&store, &Snapshot::default())
-            .await
-            .context("cannot load the policy that is in the database")?;
+        let (snapshot, left_out) =
+            load::first_snapshot(&store).await.context("cannot load the policy that is in the database")?;
+        for error in left_out {
+            metrics.reload_failed("left_out");
+            tracing::error!(%error, "STARTED WITHOUT an object that cannot be used; what it granted is not granted");
+        }
         metrics.epoch(snapshot.epoch);
         let cell = Arc::new(SnapshotCell::new(snapshot));
         write_bootstrap_token(&store, &config.bootstrap.token_file).await?;

@@ -55,7 +55,8 @@ impl Metrics {
         self.epoch.record(epoch, &[]);
     }
 
-    /// A policy could not be loaded; `cause` is `database` or `invalid`.
+    /// A policy could not be loaded; `cause` is `database`, `invalid`, or `left_out` for one object at the
+    /// start.
     pub fn reload_failed(&self, cause: &'static str) {
         self.reload_failures.add(1, &[KeyValue::new("cause", cause)]);
     }

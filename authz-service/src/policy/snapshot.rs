@@ -122,6 +122,11 @@ impl Snapshot {
         self.anywhere.get(namespace).map(|offers| &**offers)
     }
 
+    /// How many bindings there are.
+    pub fn binding_count(&self) -> usize {
+        self.sources.bindings.len()
+    }
+
     /// How many services there are.
     pub fn service_count(&self) -> usize {
         self.services.len()

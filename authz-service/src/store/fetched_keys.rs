@@ -1,7 +1,7 @@
 //! Key sets that were fetched from issuers. They are part of the policy's state: a new set moves the
 //! epoch, so every replica verifies with the same keys, and they are there after a restart.
 
-use super::sql::{Tx, Value};
+use super::sql::{Row, Tx, Value};
 use super::write::{announce, next_epoch};
 use super::{Store, StoreError};
 
@@ -20,23 +20,29 @@ pub struct FetchedKeys {
 
 pub(super) async fn load(tx: &mut Tx) -> Result<Vec<FetchedKeys>, StoreError> {
     let rows = tx.fetch("read fetched keys", "SELECT * FROM issuer_keys", &[]).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(FetchedKeys {
-                issuer: row.text("issuer")?,
-                url: row.text("url")?,
-                jwks: row.text("jwks")?,
-                confirmed_at: row.int("confirmed_at")?,
-            })
-        })
-        .collect()
+    rows.iter().map(read).collect()
+}
+
+pub(super) async fn of_issuer(tx: &mut Tx, issuer: &str) -> Result<Option<FetchedKeys>, StoreError> {
+    let sql = "SELECT * FROM issuer_keys WHERE issuer = $1";
+    let rows = tx.fetch("read fetched keys", sql, &[Value::Text(issuer)]).await?;
+    rows.first().map(read).transpose()
+}
+
+fn read(row: &Row) -> Result<FetchedKeys, StoreError> {
+    Ok(FetchedKeys {
+        issuer: row.text("issuer")?,
+        url: row.text("url")?,
+        jwks: row.text("jwks")?,
+        confirmed_at: row.int("confirmed_at")?,
+    })
 }
 
 impl Store {
     /// The keys that are kept for an issuer.
     pub async fn keys_of(&self, issuer: &str) -> Result<Option<FetchedKeys>, StoreError> {
         let mut tx = self.database().begin_read().await?;
-        Ok(load(&mut tx).await?.into_iter().find(|keys| keys.issuer == issuer))
+        of_issuer(&mut tx, issuer).await
     }
 
     /// Keeps a new key set and moves the epoch.

@@ -4,46 +4,21 @@
 //! catches whatever the others missed. A state that cannot be used leaves the snapshot as it is, whole.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
 use sqlx::postgres::PgListener;
 use tollgate_runtime::tasks::Stopping;
 
+use super::load::next_snapshot;
 use super::write::CHANNEL;
-use super::{FetchedKeys, Loaded, Store, StoreError};
+use super::{Store, StoreError};
 use crate::metrics::Metrics;
-use crate::policy::check;
-use crate::policy::compile::{Parts, compile};
-use crate::policy::object::PolicySet;
-use crate::policy::snapshot::{Snapshot, SnapshotCell};
-use crate::token::keys::KeySet;
+use crate::policy::snapshot::SnapshotCell;
 
 /// How often the epoch is read in any case.
 const POLL: Duration = Duration::from_millis(500);
 /// How long until a lost listener is tried again; the poll covers the time between.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
-
-/// Makes a snapshot of what the database holds now.
-pub async fn load_snapshot(store: &Store, previous: &Snapshot) -> Result<Snapshot, StoreError> {
-    snapshot_of(store.load().await?, previous)
-}
-
-/// Makes a snapshot of a state of the database.
-pub fn snapshot_of(loaded: Loaded, previous: &Snapshot) -> Result<Snapshot, StoreError> {
-    let set: PolicySet = loaded.objects.into_iter().map(|(id, stored)| (id, stored.document)).collect();
-    let model = check::check(&set).map_err(StoreError::Invalid)?;
-    let mut fetched = FxHashMap::default();
-    for FetchedKeys { issuer, url, jwks, confirmed_at } in loaded.keys {
-        let bad = |problem| StoreError::BadRow { what: format!("issuer_keys {issuer}"), problem };
-        let keys = Arc::new(KeySet::parse_text(jwks.as_bytes()).map_err(bad)?);
-        fetched.insert((issuer, url), (keys, Arc::new(AtomicI64::new(confirmed_at))));
-    }
-    let administrators =
-        loaded.administrators.into_iter().map(|admin| (admin.hash, admin.name.into())).collect();
-    Ok(compile(model, Parts { epoch: loaded.epoch, administrators, fetched }, previous))
-}
 
 /// Keeps the snapshot current until the service stops.
 pub async fn follow(store: Store, cell: Arc<SnapshotCell>, metrics: Metrics, stopping: Stopping) {
@@ -78,7 +53,7 @@ async fn catch_up(store: &Store, cell: &SnapshotCell, metrics: &Metrics, refused
         return;
     }
     let previous = cell.load_full();
-    match load_snapshot(store, &previous).await {
+    match next_snapshot(store, &previous).await {
         Ok(next) => {
             *refused = None;
             tracing::info!(epoch = next.epoch, services = next.service_count(), "policy in force");

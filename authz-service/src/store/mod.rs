@@ -1,7 +1,7 @@
 //! The policy in a database, with the history of every change.
 //!
-//! Nothing on the request path comes here: `follow` loads the policy when its epoch has moved, and
-//! requests are answered from the snapshot made of it.
+//! Nothing on the request path comes here: `load` makes a snapshot of the policy at the start, `follow` the next one
+//! when the epoch has moved, and requests are answered from that.
 //!
 //! The epoch moves by one in each transaction that writes, by a statement that also takes the write
 //! lock. So changes commit in the order of their numbers, and whoever polls skips none.
@@ -13,6 +13,7 @@ mod fetched_keys;
 pub mod follow;
 mod idempotency;
 mod last_administrator;
+pub mod load;
 mod rows;
 mod select;
 mod sql;

@@ -86,6 +86,22 @@ async fn list(
     Ok(found)
 }
 
+/// Reads bindings of all namespaces after the one with this namespace and name: there may be too many to hold at once.
+pub(super) async fn bindings_after(
+    tx: &mut Tx,
+    (namespace, name): (&str, &str),
+    limit: u32,
+) -> Result<Vec<(ObjectId, Result<Stored, StoreError>)>, StoreError> {
+    let sql = "SELECT * FROM bindings WHERE (namespace, name) > ($1, $2) ORDER BY namespace, name LIMIT $3";
+    let values = [Value::Text(namespace), Value::Text(name), Value::Int(limit.into())];
+    let rows = tx.fetch("read bindings", sql, &values).await?;
+    let read = |row: Row| {
+        let id = ObjectId::new(Kind::Binding, row.text("namespace")?, row.text("name")?);
+        Ok((id, rows::read(Kind::Binding, &row, Ok(Vec::new()))))
+    };
+    rows.into_iter().map(read).collect()
+}
+
 async fn with_own_permissions(tx: &mut Tx, kind: Kind, row: &Row) -> Result<Stored, StoreError> {
     let mut permissions = Ok(Vec::new());
     if kind == Kind::Role {

@@ -12,6 +12,7 @@ mod crash;
 mod files;
 mod history;
 mod keys;
+mod load;
 mod running;
 mod signer;
 mod store;

@@ -65,7 +65,8 @@ impl Compiler {
         compiler
     }
 
-    fn remember_confirmations(&mut self, previous: &Snapshot) {
+    /// Lets live on when `previous` knew fetched keys to be confirmed.
+    pub fn remember_confirmations(&mut self, previous: &Snapshot) {
         let confirmed = |trusted: &Arc<TrustedIssuer>| {
             Some((Arc::clone(&trusted.issuer.name), Arc::clone(trusted.confirmed.as_ref()?)))
         };
