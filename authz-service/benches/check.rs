@@ -14,7 +14,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use jsonwebtoken::Algorithm;
 use opentelemetry::Context;
 use serde_json::{Value, json};
-use tollgate_authz::authorize::Authorizer;
+use tollgate_authz::authorize::{Authorizer, KeyAccess};
 use tollgate_authz::decisions::{Bounds, Decisions, Room};
 use tollgate_authz::facts::{Credential, Entry, Facts, PathReadings};
 use tollgate_authz::metrics::Metrics;
@@ -25,6 +25,7 @@ use tollgate_authz::store::Store;
 use tollgate_authz::token::Unverified;
 use tollgate_authz::token::keys::refresh::{KeyRefresh, Schedule};
 use tollgate_authz::token::keys::source::HttpKeys;
+use tollgate_authz::token::keys::{Freshness, SharedSecrets};
 use tollgate_authz::wire::ext_authz::ExtAuthz;
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use tollgate_runtime::Service;
@@ -64,7 +65,7 @@ fn evaluation(c: &mut Criterion) {
         let snapshot = policy(&signer, size);
         let trusted = snapshot.issuer(ISSUER).expect("the issuer");
         let token = Unverified::parse(&signer.token(&claims()))
-            .and_then(|token| token.verify(trusted, &[], 1))
+            .and_then(|token| token.verify(&trusted.issuer, &trusted.keys, 1))
             .expect("a good token");
         let ask = |path| Facts {
             service: snapshot.service("ns/s0").map(|rules| &**rules),
@@ -95,19 +96,23 @@ fn check_handling(c: &mut Criterion) {
         let url = Secret::new(format!("sqlite://{}", folder.path().join("bench.db").display()));
         let store = runtime.block_on(Store::open(&url, service.clock().clone())).expect("a store");
         let metrics = Metrics::new(&service.telemetry().meter());
+        let forever = std::time::Duration::MAX;
         let refresh = KeyRefresh::new(
             store,
             Arc::clone(&cell),
             Arc::new(HttpKeys::new(true).expect("a client")),
-            Schedule { refresh: std::time::Duration::MAX, min_interval: std::time::Duration::MAX },
+            Schedule {
+                freshness: Freshness { default: forever, floor: forever, ceiling: forever },
+                min_interval: forever,
+            },
             (service.clock().clone(), service.tasks().clone(), metrics.clone()),
         );
         let tracer = service.telemetry().tracer().clone();
-        let stale = std::time::Duration::from_secs(3600);
+        let max_stale = std::time::Duration::from_secs(3600);
         let room = Room { entries: 16_384, bytes: 16 << 20 };
         let decisions = Arc::new(Decisions::new(Bounds { allows: room, refusals: room }));
-        let authorizer =
-            Authorizer::new(cell, refresh, decisions, stale, (service.clock().clone(), tracer, metrics));
+        let keys = KeyAccess { refresh, max_stale, secrets: SharedSecrets::default() };
+        let authorizer = Authorizer::new(cell, keys, decisions, (service.clock().clone(), tracer, metrics));
         let wire = ExtAuthz::new(authorizer);
         let mut attributes = AttributeContext::default();
         attributes.context_extensions.insert("tollgate.service".to_owned(), "ns/s0".to_owned());

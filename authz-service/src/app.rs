@@ -13,7 +13,7 @@ use tollgate_runtime::readiness::Blocker;
 use tollgate_runtime::{Service, grpc, http_server, net};
 
 use crate::admin;
-use crate::authorize::Authorizer;
+use crate::authorize::{Authorizer, KeyAccess};
 use crate::config::Config;
 use crate::decisions::Decisions;
 use crate::metrics::Metrics;
@@ -21,6 +21,7 @@ use crate::policy::SnapshotCell;
 use crate::store::{Store, follow, load};
 use crate::token::keys::refresh::{KeyRefresh, Schedule};
 use crate::token::keys::source::{HttpKeys, KeySource};
+use crate::token::keys::{Freshness, SharedSecrets};
 use crate::wire::ext_authz::ExtAuthz;
 
 /// The largest Check that is read: headers of 64 KiB, a body, and room.
@@ -87,14 +88,22 @@ impl App {
             store.clone(),
             Arc::clone(&cell),
             source,
-            Schedule { refresh: config.keys.refresh, min_interval: config.keys.min_interval },
+            Schedule {
+                freshness: Freshness {
+                    default: config.keys.refresh,
+                    floor: config.keys.refresh_floor,
+                    ceiling: config.keys.refresh_ceiling,
+                },
+                min_interval: config.keys.min_interval,
+            },
             (clock.clone(), service.tasks().clone(), metrics.clone()),
         );
+        let secrets = SharedSecrets::read(&config.keys.shared_secrets)
+            .map_err(|(name, problem)| anyhow::anyhow!("keys.shared_secrets.{name} {problem}"))?;
         let authorizer = Authorizer::new(
             cell,
-            refresh.clone(),
+            KeyAccess { refresh: refresh.clone(), max_stale: config.keys.max_stale, secrets },
             Arc::new(Decisions::new(config.decisions.bounds())),
-            config.keys.max_stale,
             (clock, service.telemetry().tracer().clone(), metrics.clone()),
         );
         Ok(Self { service, store, authorizer, refresh, metrics, grpc, http, addresses, grace, starting })

@@ -23,8 +23,10 @@ use crate::metrics::Metrics;
 use crate::policy::footprint::Footprint;
 use crate::policy::snapshot::ServiceRules;
 use crate::policy::{Decision, Snapshot, SnapshotCell, Verdict, evaluate};
+use crate::token::keys::SharedSecrets;
 use crate::token::keys::refresh::KeyRefresh;
-use crate::token::{self, Refusal, Unverified, VerifiedToken};
+use crate::token::{self, Failure, Judge, Occasion, Refusal, VerifiedToken};
+use crate::x509::PeerCertificate;
 
 /// How long a request waits for an issuer's new keys. It must end well before the 200 ms that an enforcer waits for
 /// us, or anybody who invents a `kid` turns a 401 into a failure of ours. What comes later serves the next request.
@@ -41,6 +43,8 @@ pub struct Question<'a> {
     pub entry: Entry,
     /// The calling workload.
     pub peer: Option<&'a str>,
+    /// The certificate that the caller has shown to the asker.
+    pub certificate: Option<&'a PeerCertificate>,
     /// The method.
     pub method: &'a str,
     /// The host.
@@ -112,6 +116,17 @@ impl Presented {
     }
 }
 
+/// Where keys of issuers come from that do not stand in the policy.
+#[derive(Debug)]
+pub struct KeyAccess {
+    /// Fetches them.
+    pub refresh: KeyRefresh,
+    /// The age beyond which fetched keys are used no more.
+    pub max_stale: Duration,
+    /// Holds those that are secrets.
+    pub secrets: SharedSecrets,
+}
+
 /// Answers questions; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Authorizer {
@@ -121,25 +136,22 @@ pub struct Authorizer {
 #[derive(Debug)]
 struct Inner {
     cell: Arc<SnapshotCell>,
-    refresh: KeyRefresh,
+    keys: KeyAccess,
     decisions: Arc<Decisions>,
-    max_stale: i64,
     clock: Clock,
     tracer: SdkTracer,
     metrics: Metrics,
 }
 
 impl Authorizer {
-    /// `max_stale` is the age beyond which fetched keys are used no more.
+    /// Puts the parts together.
     pub fn new(
         cell: Arc<SnapshotCell>,
-        refresh: KeyRefresh,
+        keys: KeyAccess,
         decisions: Arc<Decisions>,
-        max_stale: Duration,
         (clock, tracer, metrics): (Clock, SdkTracer, Metrics),
     ) -> Self {
-        let max_stale = i64::try_from(max_stale.as_secs()).unwrap_or(i64::MAX);
-        Self { inner: Arc::new(Inner { cell, refresh, decisions, max_stale, clock, tracer, metrics }) }
+        Self { inner: Arc::new(Inner { cell, keys, decisions, clock, tracer, metrics }) }
     }
 
     /// The rules in force.
@@ -179,13 +191,18 @@ impl Authorizer {
             Err(refusal) => return Presented::Refused(refusal),
         };
         let span = self.span(context, "jwt.verify");
-        let mut verified = self.verify(snapshot, service.as_deref(), found, now);
-        if let Err(Failure { ask: Some(issuer), .. }) = &verified {
+        let mut verified = self.verify(snapshot, service.as_deref(), found, question, now);
+        if let Err(Failure { ask: Some((issuer, kid)), .. }) = &verified {
             // Too late is as good as nothing new: the answer then comes from what is known.
-            let _ = tokio::time::timeout(KEY_WAIT, self.inner.refresh.refetch(issuer)).await;
-            *snapshot = self.inner.cell.load_full();
-            let service = service_of(snapshot, question).cloned();
-            verified = self.verify(snapshot, service.as_deref(), found, now);
+            let refetch = self.inner.keys.refresh.refetch(issuer, kid.as_deref());
+            let _ = tokio::time::timeout(KEY_WAIT, refetch).await;
+            let newer = self.inner.cell.load_full();
+            // A fetch that brought the same keys again has at least confirmed them.
+            if !Arc::ptr_eq(snapshot, &newer) || issuer.keys_age(now) <= self.max_stale() {
+                *snapshot = newer;
+                let service = service_of(snapshot, question).cloned();
+                verified = self.verify(snapshot, service.as_deref(), found, question, now);
+            }
         }
         end(span);
         match verified {
@@ -199,34 +216,22 @@ impl Authorizer {
         snapshot: &Snapshot,
         service: Option<&ServiceRules>,
         found: token::Found<'_>,
+        question: &Question<'_>,
         now: i64,
     ) -> Result<VerifiedToken, Failure> {
-        let unverified = Unverified::parse(found.token)?;
-        let refuse = |reason, detail: &str| Err(Failure::from(Refusal::new(reason, detail)));
-        let Some(claimed) = unverified.claimed_issuer() else {
-            return refuse(Reason::TokenIssuer, "claim iss is missing or no text");
-        };
-        let Some(trusted) = snapshot.issuer(claimed) else {
-            return refuse(Reason::TokenIssuer, "no issuer has this iss");
-        };
-        let issuer = &trusted.issuer;
-        if service.is_some_and(|rules| !rules.service.issuers.contains(&issuer.name)) {
-            return refuse(Reason::TokenIssuer, "the service does not accept this issuer");
-        }
-        if !issuer.places.contains(found.place) {
-            return refuse(Reason::TokenIssuer, "this issuer's tokens are not presented in this place");
-        }
-        if trusted.keys_age(now) > self.inner.max_stale {
-            let refusal =
-                Refusal::new(Reason::IssuerUnavailable, "the issuer's keys were not confirmed for too long");
-            return Err(Failure { refusal, ask: Some(Arc::clone(trusted)) });
-        }
-        let audiences = service.map_or(&[][..], |rules| &rules.service.audiences);
-        let fetched = trusted.confirmed.is_some();
-        unverified.verify(trusted, audiences, now).map_err(|refusal| {
-            let may_be_new = refusal.reason == Reason::TokenKeyUnknown && fetched;
-            Failure { refusal, ask: may_be_new.then(|| Arc::clone(trusted)) }
-        })
+        let service = service.map(|rules| &*rules.service);
+        let audiences = service.map_or(&[][..], |service| &service.audiences);
+        let occasion = Occasion { audiences, certificate: question.certificate, now };
+        self.judge(snapshot).verify(found, service, &occasion)
+    }
+
+    /// What tokens are judged by.
+    pub fn judge<'s>(&'s self, snapshot: &'s Snapshot) -> Judge<'s> {
+        Judge { snapshot, secrets: &self.inner.keys.secrets, max_stale: self.max_stale() }
+    }
+
+    fn max_stale(&self) -> i64 {
+        i64::try_from(self.inner.keys.max_stale.as_secs()).unwrap_or(i64::MAX)
     }
 
     /// Decides, counts, keeps a record, and leaves a span if the request is traced.
@@ -340,18 +345,6 @@ fn end(span: Option<Context>) {
 
 /// A request about a service we do not know may still carry a token, and a bad one is still a 401.
 const NO_SERVICE_PLACES: &[token::TokenPlace] = &[token::TokenPlace::Bearer];
-
-/// A refusal, and whom to ask for keys that might turn it.
-struct Failure {
-    refusal: Refusal,
-    ask: Option<Arc<token::TrustedIssuer>>,
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self { refusal, ask: None }
-    }
-}
 
 /// Which service a question is about: said, else by the destination's identity, else by host.
 pub fn service_of<'s>(snapshot: &'s Snapshot, question: &Question<'_>) -> Option<&'s Arc<ServiceRules>> {

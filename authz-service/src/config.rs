@@ -1,5 +1,6 @@
 //! What an operator may set, and the only place that checks it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
 
 use crate::decisions::{Bounds, MAX_RECORD_BYTES, Room, SHARDS};
+use crate::token::keys::SharedSecrets;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -68,9 +70,15 @@ impl Default for DatabaseConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeysConfig {
-    /// How old a key set may get before it is fetched again.
+    /// How old a key set may get before it is fetched again, where the issuer's Cache-Control says nothing.
     #[serde(with = "duration")]
     pub refresh: Duration,
+    /// The least of that, however short the issuer says.
+    #[serde(with = "duration")]
+    pub refresh_floor: Duration,
+    /// The most of that, however long the issuer says.
+    #[serde(with = "duration")]
+    pub refresh_ceiling: Duration,
     /// The least time between two fetches from one issuer, whatever tokens name.
     #[serde(with = "duration")]
     pub min_interval: Duration,
@@ -79,15 +87,21 @@ pub struct KeysConfig {
     pub max_stale: Duration,
     /// Whether issuers may live at private, link-local or loopback addresses.
     pub allow_private_addresses: bool,
+    /// Secrets that we share with issuers that sign with HMAC, by the name that the policy uses: each a JWK set as
+    /// text, `{"keys": [{"kty": "oct", "kid": …, "k": …}]}`.
+    pub shared_secrets: BTreeMap<String, Secret>,
 }
 
 impl Default for KeysConfig {
     fn default() -> Self {
         Self {
             refresh: Duration::from_secs(300),
+            refresh_floor: Duration::from_secs(60),
+            refresh_ceiling: Duration::from_secs(3600),
             min_interval: Duration::from_secs(10),
             max_stale: Duration::from_secs(24 * 3600),
             allow_private_addresses: false,
+            shared_secrets: BTreeMap::new(),
         }
     }
 }
@@ -198,11 +212,25 @@ impl ServiceConfig for Config {
                 "sqlite://FILE or postgres://USER@HOST/DATABASE",
             ));
         }
-        if self.keys.max_stale < self.keys.refresh {
+        if !(self.keys.refresh_floor..=self.keys.refresh_ceiling).contains(&self.keys.refresh) {
+            return Err(Invalid::new(
+                "keys.refresh",
+                "is not between keys.refresh_floor and keys.refresh_ceiling",
+                "a time between the two",
+            ));
+        }
+        if self.keys.max_stale < self.keys.refresh_ceiling {
             return Err(Invalid::new(
                 "keys.max_stale",
-                "is shorter than keys.refresh, so keys would be too old before they are fetched again",
-                "at least the value of keys.refresh",
+                "is shorter than keys.refresh_ceiling, so keys would be too old before they are fetched again",
+                "at least the value of keys.refresh_ceiling",
+            ));
+        }
+        if let Err((name, problem)) = SharedSecrets::read(&self.keys.shared_secrets) {
+            return Err(Invalid::new(
+                format!("keys.shared_secrets.{name}"),
+                problem,
+                r#"a JWK set of secrets such as {"keys": [{"kty": "oct", "k": "…"}]}"#,
             ));
         }
         if self.keys.min_interval.is_zero() {

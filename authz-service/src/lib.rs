@@ -9,6 +9,7 @@ pub mod authorize;
 pub mod decisions;
 pub mod facts;
 pub mod token;
+pub mod x509;
 
 pub mod policy;
 

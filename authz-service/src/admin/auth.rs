@@ -144,6 +144,7 @@ fn question<'a>(method: &'a str, path: &'a str, request_id: &'a str) -> Question
         destination: None,
         entry: Entry::Outside,
         peer: None,
+        certificate: None,
         method,
         host: "",
         target: path,
@@ -161,21 +162,7 @@ fn administrator<'h>(
         found.map_err(|refusal| Problem::malformed(refusal.detail))?.map(|found| hash_secret(found.token));
     // Looking up a hash tells by its timing at most something about hashes.
     let Some(name) = token.and_then(|hash| snapshot.administrator(&hash)) else { return Ok(None) };
-    Ok(Some(VerifiedToken {
-        issuer: ADMIN_ISSUER.into(),
-        issuer_url: ADMIN_ISSUER.into(),
-        subject: name.to_string(),
-        client_id: None,
-        scopes: Vec::new(),
-        groups: Vec::new(),
-        audience: Vec::new(),
-        jti: None,
-        kid: None,
-        algorithm: None,
-        issued_at: None,
-        expires_at: i64::MAX,
-        claims: serde_json::Map::new(),
-    }))
+    Ok(Some(VerifiedToken::of_subject(ADMIN_ISSUER, name)))
 }
 
 /// Headers as Envoy would hand them over: repeats joined, so that a second token is seen.

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use tollgate_paths::Template;
 
-use super::model::{Binding, Callers, Enforcer, Model, Permission, Role, Service, Who, WorkloadPattern};
+use super::model::{
+    Binding, Callers, Enforcer, Login, Model, Permission, Role, Service, Who, WorkloadPattern,
+};
 use super::object::{Document, Kind, ObjectId, PolicySet, SYSTEM_NAMESPACE};
 use super::spec::{
     BindingSpec, EnforcerSpec, Mode, PermissionSpec, RoleSpec, ServiceSpec, UpstreamSpec, WhoSpec,
@@ -191,6 +193,10 @@ impl<'a> Checker<'a> {
             audiences: boxed(&spec.audiences),
             mode: spec.mode,
             strip_params: spec.upstream.strip_params,
+            login: spec
+                .login
+                .as_ref()
+                .and_then(|login| self.take(id, || "login".to_owned(), Login::from_spec(login))),
         };
         self.model.services.insert(Arc::clone(&service.key), Arc::new(service));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tollgate_paths::Template;
 
-use super::spec::{Mode, Point};
+use super::spec::{LoginSpec, Mode, Point};
 use crate::token::Issuer;
 
 /// A checked policy.
@@ -44,6 +44,40 @@ pub struct Service {
     pub mode: Mode,
     /// Whether its upstream may cut `;parameters` off a path.
     pub strip_params: bool,
+    /// Where a browser without a token is sent.
+    pub login: Option<Login>,
+}
+
+/// Where people log in.
+#[derive(Debug, PartialEq)]
+pub struct Login {
+    /// The page, ready to have a parameter added.
+    pub url: Box<str>,
+    /// The query parameter that says where to come back to.
+    pub return_parameter: Option<Box<str>>,
+}
+
+impl Login {
+    /// Checks what was written.
+    pub fn from_spec(spec: &LoginSpec) -> Result<Self, String> {
+        let url = url::Url::parse(&spec.url).map_err(|error| format!("`{}` is no URL: {error}", spec.url))?;
+        if !matches!(url.scheme(), "https" | "http") || !url.username().is_empty() || url.password().is_some()
+        {
+            return Err("a page at an http or https URL, without a user in it".to_owned());
+        }
+        if url.fragment().is_some() {
+            return Err("nothing can be added behind a fragment".to_owned());
+        }
+        let plain =
+            |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if let Some(name) = spec.return_parameter.as_deref().filter(|name| !plain(name)) {
+            return Err(format!("`{name}` is no plain name of a query parameter"));
+        }
+        Ok(Self {
+            url: url.as_str().into(),
+            return_parameter: spec.return_parameter.as_deref().map(Into::into),
+        })
+    }
 }
 
 /// The caller gate: which workloads may talk to a service.

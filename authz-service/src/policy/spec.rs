@@ -48,6 +48,20 @@ pub struct ServiceSpec {
     /// What its upstream may do to a path.
     #[serde(default, skip_serializing_if = "UpstreamSpec::is_default")]
     pub upstream: UpstreamSpec,
+    /// Where a browser that comes without a token is sent, instead of being told 401.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<LoginSpec>,
+}
+
+/// Where people log in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoginSpec {
+    /// The page.
+    pub url: String,
+    /// The query parameter that tells the page where to send the person back to; none when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_parameter: Option<String>,
 }
 
 fn is_enforce(mode: &Mode) -> bool {
@@ -193,13 +207,24 @@ pub struct IssuerSpec {
     pub name: String,
     /// The exact value of the `iss` claim.
     pub issuer: String,
-    /// Where its keys are fetched.
+    /// Where its keys are fetched. Exactly one of `jwks_url`, `discovery`, `jwks`, `pem` and `shared_secret` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks_url: Option<String>,
-    /// Its keys, where they are not fetched.
+    /// Its keys are found by OpenID Connect Discovery, below the URL that `issuer` is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub discovery: bool,
+    /// Its keys as a JWK set, where they are not fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub jwks: Option<serde_json::Value>,
+    /// Its keys as PEM: public keys, or certificates that hold them. They stand for every `kid`; a key in a certificate
+    /// verifies nothing before or after the certificate's dates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pem: Option<String>,
+    /// The name, in the configuration of this service (`keys.shared_secrets`), of what we and the issuer know and
+    /// nobody else. Its tokens are signed with HMAC and `algorithms` has to say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_secret: Option<String>,
     /// The algorithms it may use; every asymmetric one that its keys allow when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub algorithms: Vec<String>,
@@ -212,6 +237,15 @@ pub struct IssuerSpec {
     /// Where its tokens may be presented; `Authorization: Bearer` when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub token_places: Vec<TokenPlaceSpec>,
+    /// Whether the token is taken out of the request before the upstream gets it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strip: bool,
+    /// Claims that the upstream gets in headers. A client's own header of such a name is always removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claim_headers: Vec<ClaimHeaderSpec>,
+    /// Claims that go into the dynamic metadata under `claims`, for rate limits and logs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metadata_claims: Vec<String>,
     /// How far its clock may be from ours.
     #[serde(default = "default_leeway", skip_serializing_if = "is_default_leeway")]
     pub leeway_seconds: u32,
@@ -231,6 +265,16 @@ fn default_leeway() -> u32 {
 
 fn is_default_leeway(leeway: &u32) -> bool {
     *leeway == DEFAULT_LEEWAY_SECONDS
+}
+
+/// A claim and the header in which an upstream gets it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimHeaderSpec {
+    /// The claim, or a path into nested objects: `realm_access.roles`.
+    pub claim: String,
+    /// The header. Anything but printable ASCII is percent-encoded; a list is joined by commas.
+    pub header: String,
 }
 
 /// One place in a request where a token may stand.

@@ -25,19 +25,12 @@ fn snapshot(set: &PolicySet) -> Snapshot {
 fn token(subject: &str, groups: &[&str], scopes: &[&str]) -> VerifiedToken {
     let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
     VerifiedToken {
-        issuer: "demo".into(),
         issuer_url: "https://demo".into(),
-        subject: subject.to_owned(),
         client_id: Some("web".to_owned()),
         scopes: owned(scopes),
         groups: owned(groups),
-        audience: Vec::new(),
-        jti: None,
-        kid: None,
-        algorithm: None,
-        issued_at: None,
         expires_at: NOW + 60,
-        claims: serde_json::Map::new(),
+        ..VerifiedToken::of_subject("demo", subject)
     }
 }
 

@@ -227,6 +227,7 @@ fn builtin(administrator: &str) -> [Document; 3] {
             issuers: Vec::new(),
             audiences: any("tollgate-admin"),
             mode: Mode::Enforce,
+            login: None,
             upstream: UpstreamSpec::default(),
         }),
         Document::Role(RoleSpec {

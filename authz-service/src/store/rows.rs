@@ -63,11 +63,17 @@ fn document(kind: Kind, row: &Row, permissions: Vec<PermissionSpec>) -> Result<D
             name: row.text("name")?,
             issuer: row.text("issuer")?,
             jwks_url: row.optional_text("jwks_url")?,
+            discovery: row.int("discovery")? != 0,
             jwks: row.optional_text("jwks")?.map(|_| row.json("jwks")).transpose()?,
+            pem: row.optional_text("pem")?,
+            shared_secret: row.optional_text("shared_secret")?,
             algorithms: row.json("algorithms")?,
             audiences: row.json("audiences")?,
             typ: row.json("typ")?,
             token_places: row.json("token_places")?,
+            strip: row.int("strip")? != 0,
+            claim_headers: row.json("claim_headers")?,
+            metadata_claims: row.json("metadata_claims")?,
             leeway_seconds: seconds(row.int("leeway_seconds")?)?,
             max_lifetime_seconds: row.optional_int("max_lifetime_seconds")?.map(seconds).transpose()?,
             claims: row.json("claims")?,
@@ -89,6 +95,7 @@ fn document(kind: Kind, row: &Row, permissions: Vec<PermissionSpec>) -> Result<D
             audiences: row.json("audiences")?,
             mode: row.json("mode")?,
             upstream: row.json("upstream")?,
+            login: row.optional_text("login")?.map(|_| row.json("login")).transpose()?,
         }),
         Kind::Role => Document::Role(RoleSpec {
             namespace: row.text("namespace")?,
@@ -132,8 +139,9 @@ pub(super) async fn put(tx: &mut Tx, document: &Document, epoch: u64) -> Result<
             tx.execute(
                 insert,
                 "INSERT INTO issuers (name, issuer, jwks_url, jwks, algorithms, audiences, typ, token_places, \
-                 leeway_seconds, max_lifetime_seconds, claims, epoch) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                 leeway_seconds, max_lifetime_seconds, claims, discovery, pem, shared_secret, strip, \
+                 claim_headers, metadata_claims, epoch) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
                 &[
                     Value::Text(&spec.name),
                     Value::Text(&spec.issuer),
@@ -146,6 +154,12 @@ pub(super) async fn put(tx: &mut Tx, document: &Document, epoch: u64) -> Result<
                     Value::Int(spec.leeway_seconds.into()),
                     Value::OptionalInt(spec.max_lifetime_seconds.map(i64::from)),
                     Value::Text(&json(&spec.claims)),
+                    Value::Int(spec.discovery.into()),
+                    Value::OptionalText(spec.pem.as_deref()),
+                    Value::OptionalText(spec.shared_secret.as_deref()),
+                    Value::Int(spec.strip.into()),
+                    Value::Text(&json(&spec.claim_headers)),
+                    Value::Text(&json(&spec.metadata_claims)),
                     epoch,
                 ],
             )
@@ -171,7 +185,7 @@ pub(super) async fn put(tx: &mut Tx, document: &Document, epoch: u64) -> Result<
             tx.execute(
                 insert,
                 "INSERT INTO services (namespace, name, hosts, spiffe_id, callers, issuers, audiences, mode, \
-                 upstream, epoch) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                 upstream, login, epoch) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
                 &[
                     Value::Text(&spec.namespace),
                     Value::Text(&spec.name),
@@ -182,6 +196,7 @@ pub(super) async fn put(tx: &mut Tx, document: &Document, epoch: u64) -> Result<
                     Value::Text(&json(&spec.audiences)),
                     Value::Text(&json(&spec.mode)),
                     Value::Text(&json(&spec.upstream)),
+                    Value::OptionalText(spec.login.as_ref().map(json).as_deref()),
                     epoch,
                 ],
             )

@@ -1,62 +1,24 @@
-//! What a token with a good signature says, and whether it may be believed now and here.
+//! What a token with a good signature says: every claim that we know, with the type that it must have.
 
 use std::sync::Arc;
 
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
-use tollgate_proto::Reason;
 
+use super::check::Check;
 use super::{Issuer, Refusal, VerifiedToken};
 
 /// The claims of a token whose signature is good.
 pub(super) struct Claims<'a> {
     pub(super) issuer: &'a Arc<Issuer>,
     pub(super) members: Map<String, Value>,
-    pub(super) kid: Option<String>,
+    pub(super) key: &'a str,
     pub(super) algorithm: Algorithm,
 }
 
 impl Claims<'_> {
-    /// Reads and checks the claims. A token that is refused for its time or audience still tells who it was.
-    pub(super) fn check(self, audiences: &[Box<str>], now: i64) -> Result<VerifiedToken, Refusal> {
-        let token = self.read()?;
-        let refuse = |reason, detail: &str| {
-            Err(Refusal { token: Some(Box::new(token.clone())), ..Refusal::new(reason, detail) })
-        };
-        let leeway = self.issuer.leeway;
-        let not_before = self.seconds("nbf")?;
-        if now >= token.expires_at.saturating_add(leeway) {
-            return refuse(Reason::TokenExpired, "exp has passed");
-        }
-        if not_before.is_some_and(|from| from > now.saturating_add(leeway)) {
-            return refuse(Reason::TokenNotYet, "nbf lies in the future");
-        }
-        if token.issued_at.is_some_and(|at| at > now.saturating_add(leeway)) {
-            return refuse(Reason::TokenNotYet, "iat lies in the future");
-        }
-        if let Some(longest) = self.issuer.max_lifetime {
-            match token.issued_at {
-                None => return refuse(Reason::TokenClaims, "iat is missing where a longest lifetime is set"),
-                Some(at) if token.expires_at.saturating_sub(at) > longest => {
-                    return refuse(Reason::TokenClaims, "valid for longer than its issuer may make it");
-                }
-                Some(_) => {}
-            }
-        }
-        for accepted in [audiences, &self.issuer.audiences] {
-            let names_one =
-                || accepted.iter().any(|audience| token.audience.iter().any(|aud| **audience == *aud));
-            if !accepted.is_empty() && !names_one() {
-                return refuse(Reason::TokenAudience, "aud names no accepted audience");
-            }
-        }
-        if self.members.get("cnf").is_some() {
-            return refuse(Reason::TokenBinding, "bound to a key that the caller has not proved to hold");
-        }
-        Ok(token)
-    }
-
-    fn read(&self) -> Result<VerifiedToken, Refusal> {
+    /// Reads what policy will ask for.
+    pub(super) fn read(self) -> Result<VerifiedToken, Refusal> {
         let names = &self.issuer.claims;
         let subject = self.text(&names.subject)?.filter(|subject| !subject.is_empty());
         Ok(VerifiedToken {
@@ -68,22 +30,18 @@ impl Claims<'_> {
             groups: self.list(&names.groups)?,
             audience: self.audience()?,
             jti: self.text(&["jti".to_owned()])?,
-            kid: self.kid.clone(),
+            kid: Some(self.key.to_owned()),
             algorithm: Some(self.algorithm),
+            not_before: self.seconds("nbf")?,
             issued_at: self.seconds("iat")?,
             expires_at: self.seconds("exp")?.ok_or_else(|| wrong(&["exp".to_owned()], "is missing"))?,
-            claims: self.members.clone(),
+            claims: self.members,
         })
     }
 
-    /// The first claim of these names. A name that is no claim may be a path: `realm_access.roles`.
+    /// The first claim of these names.
     fn first(&self, names: &[String]) -> Option<&Value> {
-        names.iter().find_map(|name| {
-            self.members.get(name).or_else(|| {
-                let (head, rest) = name.split_once('.')?;
-                rest.split('.').try_fold(self.members.get(head)?, |value, part| value.get(part))
-            })
-        })
+        names.iter().find_map(|name| claim(&self.members, name))
     }
 
     fn text(&self, names: &[String]) -> Result<Option<String>, Refusal> {
@@ -113,7 +71,7 @@ impl Claims<'_> {
             None => Ok(Vec::new()),
             Some(Value::String(audience)) => Ok(vec![audience.clone()]),
             Some(value) => {
-                texts(value).ok_or_else(|| Refusal::new(Reason::TokenAudience, "aud has the wrong type"))
+                texts(value).ok_or_else(|| Refusal::new(Check::AudienceType, "aud has the wrong type"))
             }
         }
     }
@@ -129,10 +87,18 @@ impl Claims<'_> {
     }
 }
 
+/// The claim of this name. A name that is no claim may be a path into nested objects: `realm_access.roles`.
+pub(super) fn claim<'c>(members: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
+    members.get(name).or_else(|| {
+        let (head, rest) = name.split_once('.')?;
+        rest.split('.').try_fold(members.get(head)?, |value, part| value.get(part))
+    })
+}
+
 fn texts(value: &Value) -> Option<Vec<String>> {
     value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect()
 }
 
 fn wrong(names: &[String], problem: &str) -> Refusal {
-    Refusal::new(Reason::TokenClaims, format!("claim {} {problem}", names.join(" or ")))
+    Refusal::new(Check::ClaimTypes, format!("claim {} {problem}", names.join(" or ")))
 }

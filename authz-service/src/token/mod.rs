@@ -1,16 +1,21 @@
 //! Who the user is: finding a token in a request and verifying it.
 //!
 //! ```text
-//! place ──> Unverified ──(issuer from the snapshot)──> signature ──> claims ──> VerifiedToken
-//!              └──────────────── every failure is a Refusal with its own Reason ──────────┘
+//! place ──> Unverified ──(issuer from the snapshot)──> signature ──> claims ──> VerifiedToken ──> admitted
+//!              └──────── every failure is a Refusal that names its Check ────────────┘   (time, audience, binding)
 //! ```
 //!
 //! Pure: no clock, no network. Keys come from the snapshot; `keys::refresh` keeps fetched ones current.
 //! `jsonwebtoken` verifies signatures and nothing else; everything it leaves to its caller is checked here.
 
+mod admission;
+mod check;
+mod claim_header;
 mod claims;
+pub mod explain;
 mod issuer;
 mod json;
+mod judge;
 mod jws;
 pub mod keys;
 mod place;
@@ -21,7 +26,11 @@ use std::sync::Arc;
 use jsonwebtoken::Algorithm;
 use tollgate_proto::Reason;
 
+pub use admission::Occasion;
+pub use check::Check;
+pub use claim_header::ClaimHeader;
 pub use issuer::{Issuer, KeyOrigin, TrustedIssuer};
+pub use judge::{Failure, Judge};
 pub use jws::Jws;
 pub use place::{Found, TokenPlace, find};
 pub use unverified::Unverified;
@@ -45,10 +54,13 @@ pub struct VerifiedToken {
     pub audience: Vec<String>,
     /// The token's own id.
     pub jti: Option<String>,
-    /// The key that signed it.
+    /// The key that signed it: what it calls itself, else its thumbprint. Never the token's word, so that a revoked
+    /// key stays revoked under every name.
     pub kid: Option<String>,
     /// The algorithm that signed it; `None` for an opaque token.
     pub algorithm: Option<Algorithm>,
+    /// Unix seconds.
+    pub not_before: Option<i64>,
     /// Unix seconds.
     pub issued_at: Option<i64>,
     /// Unix seconds.
@@ -57,11 +69,35 @@ pub struct VerifiedToken {
     pub claims: serde_json::Map<String, serde_json::Value>,
 }
 
+impl VerifiedToken {
+    /// What is known of somebody who was named in another way than by a JWT.
+    pub fn of_subject(issuer: &str, subject: &str) -> Self {
+        Self {
+            issuer: issuer.into(),
+            issuer_url: issuer.into(),
+            subject: subject.to_owned(),
+            client_id: None,
+            scopes: Vec::new(),
+            groups: Vec::new(),
+            audience: Vec::new(),
+            jti: None,
+            kid: None,
+            algorithm: None,
+            not_before: None,
+            issued_at: None,
+            expires_at: i64::MAX,
+            claims: serde_json::Map::new(),
+        }
+    }
+}
+
 /// Why a token is no good.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refusal {
     /// The class of the failure.
     pub reason: Reason,
+    /// What was looked at.
+    pub check: Check,
     /// What exactly, for the operator. Holds nothing of the token but names.
     pub detail: String,
     /// What the token says, where its signature was good.
@@ -70,8 +106,8 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal of a token whose signature was not (yet) found good.
-    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), token: None }
+    pub fn new(check: Check, detail: impl Into<String>) -> Self {
+        Self { reason: check.reason(), check, detail: detail.into(), token: None }
     }
 
     /// The value of `tollgate.token.state`.

@@ -1,8 +1,9 @@
 //! Where a token may stand in a request.
 
 use super::Refusal;
+use super::check::Check;
+use super::claim_header::http_name;
 use crate::policy::spec::TokenPlaceSpec;
-use tollgate_proto::Reason;
 
 /// One place where an issuer's token may stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,12 +24,25 @@ impl TokenPlace {
         Self::Bearer
     }
 
-    pub(super) fn from_spec(spec: &TokenPlaceSpec) -> Self {
+    /// Checks what was written.
+    pub(super) fn from_spec(spec: &TokenPlaceSpec) -> Result<Self, String> {
         match spec {
-            TokenPlaceSpec::Header(name) if name.eq_ignore_ascii_case("authorization") => Self::Bearer,
-            TokenPlaceSpec::Header(name) => Self::Header(name.to_ascii_lowercase().into()),
-            TokenPlaceSpec::Cookie(name) => Self::Cookie(name.as_str().into()),
-            TokenPlaceSpec::Query(name) => Self::Query(name.as_str().into()),
+            TokenPlaceSpec::Header(name) if http_name(name).is_none() => {
+                Err(format!("`{name}` is no name of a header"))
+            }
+            TokenPlaceSpec::Header(name) if name.eq_ignore_ascii_case("cookie") => {
+                Err("for a cookie, write {cookie: its name}".to_owned())
+            }
+            TokenPlaceSpec::Header(name) if name.eq_ignore_ascii_case("authorization") => Ok(Self::Bearer),
+            TokenPlaceSpec::Header(name) => Ok(Self::Header(name.to_ascii_lowercase().into())),
+            TokenPlaceSpec::Cookie(name) => http_name(name)
+                .map(|name| Self::Cookie(name.into()))
+                .ok_or_else(|| format!("`{name}` is no name of a cookie")),
+            // Only such names mean the same before and after escapes are decoded.
+            TokenPlaceSpec::Query(name) => http_name(name)
+                .filter(|name| !name.contains(['%', '+', '&', '#']))
+                .map(|name| Self::Query(name.into()))
+                .ok_or_else(|| format!("`{name}` is no name of a query parameter")),
         }
     }
 }
@@ -51,7 +65,7 @@ pub fn find<'a>(
     let mut found: Option<Found<'a>> = None;
     for place in places {
         let mut take = |token: &'a str| match found.replace(Found { token, place }) {
-            Some(_) => Err(Refusal::new(Reason::TokenAmbiguous, "tokens stand in two places")),
+            Some(_) => Err(Refusal::new(Check::OnePlace, "tokens stand in two places")),
             None => Ok(()),
         };
         match place {
@@ -94,6 +108,8 @@ fn bearer<'a>(
 
 #[cfg(test)]
 mod tests {
+    use tollgate_proto::Reason;
+
     use super::*;
 
     #[test]

@@ -27,6 +27,7 @@ use crate::facts::{Entry, PathReadings};
 use crate::policy::Verdict;
 use crate::policy::model::Enforcer;
 use crate::policy::spec::Point;
+use crate::x509::PeerCertificate;
 
 /// The enforcer that asks in plaintext on loopback.
 const LOCAL: &str = "local";
@@ -55,9 +56,11 @@ impl ExtAuthz {
         let request = http_of(attributes)?;
         let extensions = &attributes.context_extensions;
         let enforcer = snapshot.enforcer(LOCAL).cloned();
+        let certificate = certificate_of(attributes)?;
         let headers = Headers::of(request);
         let request_id = headers.get("x-request-id").filter(|given| is_request_id(given));
-        let question = Question { request_id, ..question(attributes, request, enforcer.as_deref())? };
+        let question = question(attributes, request, enforcer.as_deref(), certificate.as_ref())?;
+        let question = Question { request_id, ..question };
         let path = match PathReadings::of_target(question.target) {
             Ok(path) => path,
             Err(error) => {
@@ -98,10 +101,20 @@ fn http_of(attributes: &AttributeContext) -> Result<&HttpRequest, Status> {
         .ok_or_else(|| Status::invalid_argument("attributes.request.http is missing"))
 }
 
+/// The certificate that the client has shown to the proxy, with `include_peer_certificate`.
+fn certificate_of(attributes: &AttributeContext) -> Result<Option<PeerCertificate>, Status> {
+    let source = attributes.source.as_ref().filter(|peer| !peer.certificate.is_empty());
+    source
+        .map(|peer| PeerCertificate::from_check(&peer.certificate))
+        .transpose()
+        .map_err(|problem| Status::invalid_argument(format!("attributes.source.certificate: {problem}")))
+}
+
 fn question<'a>(
     attributes: &'a AttributeContext,
     http: &'a HttpRequest,
     enforcer: Option<&Enforcer>,
+    certificate: Option<&'a PeerCertificate>,
 ) -> Result<Question<'a>, Status> {
     let extensions = &attributes.context_extensions;
     let said = |key: &str| extensions.get(key).map(String::as_str).filter(|value| !value.is_empty());
@@ -125,6 +138,7 @@ fn question<'a>(
         destination: principal(attributes.destination.as_ref().map(|peer| peer.principal.as_str())),
         entry: if point.is_entry() { Entry::Outside } else { Entry::Inside },
         peer,
+        certificate,
         method: &http.method,
         host: &http.host,
         target: &http.path,

@@ -11,6 +11,7 @@ mod check;
 mod crash;
 mod files;
 mod history;
+mod issuers;
 mod keys;
 mod load;
 mod running;

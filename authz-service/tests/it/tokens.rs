@@ -5,14 +5,17 @@ use std::sync::Arc;
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 use tollgate_authz::policy::spec::IssuerSpec;
-use tollgate_authz::token::{Issuer, KeyOrigin, Refusal, TrustedIssuer, Unverified, VerifiedToken};
+use tollgate_authz::token::{
+    Check, Issuer, KeyOrigin, Occasion, Refusal, TrustedIssuer, Unverified, VerifiedToken,
+};
+use tollgate_authz::x509::PeerCertificate;
 use tollgate_proto::Reason;
 
 use crate::signer::Signer;
 
-const NOW: i64 = 1_800_000_000;
+pub(crate) const NOW: i64 = 1_800_000_000;
 
-fn trusted(mut spec: Value) -> TrustedIssuer {
+pub(crate) fn trusted(mut spec: Value) -> TrustedIssuer {
     spec["name"] = json!("demo");
     spec["issuer"] = json!("https://i");
     let spec: IssuerSpec = serde_json::from_value(spec).unwrap();
@@ -21,11 +24,13 @@ fn trusted(mut spec: Value) -> TrustedIssuer {
     TrustedIssuer { keys: Arc::clone(keys), issuer: Arc::clone(&issuer), confirmed: None }
 }
 
-fn verify(token: &str, issuer: &TrustedIssuer) -> Result<VerifiedToken, Refusal> {
-    Unverified::parse(token)?.verify(issuer, &["insurance".into()], NOW)
+pub(crate) fn verify(token: &str, issuer: &TrustedIssuer) -> Result<VerifiedToken, Refusal> {
+    let token = Unverified::parse(token)?.verify(&issuer.issuer, &issuer.keys, NOW)?;
+    let occasion = Occasion { audiences: &["insurance".into()], certificate: None, now: NOW };
+    token.admit(&issuer.issuer, &occasion).map(|()| token)
 }
 
-fn good() -> Value {
+pub(crate) fn good() -> Value {
     json!({"iss": "https://i", "sub": "reader", "aud": ["other", "insurance"], "iat": NOW - 10, "exp": NOW + 60,
         "scope": "a b", "groups": ["g"], "azp": "web", "jti": "j"})
 }
@@ -95,51 +100,77 @@ fn claims_are_read() {
 }
 
 #[test]
-fn every_bad_claim_has_its_reason() {
+fn every_bad_claim_has_its_check() {
     let signer = Signer::new(Algorithm::EdDSA, "k");
-    let issuer = trusted(json!({"jwks": signer.jwks(), "leeway_seconds": 5, "max_lifetime_seconds": 3600}));
-    let check = |claims: Value, expected: Result<(), Reason>| {
+    let issuer = trusted(json!({"jwks": signer.jwks(), "leeway_seconds": 5, "max_lifetime_seconds": 3600,
+        "audiences": ["other"]}));
+    let check = |claims: Value, expected: Result<(), Check>| {
         let verified = verify(&signer.token(&claims), &issuer);
-        assert_eq!(verified.map(|_| ()).map_err(|refusal| refusal.reason), expected, "{claims}");
+        assert_eq!(verified.map(|_| ()).map_err(|refusal| refusal.check), expected, "{claims}");
     };
     check(good(), Ok(()));
     // Time, with the leeway on both sides of the edge.
     check(changed("exp", json!(NOW - 4)), Ok(()));
-    check(changed("exp", json!(NOW - 5)), Err(Reason::TokenExpired));
-    check(changed("exp", json!(0)), Err(Reason::TokenExpired));
-    check(changed("exp", json!(-1)), Err(Reason::TokenExpired));
+    check(changed("exp", json!(NOW - 5)), Err(Check::Expiry));
+    check(changed("exp", json!(0)), Err(Check::Expiry));
+    check(changed("exp", json!(-1)), Err(Check::Expiry));
     check(changed("exp", json!(NOW as f64 + 1.5)), Ok(()));
-    check(changed("exp", json!("soon")), Err(Reason::TokenClaims));
-    check(changed("exp", json!(null)), Err(Reason::TokenClaims));
-    check(changed("exp", json!(1e300)), Err(Reason::TokenClaims));
-    check(without("exp"), Err(Reason::TokenClaims));
+    check(changed("exp", json!("soon")), Err(Check::ClaimTypes));
+    check(changed("exp", json!(null)), Err(Check::ClaimTypes));
+    check(changed("exp", json!(1e300)), Err(Check::ClaimTypes));
+    check(without("exp"), Err(Check::ClaimTypes));
     check(changed("nbf", json!(NOW + 5)), Ok(()));
-    check(changed("nbf", json!(NOW + 6)), Err(Reason::TokenNotYet));
-    check(changed("nbf", json!("x")), Err(Reason::TokenClaims));
-    check(changed("iat", json!(NOW + 6)), Err(Reason::TokenNotYet));
-    check(changed("iat", json!([])), Err(Reason::TokenClaims));
-    check(changed("iat", json!(NOW - 3541)), Err(Reason::TokenClaims));
-    check(without("iat"), Err(Reason::TokenClaims));
-    // Whom it is for.
-    check(changed("aud", json!("insurance")), Ok(()));
-    check(changed("aud", json!("Insurance")), Err(Reason::TokenAudience));
-    check(changed("aud", json!([])), Err(Reason::TokenAudience));
-    check(changed("aud", json!({"insurance": 1})), Err(Reason::TokenAudience));
-    check(changed("aud", json!(["insurance", 1])), Err(Reason::TokenAudience));
-    check(without("aud"), Err(Reason::TokenAudience));
+    check(changed("nbf", json!(NOW + 6)), Err(Check::NotBefore));
+    check(changed("nbf", json!("x")), Err(Check::ClaimTypes));
+    check(changed("iat", json!(NOW + 6)), Err(Check::IssuedAt));
+    check(changed("iat", json!([])), Err(Check::ClaimTypes));
+    check(changed("iat", json!(NOW - 3541)), Err(Check::Lifetime));
+    check(without("iat"), Err(Check::Lifetime));
+    // Whom it is for: the service and the issuer both have a say.
+    check(changed("aud", json!(["insurance", "other", "third"])), Ok(()));
+    check(changed("aud", json!("insurance")), Err(Check::IssuerAudience));
+    check(changed("aud", json!("other")), Err(Check::ServiceAudience));
+    check(changed("aud", json!(["Insurance", "other"])), Err(Check::ServiceAudience));
+    check(changed("aud", json!([])), Err(Check::ServiceAudience));
+    check(changed("aud", json!({"insurance": 1})), Err(Check::AudienceType));
+    check(changed("aud", json!(["insurance", "other", 1])), Err(Check::AudienceType));
+    check(changed("aud", json!(null)), Err(Check::AudienceType));
+    check(without("aud"), Err(Check::ServiceAudience));
     // Who.
-    check(without("sub"), Err(Reason::TokenClaims));
-    check(changed("sub", json!("")), Err(Reason::TokenClaims));
-    check(changed("sub", json!(["reader"])), Err(Reason::TokenClaims));
-    check(changed("scope", json!({"a": 1})), Err(Reason::TokenClaims));
-    check(changed("scope", json!(["a", 1])), Err(Reason::TokenClaims));
-    check(changed("groups", json!("g")), Err(Reason::TokenClaims));
-    check(changed("jti", json!(7)), Err(Reason::TokenClaims));
-    check(changed("cnf", json!({"x5t#S256": "abc"})), Err(Reason::TokenBinding));
+    check(without("sub"), Err(Check::ClaimTypes));
+    check(changed("sub", json!("")), Err(Check::ClaimTypes));
+    check(changed("sub", json!(["reader"])), Err(Check::ClaimTypes));
+    check(changed("scope", json!({"a": 1})), Err(Check::ClaimTypes));
+    check(changed("scope", json!(["a", 1])), Err(Check::ClaimTypes));
+    check(changed("groups", json!("g")), Err(Check::ClaimTypes));
+    check(changed("jti", json!(7)), Err(Check::ClaimTypes));
+    check(changed("azp", json!(7)), Err(Check::ClaimTypes));
 }
 
 #[test]
-fn every_bad_header_has_its_reason() {
+fn a_bound_token_is_for_whom_it_is_bound_to() {
+    let signer = Signer::new(Algorithm::ES256, "k");
+    let issuer = trusted(json!({"jwks": signer.jwks()}));
+    let shown = PeerCertificate { serial: "0a".to_owned(), thumbprint: "abc".to_owned() };
+    let check = |confirmation: Value, certificate: Option<&PeerCertificate>, expected: Result<(), Check>| {
+        let token = signer.token(&changed("cnf", confirmation.clone()));
+        let token = Unverified::parse(&token).unwrap().verify(&issuer.issuer, &issuer.keys, NOW).unwrap();
+        let occasion = Occasion { audiences: &[], certificate, now: NOW };
+        let admitted = token.admit(&issuer.issuer, &occasion).map_err(|refusal| refusal.check);
+        assert_eq!(admitted, expected, "{confirmation}");
+    };
+    check(json!({"x5t#S256": "abc"}), Some(&shown), Ok(()));
+    check(json!({"x5t#S256": "abc"}), None, Err(Check::Binding));
+    check(json!({"x5t#S256": "abd"}), Some(&shown), Err(Check::Binding));
+    check(json!({"x5t#S256": ""}), Some(&shown), Err(Check::Binding));
+    check(json!({"jkt": "abc"}), Some(&shown), Err(Check::Binding));
+    check(json!({"x5t#S256": "abc", "jkt": "abc"}), Some(&shown), Err(Check::Binding));
+    check(json!({}), Some(&shown), Err(Check::Binding));
+    check(json!("abc"), Some(&shown), Err(Check::Binding));
+}
+
+#[test]
+fn every_bad_header_has_its_check() {
     let signer = Signer::new(Algorithm::ES256, "k");
     let issuer = trusted(json!({"jwks": signer.jwks()}));
     let header = |key: &str, value: Value| {
@@ -147,104 +178,70 @@ fn every_bad_header_has_its_reason() {
         header[key] = value;
         signer.signed(&header, &good())
     };
-    let check = |token: String, expected: Result<(), Reason>| {
+    let check = |token: String, expected: Result<(), Check>| {
         let verified = verify(&token, &issuer);
-        assert_eq!(verified.map(|_| ()).map_err(|refusal| refusal.reason), expected, "{token}");
+        assert_eq!(verified.map(|_| ()).map_err(|refusal| refusal.check), expected, "{token}");
     };
     for typ in ["jwt", "at+jwt", "application/at+JWT"] {
         check(header("typ", json!(typ)), Ok(()));
     }
     check(signer.signed(&json!({"alg": "ES256"}), &good()), Ok(()));
-    for (key, value) in [
-        ("typ", json!("secevent+jwt")),
-        ("typ", json!(1)),
-        ("crit", json!(["exp"])),
-        ("crit", json!([])),
-        ("b64", json!(false)),
-        ("jwk", signer.jwk()),
-        ("jku", json!("https://evil")),
-        ("x5u", json!("https://evil")),
-        ("x5c", json!(["abc"])),
-        ("enc", json!("A128GCM")),
-        ("zip", json!("DEF")),
-        ("kid", json!(1)),
-        ("alg", json!(null)),
+    for (key, value, expected) in [
+        ("typ", json!("secevent+jwt"), Check::Type),
+        ("typ", json!(1), Check::Header),
+        ("crit", json!(["exp"]), Check::Critical),
+        ("crit", json!([]), Check::Critical),
+        ("b64", json!(false), Check::Unencoded),
+        ("b64", json!(true), Check::Unencoded),
+        ("jwk", signer.jwk(), Check::EmbeddedKey),
+        ("jku", json!("https://evil"), Check::EmbeddedKey),
+        ("x5u", json!("https://evil"), Check::EmbeddedKey),
+        ("x5c", json!(["abc"]), Check::EmbeddedKey),
+        ("enc", json!("A128GCM"), Check::Encrypted),
+        ("zip", json!("DEF"), Check::Encrypted),
+        ("kid", json!(1), Check::Header),
+        ("kid", json!("other"), Check::Key),
+        ("alg", json!(null), Check::Header),
+        ("alg", json!("ES384"), Check::KeyAlgorithm),
+        ("alg", json!("RS256"), Check::KeyAlgorithm),
+        // A public key is no secret: HS256 keyed with it is the oldest trick of all.
+        ("alg", json!("HS256"), Check::IssuerAlgorithm),
     ] {
-        check(header(key, value), Err(Reason::TokenMalformed));
+        check(header(key, value), Err(expected));
     }
-    for alg in ["none", "None", "HS256", "ES521", "es256", ""] {
-        check(header("alg", json!(alg)), Err(Reason::TokenAlgorithm));
+    for alg in ["none", "None", "NONE", "ES521", "ES512", "es256", "dir", ""] {
+        check(header("alg", json!(alg)), Err(Check::Algorithm));
     }
-    check(header("alg", json!("ES384")), Err(Reason::TokenAlgorithm));
-    check(header("alg", json!("RS256")), Err(Reason::TokenAlgorithm));
-    check(header("kid", json!("other")), Err(Reason::TokenKeyUnknown));
-    // A member twice, in the header and deep in the claims.
+    // A member twice, in the header and deep in the claims, also where only escapes differ.
     let twice = signer.signed_text(r#"{"alg":"ES256","kid":"k","kid":"k"}"#, &good().to_string());
-    check(twice, Err(Reason::TokenMalformed));
-    let claims = good().to_string().replacen('{', r#"{"x":{"a":1,"a":2},"#, 1);
-    check(signer.signed_text(r#"{"alg":"ES256","kid":"k"}"#, &claims), Err(Reason::TokenMalformed));
+    check(twice, Err(Check::Header));
+    for twice in [r#"{"x":{"a":1,"a":2},"#, r#"{"x":[{"a":1,"\u0061":2}],"#, r#"{"sub":"root","#] {
+        let claims = good().to_string().replacen('{', twice, 1);
+        check(signer.signed_text(r#"{"alg":"ES256","kid":"k"}"#, &claims), Err(Check::Payload));
+    }
+    check(signer.signed_text("[]", "{}"), Err(Check::Header));
+    check(signer.signed_text(r#"{"alg":"ES256","kid":"k"}"#, "[]"), Err(Check::Payload));
     // Forms.
     let token = signer.token(&good());
-    for broken in ["", ".", "..", "a.b", "a.b.c.d", "a.b.c.d.e", &format!("{token}."), &format!(".{token}")] {
-        check(broken.to_owned(), Err(Reason::TokenMalformed));
+    for broken in ["", ".", "a.b", "a.b.c.d", &format!("{token}."), &format!(".{token}")] {
+        check(broken.to_owned(), Err(Check::Form));
     }
-    check("x".repeat(20_000), Err(Reason::TokenMalformed));
-    check(format!("{token}="), Err(Reason::TokenSignature));
+    check("..".to_owned(), Err(Check::Header));
+    check("a.b.c.d.e".to_owned(), Err(Check::Encrypted));
+    check("x".repeat(20_000), Err(Check::Size));
+    check(token.replacen('.', "=.", 1), Err(Check::Encoding));
+    check(format!(" {token}"), Err(Check::Encoding));
+    check(format!("{token}="), Err(Check::Signature));
+    check(format!("{token}\n"), Err(Check::Signature));
+    check(token[..token.rfind('.').unwrap() + 1].to_owned(), Err(Check::Signature));
 }
 
 #[test]
-fn an_issuer_may_be_stricter() {
+fn a_bad_signature_and_bad_claims_are_told_apart() {
     let signer = Signer::new(Algorithm::ES256, "k");
-    let token = signer.token(&good());
-    let reason = |spec: Value| verify(&token, &trusted(spec)).map(|_| ()).map_err(|refusal| refusal.reason);
-    assert_eq!(reason(json!({"jwks": signer.jwks(), "algorithms": ["RS256"]})), Err(Reason::TokenAlgorithm));
-    assert_eq!(reason(json!({"jwks": signer.jwks(), "typ": ["at+jwt"]})), Err(Reason::TokenMalformed));
-    assert_eq!(
-        reason(json!({"jwks": signer.jwks(), "audiences": ["elsewhere"]})),
-        Err(Reason::TokenAudience)
-    );
-    assert_eq!(reason(json!({"jwks": signer.jwks(), "algorithms": ["ES256"], "typ": ["JWT"]})), Ok(()));
-}
-
-#[test]
-fn key_sets_in_which_something_is_unclear_are_refused() {
-    let (a, b) = (Signer::new(Algorithm::ES256, "k"), Signer::new(Algorithm::EdDSA, "k"));
-    let edited = |key: &str, value: Value| {
-        let mut jwk = a.jwk();
-        jwk[key] = value;
-        json!({"keys": [jwk]})
-    };
-    for (jwks, needle) in [
-        (json!({}), "no list `keys`"),
-        (json!({"keys": []}), "no usable key"),
-        (json!({"keys": [a.jwk(), b.jwk()]}), "two keys have the kid `k`"),
-        (json!({"keys": [a.jwk(), {"kty": "oct", "k": "AAAA"}]}), "symmetric"),
-        (edited("d", json!("secret")), "private"),
-        (edited("use", json!("enc")), "use is not sig"),
-        (edited("key_ops", json!(["sign"])), "key_ops"),
-        (edited("alg", json!("ES384")), "does not fit"),
-        (edited("crv", json!("P-384")), "x has 32 bytes, not 48"),
-        (edited("crv", json!("P-521")), "not supported"),
-        (edited("kty", json!("RSA")), "n is missing"),
-        (json!({"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB"}]}), "RSA with 17 bits"),
-    ] {
-        let spec = json!({"name": "x", "issuer": "https://x", "jwks": jwks});
-        let spec: IssuerSpec = serde_json::from_value(spec).unwrap();
-        let (key, problem) = Issuer::from_spec(&spec).unwrap_err();
-        assert!(key == "jwks" && problem.contains(needle), "{jwks}: {problem}");
-    }
-}
-
-#[test]
-fn a_token_that_names_no_key_means_the_only_one_that_fits() {
-    let (a, b, c) = (
-        Signer::new(Algorithm::ES256, "a"),
-        Signer::new(Algorithm::ES256, "b"),
-        Signer::new(Algorithm::EdDSA, "c"),
-    );
-    let unnamed =
-        |signer: &Signer| signer.signed(&json!({"alg": format!("{:?}", signer.algorithm)}), &good());
-    let issuer = trusted(json!({"jwks": {"keys": [a.jwk(), b.jwk(), c.jwk()]}}));
-    assert!(verify(&unnamed(&c), &issuer).is_ok());
-    assert_eq!(verify(&unnamed(&a), &issuer).unwrap_err().reason, Reason::TokenKeyUnknown);
+    let issuer = trusted(json!({"jwks": signer.jwks()}));
+    let wrong = Signer::new(Algorithm::ES256, "k").token(&without("sub"));
+    assert_eq!(verify(&wrong, &issuer).unwrap_err().reason, Reason::TokenSignature);
+    let right = signer.token(&without("sub"));
+    assert_eq!(verify(&right, &issuer).unwrap_err().reason, Reason::TokenClaims);
 }

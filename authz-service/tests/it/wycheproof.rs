@@ -21,43 +21,52 @@ fn vectors(file: &str) -> Option<Value> {
 }
 
 fn accepts(keys: &Value, jws: &str) -> bool {
-    KeySet::parse(keys).is_ok_and(|keys| Jws::parse(jws).is_ok_and(|jws| jws.verify(&keys).is_ok()))
+    let symmetric = keys["keys"].as_array().is_some_and(|keys| keys.iter().any(|key| key["kty"] == "oct"));
+    let keys = if symmetric { KeySet::parse_shared(keys) } else { KeySet::parse(keys) };
+    keys.is_ok_and(|keys| Jws::parse(jws).is_ok_and(|jws| jws.verify(&keys, 0).is_ok()))
 }
 
-/// Runs every test that has a public key: (accepted, refused though valid).
-fn run(file: &str, key_set: impl Fn(&Value) -> Value) -> Option<(usize, Vec<String>)> {
+/// The numbers of all tests, and of those whose outcome is another than they are marked with.
+fn run(file: &str, key_set: impl Fn(&Value) -> Value) -> Option<(usize, Vec<i64>)> {
     let vectors = vectors(file)?;
-    let (mut accepted, mut stricter) = (0, Vec::new());
+    let (mut count, mut others) = (0, Vec::new());
     for group in vectors["testGroups"].as_array().unwrap() {
-        let Some(public) = group.get("public") else { continue };
+        let keys = group.get("public").unwrap_or(&group["private"]);
         for test in group["tests"].as_array().unwrap() {
-            let Some(jws) = test["jws"].as_str() else { continue };
-            let name = format!("{} {}: {}", test["tcId"], group["comment"], test["comment"]);
-            match (accepts(&key_set(public), jws), test["result"] == "valid") {
-                (true, true) => accepted += 1,
-                // A ROCA key looks like any other, but for an arithmetic test that no JWT library makes.
-                (true, false) => assert!(name.contains("RocaVulnerability"), "accepted {name}"),
-                (false, true) => stricter.push(name),
-                (false, false) => {}
+            count += 1;
+            // A JWS in JSON serialisation is an object there; nobody presents one as a token.
+            let jws = test["jws"].as_str().map_or_else(|| test["jws"].to_string(), str::to_owned);
+            if accepts(&key_set(keys), &jws) != (test["result"] == "valid") {
+                others.push(test["tcId"].as_i64().unwrap());
             }
         }
     }
-    Some((accepted, stricter))
+    Some((count, others))
 }
+
+/// Where we differ from the marks, and why that is right.
+const DIFFERENT: [(i64, &str); 8] = [
+    (346, "signed with PS384 by a key whose own alg is PS256"),
+    (347, "P-521, with a key whose alg, ES521, does not exist"),
+    (350, "as 346"),
+    (351, "as 347"),
+    (367, "marked invalid for its padding, of which it has none: byte for byte the valid one"),
+    (370, "as 367"),
+    (372, "marked valid with a character in the header that base64url does not have"),
+    (373, "as 372, in the payload"),
+];
 
 #[test]
 fn signatures() {
-    let Some((accepted, stricter)) = run("json_web_signature_test.json", |key| json!({"keys": [key]})) else {
+    let Some((count, others)) = run("json_web_signature_test.json", |key| json!({"keys": [key]})) else {
         return;
     };
-    assert!(accepted > 30, "the vectors were looked at");
-    // Figure 20 is signed with another algorithm than its key's own `alg`; figure 27 is on P-521.
-    let known = |name: &&String| name.ends_with("\"Figure20\"") || name.ends_with("\"Figure27\"");
-    assert_eq!(stricter.len(), stricter.iter().filter(known).count(), "{stricter:#?}");
+    assert_eq!((count, others), (401, DIFFERENT.map(|(number, _)| number).to_vec()));
 }
 
 #[test]
 fn key_sets() {
-    let Some((accepted, stricter)) = run("json_web_key_test.json", Value::clone) else { return };
-    assert!(accepted > 0 && stricter.is_empty(), "{accepted} {stricter:#?}");
+    let Some((count, others)) = run("json_web_key_test.json", Value::clone) else { return };
+    // Number 7 is a ROCA key, which looks like any other but for an arithmetic test that no JWT library makes.
+    assert_eq!((count, others), (26, vec![7]));
 }

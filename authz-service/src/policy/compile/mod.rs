@@ -173,12 +173,13 @@ impl Compiler {
             KeyOrigin::Inline(keys) => {
                 return TrustedIssuer { keys: Arc::clone(keys), issuer, confirmed: None };
             }
-            KeyOrigin::Fetched(url) => url.as_str(),
+            // Secrets come from the configuration, not with the policy.
+            KeyOrigin::Shared(_) => return TrustedIssuer { keys: Arc::default(), issuer, confirmed: None },
+            KeyOrigin::Fetched(url) | KeyOrigin::Discovered(url) => url.as_str(),
         };
-        let before = self.next.issuers.get(&*issuer.name).filter(|before| match &before.issuer.keys {
-            KeyOrigin::Fetched(known) => known.as_str() == url,
-            KeyOrigin::Inline(_) => false,
-        });
+        let known =
+            |before: &&Arc<TrustedIssuer>| before.issuer.keys.address().is_some_and(|u| u.as_str() == url);
+        let before = self.next.issuers.get(&*issuer.name).filter(known);
         let confirmed = self.confirmed.get(&issuer.name);
         match self.fetched.get(&(issuer.name.to_string(), url.to_owned())) {
             Some((keys, stored)) => {

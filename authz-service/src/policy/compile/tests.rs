@@ -88,6 +88,7 @@ fn token(subject: &str) -> VerifiedToken {
         jti: None,
         kid: None,
         algorithm: None,
+        not_before: None,
         issued_at: None,
         expires_at: 60,
         claims: serde_json::Map::new(),

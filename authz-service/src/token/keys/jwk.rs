@@ -1,5 +1,9 @@
 //! One JSON Web Key (RFC 7517), read strictly.
 
+use std::fmt::Write as _;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
@@ -8,9 +12,22 @@ use serde_json::Value;
 const MIN_RSA_BITS: usize = 2048;
 const MAX_RSA_BITS: usize = 8192;
 
+/// Who may know a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Everybody.
+    Public,
+    /// The issuer and we.
+    Shared,
+}
+
 /// A parsed key and what it may verify.
 #[derive(Debug)]
 pub(super) struct Key {
+    /// What revocations call it: its `kid`, else its thumbprint (RFC 7638).
+    pub(super) id: Box<str>,
+    /// Unix seconds between which it may be used, both included, where it came in a certificate.
+    pub(super) valid: Option<(i64, i64)>,
     decoding: DecodingKey,
     algorithms: &'static [Algorithm],
     only: Option<Algorithm>,
@@ -26,9 +43,9 @@ const RSA: &[Algorithm] = &[
 ];
 
 impl Key {
-    /// Reads a key and its id, or says why it cannot be used.
-    pub(super) fn parse(jwk: &Value) -> Result<(Option<Box<str>>, Self), String> {
-        let id = optional_text(jwk, "kid")?.map(Into::into);
+    /// Reads a key, or says why it cannot be used. Whether it names itself stands beside it.
+    pub(super) fn parse(jwk: &Value, kind: Kind) -> Result<(bool, Self), String> {
+        let named = optional_text(jwk, "kid")?;
         if optional_text(jwk, "use")?.is_some_and(|purpose| purpose != "sig") {
             return Err("use is not sig".to_owned());
         }
@@ -38,18 +55,12 @@ impl Key {
                 return Err("key_ops does not name verify".to_owned());
             }
         }
-        let (decoding, algorithms) = match text(jwk, "kty")? {
-            "RSA" => (rsa(jwk)?, RSA),
-            "EC" => match text(jwk, "crv")? {
-                "P-256" => (elliptic(jwk, 32)?, &[Algorithm::ES256][..]),
-                "P-384" => (elliptic(jwk, 48)?, &[Algorithm::ES384][..]),
-                curve => return Err(format!("curve {curve} is not supported")),
-            },
-            "OKP" => match text(jwk, "crv")? {
-                "Ed25519" => (DecodingKey::from_ed_der(&bytes(jwk, "x", Some(32))?), &[Algorithm::EdDSA][..]),
-                curve => return Err(format!("curve {curve} is not supported")),
-            },
-            kind => return Err(format!("kty {kind} is not supported")),
+        let (decoding, algorithms) = match (kind, text(jwk, "kty")?) {
+            (Kind::Public, "RSA") => (rsa(jwk)?, RSA),
+            (Kind::Public, "EC") => elliptic(jwk)?,
+            (Kind::Public, "OKP") => edwards(jwk)?,
+            (Kind::Shared, "oct") => secret(jwk)?,
+            (_, kind) => return Err(format!("kty {kind} is not supported")),
         };
         let only = match optional_text(jwk, "alg")? {
             None => None,
@@ -58,7 +69,8 @@ impl Key {
                 _ => return Err(format!("alg {name} does not fit this key")),
             },
         };
-        Ok((id, Self { decoding, algorithms, only }))
+        let id = named.map_or_else(|| thumbprint(jwk), |kid| Ok(kid.into()))?;
+        Ok((named.is_some(), Self { id, valid: None, decoding, algorithms, only }))
     }
 
     /// The key, if it may verify `algorithm`.
@@ -89,10 +101,60 @@ fn bits(number: &[u8]) -> usize {
     significant.first().map_or(0, |first| significant.len() * 8 - first.leading_zeros() as usize)
 }
 
-fn elliptic(jwk: &Value, coordinate: usize) -> Result<DecodingKey, String> {
-    let (x, y) = (bytes(jwk, "x", Some(coordinate))?, bytes(jwk, "y", Some(coordinate))?);
+fn elliptic(jwk: &Value) -> Result<(DecodingKey, &'static [Algorithm]), String> {
+    let (length, verifier, algorithms) = match text(jwk, "crv")? {
+        "P-256" => (32, &ECDSA_P256_SHA256_FIXED, &[Algorithm::ES256][..]),
+        "P-384" => (48, &ECDSA_P384_SHA384_FIXED, &[Algorithm::ES384][..]),
+        curve => return Err(format!("curve {curve} is not supported")),
+    };
+    let (x, y) = (bytes(jwk, "x", Some(length))?, bytes(jwk, "y", Some(length))?);
     // The uncompressed point (SEC 1 §2.3.3), which is what the verifier takes.
-    Ok(DecodingKey::from_ec_der(&[&[4_u8][..], &x, &y].concat()))
+    let point = [&[4_u8][..], &x, &y].concat();
+    ParsedPublicKey::new(verifier, &point).map_err(|_| "the point is not on its curve".to_owned())?;
+    Ok((DecodingKey::from_ec_der(&point), algorithms))
+}
+
+fn edwards(jwk: &Value) -> Result<(DecodingKey, &'static [Algorithm]), String> {
+    match text(jwk, "crv")? {
+        "Ed25519" => {
+            let x = bytes(jwk, "x", Some(32))?;
+            ParsedPublicKey::new(&ED25519, &x).map_err(|_| "not an Ed25519 key".to_owned())?;
+            Ok((DecodingKey::from_ed_der(&x), &[Algorithm::EdDSA]))
+        }
+        curve => Err(format!("curve {curve} is not supported")),
+    }
+}
+
+/// A shared secret is at least as long as the hash (RFC 7518 §3.2), so what it may verify follows from its length.
+fn secret(jwk: &Value) -> Result<(DecodingKey, &'static [Algorithm]), String> {
+    const BY_LENGTH: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+    let secret = bytes(jwk, "k", None)?;
+    let algorithms = match secret.len() {
+        64.. => BY_LENGTH,
+        48.. => &BY_LENGTH[..2],
+        32.. => &BY_LENGTH[..1],
+        short => return Err(format!("a secret of {short} bytes; HS256 needs 32, HS384 48, HS512 64")),
+    };
+    Ok((DecodingKey::from_secret(&secret), algorithms))
+}
+
+/// The key's own name (RFC 7638): a hash of its members that make it, in the order of their names.
+fn thumbprint(jwk: &Value) -> Result<Box<str>, String> {
+    let members: &[&str] = match text(jwk, "kty")? {
+        "RSA" => &["e", "kty", "n"],
+        "EC" => &["crv", "kty", "x", "y"],
+        "OKP" => &["crv", "kty", "x"],
+        // A hash of a secret says something about it; nobody needs to name one in public.
+        _ => return Ok("shared".into()),
+    };
+    let mut canonical = String::from("{");
+    for (index, name) in members.iter().enumerate() {
+        let comma = if index > 0 { "," } else { "" };
+        // These values are base64url or names of curves, checked before, so nothing in them is escaped.
+        write!(canonical, r#"{comma}"{name}":"{}""#, text(jwk, name)?).expect("a String takes everything");
+    }
+    canonical.push('}');
+    Ok(URL_SAFE_NO_PAD.encode(digest(&SHA256, canonical.as_bytes())).into())
 }
 
 fn bytes(jwk: &Value, name: &str, length: Option<usize>) -> Result<Vec<u8>, String> {
@@ -114,5 +176,45 @@ fn optional_text<'a>(jwk: &'a Value, name: &str) -> Result<Option<&'a str>, Stri
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
         Some(_) => Err(format!("{name} is not a text")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_without_a_name_is_called_by_its_thumbprint() {
+        // The example of RFC 7638 §3.1, and that of RFC 8037 §A.3.
+        let rsa = serde_json::json!({"kty": "RSA", "e": "AQAB", "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"});
+        assert_eq!(
+            Key::parse(&rsa, Kind::Public).unwrap().1.id.as_ref(),
+            "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+        );
+        let ed = serde_json::json!({"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+        assert_eq!(
+            Key::parse(&ed, Kind::Public).unwrap().1.id.as_ref(),
+            "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+        );
+    }
+
+    #[test]
+    fn a_secret_is_as_long_as_its_hash() {
+        let of = |length: usize, alg: Option<&str>| {
+            let mut jwk = serde_json::json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode(vec![7; length])});
+            if let Some(alg) = alg {
+                jwk["alg"] = alg.into();
+            }
+            Key::parse(&jwk, Kind::Shared).map(|(_, key)| {
+                [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512]
+                    .map(|algorithm| key.for_algorithm(algorithm).is_some())
+            })
+        };
+        assert!(of(0, None).is_err() && of(31, None).is_err());
+        assert_eq!(of(32, None), Ok([true, false, false]));
+        assert_eq!(of(48, None), Ok([true, true, false]));
+        assert_eq!(of(64, None), Ok([true, true, true]));
+        assert_eq!(of(64, Some("HS384")), Ok([false, true, false]));
+        assert!(of(47, Some("HS384")).is_err());
     }
 }

@@ -5,17 +5,31 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use url::Url;
+
+use super::address::is_public;
 
 /// Larger answers are refused.
 const MAX_BYTES: usize = 256 * 1024;
 /// How long an issuer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Fetches key sets.
+/// Fetches key sets and discovery documents.
 pub trait KeySource: Send + Sync + 'static {
-    /// The body at `url`.
-    fn fetch(&self, url: Url) -> BoxFuture<'static, Result<Vec<u8>, FetchError>>;
+    /// What is at `url`.
+    fn fetch(&self, url: Url) -> BoxFuture<'static, Result<Document, FetchError>>;
+}
+
+/// An issuer's answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Document {
+    /// What it says.
+    pub body: Vec<u8>,
+    /// The value of `cache-control`.
+    pub cache_control: Option<String>,
+    /// The value of `age`.
+    pub age: Option<String>,
 }
 
 /// Why a key set could not be fetched.
@@ -28,8 +42,11 @@ pub enum FetchError {
     #[error("the issuer does not answer")]
     Http(#[source] reqwest::Error),
     /// The wrong answer.
-    #[error("the issuer answered with status {0}")]
+    #[error("the issuer answered with status {0}, where it should be 200 (redirects are not followed)")]
     Status(u16),
+    /// An answer that is no JSON.
+    #[error("the issuer answered with {0}, where it should be application/json")]
+    ContentType(String),
     /// Too much of an answer.
     #[error("the issuer's answer is larger than {MAX_BYTES} bytes")]
     TooLarge,
@@ -57,7 +74,7 @@ impl HttpKeys {
 }
 
 impl KeySource for HttpKeys {
-    fn fetch(&self, url: Url) -> BoxFuture<'static, Result<Vec<u8>, FetchError>> {
+    fn fetch(&self, url: Url) -> BoxFuture<'static, Result<Document, FetchError>> {
         let (client, allow_private) = (self.client.clone(), self.allow_private);
         Box::pin(async move {
             // A literal address never reaches the resolver.
@@ -69,23 +86,43 @@ impl KeySource for HttpKeys {
             if let Some(ip) = literal.filter(|ip| !allow_private && !is_public(*ip)) {
                 return Err(FetchError::PrivateAddress(ip));
             }
-            let mut answer = client.get(url).send().await.map_err(FetchError::Http)?;
-            if answer.status() != reqwest::StatusCode::OK {
-                return Err(FetchError::Status(answer.status().as_u16()));
-            }
-            let mut body = Vec::new();
-            while let Some(chunk) = answer.chunk().await.map_err(FetchError::Http)? {
-                if body.len() + chunk.len() > MAX_BYTES {
-                    return Err(FetchError::TooLarge);
-                }
-                body.extend_from_slice(&chunk);
-            }
-            Ok(body)
+            let answer = client.get(url).send().await.map_err(FetchError::Http)?;
+            read(answer).await
         })
     }
 }
 
-/// Resolves names to public addresses only, so that no name can lead us inside.
+async fn read(mut answer: reqwest::Response) -> Result<Document, FetchError> {
+    if answer.status() != reqwest::StatusCode::OK {
+        return Err(FetchError::Status(answer.status().as_u16()));
+    }
+    let text = |name: HeaderName| {
+        answer.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    let (cache_control, age) = (text(CACHE_CONTROL), text(AGE));
+    if let Some(kind) = text(CONTENT_TYPE).filter(|kind| !is_json(kind)) {
+        return Err(FetchError::ContentType(kind.chars().take(100).flat_map(char::escape_debug).collect()));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(FetchError::Http)? {
+        if body.len() + chunk.len() > MAX_BYTES {
+            return Err(FetchError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Document { body, cache_control, age })
+}
+
+/// `application/json`, `application/jwk-set+json` and their kin. What is fetched stays with us, but a page that is no
+/// JSON is never looked into either.
+fn is_json(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    matches!(&*kind, "application/json" | "text/json")
+        || (kind.starts_with("application/") && kind.ends_with("+json"))
+}
+
+/// Resolves names to public addresses only, so that no name can lead us inside. The client connects to the very
+/// addresses that were looked at, so a name cannot change its mind in between.
 #[derive(Debug)]
 struct PublicOnly {
     allow_private: bool,
@@ -104,46 +141,21 @@ impl Resolve for PublicOnly {
     }
 }
 
-fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            let shared = a == 100 && (64..128).contains(&b);
-            let inside = ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared;
-            let no_host = ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast();
-            !inside && !no_host
-        }
-        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
-            Some(mapped) => is_public(IpAddr::V4(mapped)),
-            None => {
-                let inside = ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local();
-                let no_host = ip.is_unspecified() || ip.is_multicast();
-                !inside && !no_host
-            }
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn inside_addresses_are_known_as_such() {
-        for (ip, public) in [
-            ("8.8.8.8", true),
-            ("10.0.0.1", false),
-            ("127.0.0.1", false),
-            ("169.254.169.254", false),
-            ("100.64.0.1", false),
-            ("0.0.0.0", false),
-            ("::1", false),
-            ("fe80::1", false),
-            ("fd00::1", false),
-            ("::ffff:10.0.0.1", false),
-            ("2001:4860:4860::8888", true),
+    fn only_json_is_looked_into() {
+        for (kind, json) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/jwk-set+json", true),
+            ("text/html", false),
+            ("application/octet-stream", false),
+            ("", false),
         ] {
-            assert_eq!(is_public(ip.parse().unwrap()), public, "{ip}");
+            assert_eq!(is_json(kind), json, "{kind}");
         }
     }
 }
