@@ -138,6 +138,8 @@ reasons! {
     UpstreamProtocol = "upstream_protocol" => Failed,
     /// The upstream answered with a failure of its own (5xx).
     UpstreamStatus = "upstream_status" => Failed,
+    /// The route fails some requests on purpose.
+    FaultInjected = "fault_injected" => Failed,
     /// The destination is not in the registry.
     EgressUnregistered = "egress_unregistered" => Denied,
     /// The request breaks HTTP.

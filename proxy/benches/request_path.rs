@@ -9,7 +9,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method};
 use tollgate_proxy::config::{Role, RouteConfig};
-use tollgate_proxy::route::Table;
+use tollgate_proxy::route::{Ask, Table};
 use tollgate_proxy::stages::address_limit::AddressLimit;
 use tollgate_proxy::stages::headers;
 
@@ -35,7 +35,15 @@ fn find(c: &mut Criterion) {
         let table = routes(count);
         let (host, path) = (format!("h{}.example", count / 2), format!("/p{}/17", count / 2));
         c.bench_function(&format!("find one of {count} routes"), |bench| {
-            bench.iter(|| black_box(table.find(black_box(&host), black_box(&path), &Method::GET, &headers)));
+            let ask = Ask {
+                host: &host,
+                path: &path,
+                query: None,
+                method: &Method::GET,
+                headers: &headers,
+                peer: None,
+            };
+            bench.iter(|| black_box(table.find(black_box(&ask))));
         });
     }
 }

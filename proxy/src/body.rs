@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::oneshot;
 
 use crate::record::Recording;
 use crate::upstream::Lease;
@@ -47,13 +48,49 @@ impl Upload {
 
 /// A request's body.
 #[derive(Debug)]
-pub(crate) struct RequestBody(Option<Uploading>);
+pub(crate) struct RequestBody(Source);
+
+#[derive(Debug)]
+enum Source {
+    Nothing,
+    Uploading(Uploading),
+    /// In hand as a whole.
+    Whole(Bytes),
+}
 
 #[derive(Debug)]
 struct Uploading {
     incoming: Incoming,
     upload: Arc<Upload>,
     limit: u64,
+    tee: Option<Box<Tee>>,
+}
+
+/// Keeps what passes, for a copy of the request.
+#[derive(Debug)]
+pub(crate) struct Tee {
+    kept: BytesMut,
+    room: usize,
+    whole: oneshot::Sender<Bytes>,
+}
+
+impl Tee {
+    pub(crate) fn new(room: usize, whole: oneshot::Sender<Bytes>) -> Self {
+        Self { kept: BytesMut::new(), room, whole }
+    }
+
+    /// Keeps one more piece; none of it is left when it does not fit.
+    fn keep(mut self: Box<Self>, data: &Bytes) -> Option<Box<Self>> {
+        if self.kept.len() + data.len() > self.room {
+            return None;
+        }
+        self.kept.extend_from_slice(data);
+        Some(self)
+    }
+
+    fn end(self) {
+        let _ = self.whole.send(self.kept.freeze());
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -62,13 +99,24 @@ struct TooLarge;
 
 impl RequestBody {
     /// No body costs nothing; the second value follows the progress of any other.
-    pub(crate) fn new(incoming: Incoming, limit: Option<u64>) -> (Self, Option<Arc<Upload>>) {
+    pub(crate) fn new(
+        incoming: Incoming,
+        limit: Option<u64>,
+        tee: Option<Tee>,
+    ) -> (Self, Option<Arc<Upload>>) {
         if incoming.is_end_stream() {
-            return (Self(None), None);
+            return (Self(Source::Nothing), None);
         }
         let upload = Arc::new(Upload::default());
-        let uploading = Uploading { incoming, upload: Arc::clone(&upload), limit: limit.unwrap_or(u64::MAX) };
-        (Self(Some(uploading)), Some(upload))
+        let limit = limit.unwrap_or(u64::MAX);
+        let tee = tee.map(Box::new);
+        let uploading = Uploading { incoming, upload: Arc::clone(&upload), limit, tee };
+        (Self(Source::Uploading(uploading)), Some(upload))
+    }
+
+    /// A body that is in hand.
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self(if bytes.is_empty() { Source::Nothing } else { Source::Whole(bytes) })
     }
 }
 
@@ -80,7 +128,15 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(Uploading { incoming, upload, limit }) = &mut self.0 else { return Poll::Ready(None) };
+        let Uploading { incoming, upload, limit, tee } = match &mut self.0 {
+            Source::Nothing => return Poll::Ready(None),
+            Source::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.0 = Source::Nothing;
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            Source::Uploading(uploading) => uploading,
+        };
         let mut frame = std::task::ready!(Pin::new(&mut *incoming).poll_frame(context));
         if matches!(&frame, Some(Ok(frame)) if frame.is_trailers()) {
             // Nobody has judged what a client says after its body, and no protocol that we carry needs it: gRPC has
@@ -95,6 +151,7 @@ impl Body for RequestBody {
                         upload.too_large.store(true, Ordering::Relaxed);
                         return Poll::Ready(Some(Err(TooLarge.into())));
                     }
+                    *tee = tee.take().and_then(|tee| tee.keep(data));
                 }
                 Some(Ok(frame))
             }
@@ -104,26 +161,40 @@ impl Body for RequestBody {
             }
             None => {
                 upload.ended.store(true, Ordering::Relaxed);
+                if let Some(tee) = tee.take() {
+                    tee.end();
+                }
                 None
             }
         })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|uploading| uploading.incoming.is_end_stream())
+        match &self.0 {
+            Source::Nothing => true,
+            Source::Whole(_) => false,
+            Source::Uploading(uploading) => uploading.incoming.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or(SizeHint::with_exact(0), |uploading| uploading.incoming.size_hint())
+        match &self.0 {
+            Source::Nothing => SizeHint::with_exact(0),
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Uploading(uploading) => uploading.incoming.size_hint(),
+        }
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let Some(Uploading { incoming, upload, .. }) = &self.0 {
+        if let Source::Uploading(Uploading { incoming, upload, tee, .. }) = &mut self.0 {
             // With a known length nobody asks for the end after the last byte.
             if incoming.is_end_stream() {
                 upload.ended.store(true, Ordering::Relaxed);
+                if let Some(tee) = tee.take() {
+                    tee.end();
+                }
             }
         }
     }

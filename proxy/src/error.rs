@@ -82,6 +82,9 @@ pub enum ProxyError {
     /// The upstream's answer is not HTTP.
     #[error("the upstream's answer is broken")]
     UpstreamProtocol(#[source] hyper::Error),
+    /// It fails because its route says so.
+    #[error("failed on purpose, as the route says")]
+    Fault(StatusCode),
     /// The client's request body broke off.
     #[error("the client went away")]
     ClientGone,
@@ -145,6 +148,7 @@ impl ProxyError {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::AddressLimit { .. } | Self::LimitExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Denied(denial) => denial.status,
+            Self::Fault(status) => *status,
             Self::NotReady(_)
             | Self::AuthzUnavailable { .. }
             | Self::AuthzError { .. }
@@ -177,6 +181,7 @@ impl ProxyError {
             Self::UpstreamReset(_) => Reason::UpstreamReset,
             Self::UpstreamTimeout(_) => Reason::UpstreamTimeout,
             Self::UpstreamProtocol(_) => Reason::UpstreamProtocol,
+            Self::Fault(_) => Reason::FaultInjected,
             Self::ClientGone => Reason::ClientGone,
             Self::Internal(_) => Reason::Internal,
         }
@@ -204,6 +209,7 @@ impl ProxyError {
             | Self::AuthzUnavailable { .. }
             | Self::AuthzError { .. }
             | Self::RateLimitUnavailable
+            | Self::Fault(_)
             | Self::Internal(_) => Fault::Us,
         }
     }
@@ -230,6 +236,7 @@ impl ProxyError {
             Self::UpstreamReset(_) => "UC",
             Self::UpstreamTimeout(_) => "UT",
             Self::UpstreamProtocol(_) => "UPE",
+            Self::Fault(_) => "FI",
             Self::ClientGone => "DC",
             Self::BodyTimeout(_) => "DT",
             Self::BodyTooLarge | Self::NotReady(_) | Self::Internal(_) => "-",

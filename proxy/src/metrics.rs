@@ -18,6 +18,8 @@ pub(crate) struct Metrics {
     rate_limit_decisions: Counter<u64>,
     connections: UpDownCounter<i64>,
     reloads: Counter<u64>,
+    mirrored: Counter<u64>,
+    compared: Histogram<f64>,
 }
 
 /// What a request is labelled with.
@@ -66,6 +68,19 @@ impl Metrics {
                 .with_description("Reloads of the configuration")
                 .with_unit("{reload}")
                 .build(),
+            mirrored: meter
+                .u64_counter("tollgate.proxy.mirrored")
+                .with_description("Copies of requests, by what became of them")
+                .with_unit("{request}")
+                .build(),
+            compared: meter
+                .f64_histogram("tollgate.proxy.mirror.difference")
+                .with_description(
+                    "How much longer a copy took than the real request, by whether their statuses agree",
+                )
+                .with_unit("s")
+                .with_boundaries(vec![-1.0, -0.1, -0.01, -0.001, 0.0, 0.001, 0.01, 0.1, 1.0])
+                .build(),
         }
     }
 
@@ -111,6 +126,17 @@ impl Metrics {
 
     pub(crate) fn connection(&self, change: i64) {
         self.connections.add(change, &[]);
+    }
+
+    pub(crate) fn mirrored(&self, cluster: &Arc<str>, outcome: &'static str) {
+        let cluster = KeyValue::new(attributes::TOLLGATE_UPSTREAM_CLUSTER, Arc::clone(cluster));
+        self.mirrored.add(1, &[cluster, KeyValue::new("outcome", outcome)]);
+    }
+
+    pub(crate) fn compared(&self, cluster: &Arc<str>, same: bool, longer_seconds: f64) {
+        let cluster = KeyValue::new(attributes::TOLLGATE_UPSTREAM_CLUSTER, Arc::clone(cluster));
+        let status = KeyValue::new("status", if same { "same" } else { "different" });
+        self.compared.record(longer_seconds, &[cluster, status]);
     }
 
     pub(crate) fn reload(&self, outcome: &'static str) {

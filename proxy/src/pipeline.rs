@@ -8,27 +8,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use http::header::HOST;
+use http::header::{HOST, LOCATION};
+use http::uri::Authority;
 use http::{HeaderValue, Request, Response, Uri, Version, request};
 use hyper::body::{Body as _, Incoming};
 use opentelemetry::trace::TraceContextExt as _;
-use tollgate_proto::{Reason, attributes};
+use tollgate_proto::attributes;
 use tollgate_runtime::trace_context;
 
 use crate::body::{Content, RequestBody, ResponseBody, Upload};
-use crate::config::{AuthzMode, OnError, Protocol, Role};
+use crate::config::{Protocol, Role};
 use crate::error::ProxyError;
 use crate::head::{self, Host};
 use crate::listener::Connection;
 use crate::probe::Probes;
 use crate::record::{Record, Recording, Reporter};
-use crate::route::descriptor::Facts;
-use crate::route::{Action, Direct, Found};
+use crate::route::{Action, Ask, Direct, Found, Redirect};
 use crate::snapshot::Snapshot;
-use crate::stages::authorize::{Grant, Outcome as Authorized, Question};
-use crate::stages::headers;
-use crate::stages::rate_limit::Outcome as Counted;
-use crate::upstream::Lease;
+use crate::stages::authorize::Grant;
+use crate::stages::fault::Fault;
+use crate::stages::judge::{authorize, count, facts};
+use crate::stages::{SCHEME, cors, headers};
+use crate::upstream::{Lease, mirror};
 
 /// What every request of this proxy shares.
 #[derive(Debug)]
@@ -83,15 +84,21 @@ async fn pass(
     }
     parts.headers.insert(headers::REQUEST_ID, record.id.value());
 
-    // Route.
-    let found = snapshot.routes.find(host.name(), parts.uri.path(), &parts.method, &parts.headers);
+    // Route. A preflight goes where the request that it announces would go.
+    let found = find(snapshot, connection, &parts, &host);
     record.routed_at = Some(Instant::now());
     let found = found.ok_or(ProxyError::NoRoute)?.clone();
     record.found = Some(found.clone());
+    record.origin = found.route.cors.as_ref().and_then(|cors| cors.admitted(&parts.headers));
 
     // Limit by address: a flood of bad tokens must cost little.
     if let Some(limit) = &listener.address_limit {
         limit.take(record.client).map_err(|retry_after| ProxyError::AddressLimit { retry_after })?;
+    }
+
+    // Answer a CORS preflight, where configured: it carries no token, and asks for nothing but leave to ask.
+    if let Some(cors) = found.route.cors.as_ref().filter(|_| cors::announced(&parts).is_some()) {
+        return Ok(preflight(cors, &parts, record));
     }
 
     // Authorize.
@@ -99,16 +106,23 @@ async fn pass(
 
     // Respond directly, where the route says so.
     let backends = match &found.route.action {
-        Action::Respond(direct) => return respond(proxy, direct, record, listener.role),
+        Action::Respond(direct) => return respond(proxy, direct, record),
+        Action::Redirect(redirect) => return Ok(send_elsewhere(redirect, &parts, &host, &found)),
         Action::Forward(backends) => backends,
     };
 
     // Limit globally.
-    count(proxy, snapshot, &parts, &host, &found, record).await?;
+    count(proxy, snapshot, connection, &parts, &host, &found, record).await?;
 
-    // Pick a cluster, and an endpoint in it.
-    let draw = if backends.is_single() { 0 } else { rand::random() };
-    let name = backends.pick(draw).ok_or(ProxyError::Internal("a route has backends"))?;
+    // Fail on purpose, where configured.
+    if let Some(fault) = &found.route.fault {
+        Box::pin(suffer(fault, record)).await?;
+    }
+
+    // Pick a cluster by overrides and weights, and an endpoint in it.
+    let known = facts(connection, &parts, &host, &found, record);
+    let name = backends.choose(&known, rand::random).ok_or(ProxyError::Internal("a route has backends"))?;
+    let mirror = found.route.mirror.as_ref().filter(|mirror| mirror.wants(&known));
     let cluster = snapshot.clusters.get(name).ok_or(ProxyError::Internal("a backend is a cluster"))?;
     record.upstream.cluster = Some(Arc::clone(&cluster.name));
     record.upstream.version.clone_from(&cluster.version);
@@ -122,7 +136,13 @@ async fn pass(
             parts.headers.insert(name, value);
         }
     }
-    address(&mut parts, &host, cluster.protocol())?;
+    found.route.request_headers.apply(&mut parts.headers);
+    if let Some(rewritten) = found.route.rewrite.as_ref().and_then(|to| to.path(&parts.uri, &found.path)) {
+        parts.uri = rewritten;
+    }
+    let authority = found.route.rewrite.as_ref().and_then(|to| to.host()).unwrap_or(host.authority());
+    let copy = mirror.and_then(|mirror| mirror::copy(mirror, &proxy.reporter, snapshot, &parts, authority));
+    address(&mut parts, authority, cluster.protocol())?;
     let span = record.trace.child("upstream");
     trace_context::inject(&span, &mut parts.headers);
     if record.trace.is_recorded() {
@@ -133,172 +153,101 @@ async fn pass(
     if limit.is_some_and(|limit| body.size_hint().lower() > limit) {
         return Err(ProxyError::BodyTooLarge);
     }
-    let (body, upload) = RequestBody::new(body, limit);
+    let (copy, tee) = copy.map_or((None, None), |copy| copy.follow(&body));
+    let (body, upload) = RequestBody::new(body, limit, tee);
     record.upload.clone_from(&upload);
     let began = Instant::now();
     record.upstream.began = Some(began);
     let sent = picked.send(Request::from_parts(parts, body));
     let answered = in_time(found.route.timeout, upload.as_deref(), sent).await;
     let status = answered.as_ref().ok().map(|(response, _)| response.status());
-    proxy.reporter.metrics.upstream(began.elapsed(), &cluster.name, status);
+    let took = began.elapsed();
+    proxy.reporter.metrics.upstream(took, &cluster.name, status);
+    if let Some(copy) = copy {
+        copy.compare_with(status, took);
+    }
     let (response, lease) = answered?;
 
     // Response headers; the body streams from here on.
-    Ok(answer(response, lease, grant, record, listener.role))
+    Ok(answer(response, lease, grant, record, &found))
 }
 
-/// Until listeners have TLS.
-const SCHEME: &str = "http";
-
-#[expect(clippy::too_many_arguments, reason = "a question is about all of this")]
-async fn authorize(
-    proxy: &Proxy,
-    snapshot: &Snapshot,
+fn find<'s>(
+    snapshot: &'s Snapshot,
     connection: &Connection,
     parts: &request::Parts,
     host: &Host,
-    body: &Incoming,
-    found: &Found,
-    record: &mut Record,
-) -> Result<Grant, ProxyError> {
-    let asked = snapshot.authorizer.as_ref().filter(|_| found.route.authz == AuthzMode::On);
-    let Some(authorizer) = asked else {
-        record.authz.decision = Some("skipped");
-        return Ok(Grant::default());
+) -> Option<&'s Found> {
+    let as_method = |method| {
+        snapshot.routes.find(&Ask {
+            host: host.name(),
+            path: parts.uri.path(),
+            query: parts.uri.query(),
+            method,
+            headers: &parts.headers,
+            peer: connection.peer_id(),
+        })
     };
-    let question = Question {
-        request_id: record.id.as_str(),
-        source: connection.peer,
-        destination: connection.local,
-        scheme: SCHEME,
-        host: host.authority().as_str(),
-        size: body.size_hint().exact(),
-        service: found.route.service_name.as_deref(),
-        route: &found.route.name,
-        point: connection.listener.point(),
-        unix_nanos: proxy.reporter.service.clock().unix_nanos(),
-    };
-    let span = record.trace.child("authz.check");
-    let began = Instant::now();
-    let outcome = authorizer.ask(&question, parts, &span).await;
-    record.authz.took = Some(began.elapsed());
-    let on_error = authorizer.on_error(found.route.authz_on_error);
-    let metrics = &proxy.reporter.metrics;
-    match outcome {
-        Authorized::Allow(verdict, grant) => {
-            record.trace.end_child(&span, None);
-            record.authz.decision = Some("allow");
-            record.authz.reason = Some(verdict.reason.unwrap_or(Reason::Ok));
-            record.authz.verdict = verdict;
-            metrics.authz("allow", Reason::Ok, "none");
-            Ok(grant)
-        }
-        Authorized::Deny(verdict, denial) => {
-            record.trace.end_child(&span, None);
-            record.authz.decision = Some("deny");
-            record.authz.reason = Some(denial.reason);
-            record.authz.verdict = verdict;
-            metrics.authz("deny", denial.reason, "none");
-            Err(ProxyError::Denied(denial))
-        }
-        problem => {
-            let error = authorizer.error(problem);
-            record.trace.end_child(&span, Some(error.reason().as_str()));
-            record.authz.decision = Some("error");
-            record.authz.reason = Some(error.reason());
-            record.authz.failure_mode = Some(on_error);
-            metrics.authz("error", error.reason(), on_error.as_str());
-            // `allow` is for a service that does not answer. One that answers with an error has not allowed anything.
-            match on_error {
-                OnError::Allow if error.reason() == Reason::AuthzUnavailable => Ok(Grant::default()),
-                OnError::Allow | OnError::Deny => Err(error),
-            }
-        }
-    }
+    let announced = cors::announced(parts);
+    let to_come = announced.as_ref().and_then(as_method).filter(|found| found.route.cors.is_some());
+    to_come.or_else(|| as_method(&parts.method))
 }
 
-async fn count(
-    proxy: &Proxy,
-    snapshot: &Snapshot,
+fn preflight(cors: &cors::Cors, parts: &request::Parts, record: &Record) -> Response<Content> {
+    let mut response = Response::new(Content::Own(bytes::Bytes::new()));
+    *response.status_mut() = http::StatusCode::NO_CONTENT;
+    if record.origin.is_some() {
+        cors.preflight(&parts.headers, response.headers_mut());
+    }
+    response
+}
+
+async fn suffer(fault: &Fault, record: &mut Record) -> Result<(), ProxyError> {
+    if let Some(delay) = fault.delay(rand::random()) {
+        record.note_delay();
+        tokio::time::sleep(delay).await;
+    }
+    fault.abort(rand::random()).map_or(Ok(()), |status| Err(ProxyError::Fault(status)))
+}
+
+fn send_elsewhere(
+    redirect: &Redirect,
     parts: &request::Parts,
     host: &Host,
     found: &Found,
-    record: &mut Record,
-) -> Result<(), ProxyError> {
-    let Some(limiter) = snapshot.limiter.as_ref().filter(|_| !found.route.descriptors.is_empty()) else {
-        return Ok(());
-    };
-    let verdict = &record.authz.verdict;
-    let facts = Facts {
-        subject: verdict.subject.as_deref(),
-        issuer: verdict.issuer.as_deref(),
-        client_id: verdict.client_id.as_deref(),
-        method: &parts.method,
-        route: &found.route.name,
-        host: host.name(),
-        client: record.client,
-        headers: &parts.headers,
-    };
-    let descriptors: Vec<_> =
-        found.route.descriptors.iter().filter_map(|descriptor| descriptor.fill(&facts)).collect();
-    if descriptors.is_empty() {
-        record.rate_limit.decision = Some("skipped");
-        return Ok(());
+) -> Response<Content> {
+    let mut response = Response::new(Content::Own(bytes::Bytes::new()));
+    *response.status_mut() = redirect.status;
+    let location = redirect.location(SCHEME, host.authority(), &parts.uri, &found.path);
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(LOCATION, location);
     }
-    let domain = &limiter.config().domain;
-    record.rate_limit.domain = Some(domain.clone());
-    let span = record.trace.child("ratelimit.should_limit");
-    let began = Instant::now();
-    let outcome = limiter.ask(descriptors, &span).await;
-    record.rate_limit.took = Some(began.elapsed());
-    let metrics = &proxy.reporter.metrics;
-    let (decision, failed) = match outcome {
-        Counted::Within(answer) => {
-            record.rate_limit.answer = answer;
-            metrics.rate_limit(domain, "allow", "none");
-            ("allow", None)
-        }
-        Counted::Over(answer, limited) => {
-            record.rate_limit.answer = answer;
-            metrics.rate_limit(domain, "deny", "none");
-            ("deny", Some(ProxyError::LimitExceeded(limited)))
-        }
-        Counted::Unavailable => {
-            let on_error = limiter.on_error(found.route.rate_limit_on_error);
-            record.rate_limit.failure_mode = Some(on_error);
-            metrics.rate_limit(domain, "error", on_error.as_str());
-            ("error", (on_error == OnError::Deny).then_some(ProxyError::RateLimitUnavailable))
-        }
-    };
-    record.rate_limit.decision = Some(decision);
-    let reason = (decision == "error").then_some(Reason::RatelimitUnavailable.as_str());
-    record.trace.end_child(&span, reason);
-    failed.map_or(Ok(()), Err)
+    found.route.response_headers.apply(response.headers_mut());
+    response
 }
 
-fn respond(
-    proxy: &Proxy,
-    direct: &Direct,
-    record: &Record,
-    role: Role,
-) -> Result<Response<Content>, ProxyError> {
+fn respond(proxy: &Proxy, direct: &Direct, record: &Record) -> Result<Response<Content>, ProxyError> {
     if let Some(waiting) = proxy.probes.first_not_ready(&direct.when_ready) {
         return Err(ProxyError::NotReady(waiting.to_owned()));
     }
     let mut response = Response::new(Content::Own(direct.body.clone()));
     *response.status_mut() = direct.status;
-    if role == Role::Ingress {
-        response.headers_mut().insert(headers::REQUEST_ID, record.id.value());
+    if let Some(found) = &record.found {
+        found.route.response_headers.apply(response.headers_mut());
     }
     Ok(response)
 }
 
 /// Puts the host where the upstream's protocol wants it.
-fn address(parts: &mut request::Parts, host: &Host, protocol: Protocol) -> Result<(), ProxyError> {
+pub(crate) fn address(
+    parts: &mut request::Parts,
+    host: &Authority,
+    protocol: Protocol,
+) -> Result<(), ProxyError> {
     match protocol {
         Protocol::H1 => {
             parts.version = Version::HTTP_11;
-            let value = HeaderValue::try_from(host.authority().as_str());
+            let value = HeaderValue::try_from(host.as_str());
             let value = value.map_err(|_| ProxyError::Malformed("Host is not a host"))?;
             parts.headers.insert(HOST, value);
         }
@@ -306,11 +255,7 @@ fn address(parts: &mut request::Parts, host: &Host, protocol: Protocol) -> Resul
             parts.version = Version::HTTP_2;
             parts.headers.remove(HOST);
             let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-            let uri = Uri::builder()
-                .scheme(SCHEME)
-                .authority(host.authority().clone())
-                .path_and_query(target)
-                .build();
+            let uri = Uri::builder().scheme(SCHEME).authority(host.clone()).path_and_query(target).build();
             parts.uri = uri.map_err(|_| ProxyError::Malformed("path is not a URI"))?;
         }
     }
@@ -353,10 +298,11 @@ fn answer(
     lease: Lease,
     grant: Grant,
     record: &mut Record,
-    role: Role,
+    found: &Found,
 ) -> Response<Content> {
     let (mut parts, body) = response.into_parts();
     headers::strip_response(&mut parts.headers);
+    found.route.response_headers.apply(&mut parts.headers);
     parts.version = Version::HTTP_11;
     for (name, value) in grant.response {
         parts.headers.append(name, value);
@@ -365,9 +311,6 @@ fn answer(
         if let Some(name) = name {
             parts.headers.insert(name, value);
         }
-    }
-    if role == Role::Ingress {
-        parts.headers.insert(headers::REQUEST_ID, record.id.value());
     }
     Response::from_parts(parts, Content::Upstream(body, lease))
 }

@@ -4,7 +4,7 @@ use rustc_hash::FxHashSet;
 use tollgate_runtime::config::Invalid;
 
 use super::{AuthzMode, Config, Role, RouteConfig};
-use crate::route::{Table, descriptor::Value};
+use crate::route::Table;
 
 pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     listeners(config)?;
@@ -12,7 +12,7 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     clusters(config)?;
     unique(config.routes.iter().map(|route| route.name.as_str()), "routes")?;
     for (index, route) in config.routes.iter().enumerate() {
-        check_route(config, route, &format!("routes[{index}]"))?;
+        super::check_route::check(config, route, &format!("routes[{index}]"))?;
         somebody_to_ask(config, route, &format!("routes[{index}]"))?;
     }
     Table::compile(&config.routes).map(drop)
@@ -119,76 +119,6 @@ fn clusters(config: &Config) -> Result<(), Invalid> {
                 format!("clusters[{index}].endpoints.static"),
                 "there are none",
                 "at least one address such as 127.0.0.1:9001",
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn check_route(config: &Config, route: &RouteConfig, key: &str) -> Result<(), Invalid> {
-    if route.matches.is_empty() {
-        return Err(Invalid::new(format!("{key}.matches"), "it is empty", "at least one match"));
-    }
-    match (&route.direct_response, route.backends.is_empty()) {
-        (None, true) => {
-            return Err(Invalid::new(key, "the route goes nowhere", "`backends` or `direct_response`"));
-        }
-        (Some(_), false) => {
-            return Err(Invalid::new(
-                format!("{key}.direct_response"),
-                "the route has backends too",
-                "either `backends` or `direct_response`",
-            ));
-        }
-        (Some(direct), true) => check_direct(direct, &format!("{key}.direct_response"))?,
-        (None, false) => {}
-    }
-    for (index, backend) in route.backends.iter().enumerate() {
-        if !config.clusters.iter().any(|cluster| cluster.name == backend.cluster) {
-            let names: Vec<_> = config.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
-            return Err(Invalid::new(
-                format!("{key}.backends[{index}].cluster"),
-                format!("there is no cluster `{}`", backend.cluster),
-                format!("one of: {}", names.join(", ")),
-            ));
-        }
-    }
-    let total: u64 = route.backends.iter().map(|backend| u64::from(backend.weight)).sum();
-    if !route.backends.is_empty() && (total == 0 || total > u64::from(u32::MAX)) {
-        return Err(Invalid::new(
-            format!("{key}.backends"),
-            format!("the weights add up to {total}"),
-            "at least one weight above 0, and a sum below 2^32",
-        ));
-    }
-    for (at, descriptor) in route.descriptors.iter().enumerate() {
-        for (index, entry) in descriptor.iter().enumerate() {
-            let place = format!("{key}.descriptors[{at}][{index}]");
-            if entry.key.is_empty() {
-                return Err(Invalid::new(format!("{place}.key"), "it is empty", "a key of the limits file"));
-            }
-            Value::parse(&entry.value).map_err(|problem| {
-                Invalid::new(format!("{place}.value"), problem.to_string(), Value::EXPECTED)
-            })?;
-        }
-    }
-    Ok(())
-}
-
-fn check_direct(direct: &super::DirectResponse, key: &str) -> Result<(), Invalid> {
-    if !(200..=599).contains(&direct.status) {
-        return Err(Invalid::new(
-            format!("{key}.status"),
-            format!("{} is not a final status", direct.status),
-            "a number from 200 to 599",
-        ));
-    }
-    for (index, target) in direct.when_ready.iter().enumerate() {
-        if crate::probe::Target::parse(target).is_none() {
-            return Err(Invalid::new(
-                format!("{key}.when_ready[{index}]"),
-                format!("`{target}` cannot be asked"),
-                "`self` or a URL such as http://127.0.0.1:7101/ready",
             ));
         }
     }

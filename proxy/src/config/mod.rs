@@ -4,9 +4,13 @@
 //! Names of route and match fields are those of Gateway API's HTTPRoute.
 
 mod check;
+mod check_route;
 mod cluster;
+mod filter;
 mod listener;
+mod matching;
 mod route;
+mod route_authz;
 mod words;
 
 use std::time::Duration;
@@ -17,12 +21,17 @@ use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
 
 pub use cluster::{Balance, ClusterConfig, Endpoints, Protocol};
-pub use listener::{AddressLimit, LimitsConfig, ListenerConfig, Mtls, Normalize, Role};
-pub use route::{
-    AuthzMode, Backend, DescriptorEntry, DirectResponse, HeaderMatch, HeaderMatchType, Match, PathMatch,
-    PathMatchType, RouteAuthz, RouteConfig, RouteRateLimit,
+pub use filter::{
+    Abort, Cors, Credentials, Delay, Deprecation, Fault, Header, HeaderModifier, Key, Mirror, PathModifier,
+    PathModifierType, RequestRedirect, Scheme, UrlRewrite,
 };
-pub use words::Workload;
+pub use listener::{AddressLimit, LimitsConfig, ListenerConfig, Mtls, Normalize, Role};
+pub use matching::{
+    Claim, ClaimMatch, Match, PathMatch, PathMatchType, PeerMatch, ValueMatch, ValueMatchType,
+};
+pub use route::{Backend, DescriptorEntry, DirectResponse, Override, RouteConfig, RouteRateLimit};
+pub use route_authz::{AuthzMode, RouteAuthz};
+pub use words::{Percent, Workload};
 
 /// One proxy.
 #[derive(Debug, Clone, Serialize, Deserialize)]

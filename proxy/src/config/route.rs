@@ -1,14 +1,14 @@
 //! Which requests go where, and what is asked about them on the way.
 
-use std::fmt;
 use std::time::Duration;
 
-use serde::de::{Deserializer, Error, MapAccess, Visitor, value};
 use serde::{Deserialize, Serialize};
 use tollgate_runtime::config::duration;
 
-use super::OnError;
-use super::words::{Workload, switch_word};
+use super::filter::{Cors, Deprecation, Fault, HeaderModifier, Key, Mirror, RequestRedirect, UrlRewrite};
+use super::matching::{ClaimMatch, Match, PeerMatch, ValueMatch};
+use super::words::Workload;
+use super::{OnError, RouteAuthz};
 
 /// One route.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +30,37 @@ pub struct RouteConfig {
     /// Answer here instead of forwarding.
     #[serde(default)]
     pub direct_response: Option<DirectResponse>,
-    /// How long the upstream may take to begin its answer.
+    /// Send the client elsewhere instead of forwarding.
+    #[serde(default)]
+    pub request_redirect: Option<RequestRedirect>,
+    /// What the upstream is asked for in place of what the client asked for. Authorization sees the client's words.
+    #[serde(default)]
+    pub url_rewrite: Option<UrlRewrite>,
+    /// What changes about the headers for the upstream.
+    #[serde(default)]
+    pub request_header_modifier: HeaderModifier,
+    /// What changes about the headers for the client.
+    #[serde(default)]
+    pub response_header_modifier: HeaderModifier,
+    /// Which pages of other origins may call this route; answered here, on refusals too.
+    #[serde(default)]
+    pub cors: Option<Cors>,
+    /// What keeps a caller at one of several backends.
+    #[serde(default)]
+    pub sticky: Option<Key>,
+    /// Who goes to a backend whatever the weights are; the first that fits.
+    #[serde(default)]
+    pub overrides: Vec<Override>,
+    /// Where a copy of some requests goes.
+    #[serde(default)]
+    pub request_mirror: Option<Mirror>,
+    /// What goes wrong on purpose.
+    #[serde(default)]
+    pub fault: Option<Fault>,
+    /// Says that what is behind this route is going away.
+    #[serde(default)]
+    pub deprecation: Option<Deprecation>,
+    /// How long the upstream may take to begin its answer, all tries together.
     #[serde(default = "route_timeout", with = "duration")]
     pub timeout: Duration,
     /// Whether authorization is asked: `on`, `off`, or `{mode: on, on_error: allow}`.
@@ -51,68 +81,6 @@ fn route_timeout() -> Duration {
     Duration::from_secs(15)
 }
 
-/// Conditions that must all hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Match {
-    /// The path; without one, every path.
-    pub path: PathMatch,
-    /// The method; without one, every method.
-    pub method: Option<String>,
-    /// Headers that must be there.
-    pub headers: Vec<HeaderMatch>,
-}
-
-/// A path, and how it is compared.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PathMatch {
-    /// How `value` is compared.
-    #[serde(rename = "type", default)]
-    pub kind: PathMatchType,
-    /// The path, prefix or template.
-    pub value: String,
-}
-
-impl Default for PathMatch {
-    fn default() -> Self {
-        Self { kind: PathMatchType::PathPrefix, value: "/".to_owned() }
-    }
-}
-
-/// How a path is compared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PathMatchType {
-    /// The whole path.
-    Exact,
-    /// Whole segments from the start.
-    #[default]
-    PathPrefix,
-    /// A template such as `/policies/{id}`.
-    PathTemplate,
-}
-
-/// A header that must be there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HeaderMatch {
-    /// How `value` is compared.
-    #[serde(rename = "type", default)]
-    pub kind: HeaderMatchType,
-    /// Its name.
-    pub name: String,
-    /// Its value.
-    pub value: String,
-}
-
-/// How a header's value is compared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum HeaderMatchType {
-    /// Byte for byte.
-    #[default]
-    Exact,
-}
-
 /// A cluster and its share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -128,6 +96,23 @@ fn one() -> u32 {
     1
 }
 
+/// A dark launch: requests for which all that is given holds go to `cluster`, one of the route's backends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Override {
+    /// The backend, by its cluster's name; its weight may be 0.
+    pub cluster: String,
+    /// Headers that must be there.
+    #[serde(default)]
+    pub headers: Vec<ValueMatch>,
+    /// Claims of the verified token that must be there.
+    #[serde(default)]
+    pub claims: Vec<ClaimMatch>,
+    /// Who must be calling.
+    #[serde(default)]
+    pub peer: Option<PeerMatch>,
+}
+
 /// An answer of the proxy's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -140,75 +125,6 @@ pub struct DirectResponse {
     /// Answer so only when all of these are ready, else 503: `self`, or URLs that then answer 200.
     #[serde(default)]
     pub when_ready: Vec<String>,
-}
-
-/// What a route changes about authorization.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct RouteAuthz {
-    /// Whether it is asked.
-    pub mode: AuthzMode,
-    /// What happens without an answer, in place of `authz.on_error`.
-    pub on_error: Option<OnError>,
-}
-
-/// Whether authorization is asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AuthzMode {
-    /// It is asked about every request.
-    #[default]
-    On,
-    /// The route is open to anyone.
-    Off,
-}
-
-impl<'de> Deserialize<'de> for AuthzMode {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match switch_word(deserializer)?.as_str() {
-            "on" => Ok(Self::On),
-            "off" => Ok(Self::Off),
-            other => Err(D::Error::custom(format!("`{other}` is neither `on` nor `off`"))),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for RouteAuthz {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields, default)]
-        #[derive(Default)]
-        struct Long {
-            mode: AuthzMode,
-            on_error: Option<OnError>,
-        }
-
-        struct Either;
-
-        impl<'de> Visitor<'de> for Either {
-            type Value = RouteAuthz;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`on`, `off` or a map with `mode` and `on_error`")
-            }
-
-            fn visit_bool<E: Error>(self, on: bool) -> Result<RouteAuthz, E> {
-                let mode = if on { AuthzMode::On } else { AuthzMode::Off };
-                Ok(RouteAuthz { mode, on_error: None })
-            }
-
-            fn visit_str<E: Error>(self, word: &str) -> Result<RouteAuthz, E> {
-                let mode = AuthzMode::deserialize(value::StrDeserializer::<E>::new(word))?;
-                Ok(RouteAuthz { mode, on_error: None })
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RouteAuthz, A::Error> {
-                let Long { mode, on_error } = Long::deserialize(value::MapAccessDeserializer::new(map))?;
-                Ok(RouteAuthz { mode, on_error })
-            }
-        }
-
-        deserializer.deserialize_any(Either)
-    }
 }
 
 /// What a route changes about rate limiting.

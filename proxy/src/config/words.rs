@@ -60,3 +60,63 @@ pub(super) fn switch_word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 
     deserializer.deserialize_any(Word)
 }
+
+/// A share of requests, written as a percentage: `10`, `0.5`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent {
+    millionths: u32,
+}
+
+const MILLION: u32 = 1_000_000;
+
+impl Percent {
+    /// Every request.
+    pub const fn all() -> Self {
+        Self { millionths: MILLION }
+    }
+
+    /// So many of a hundred.
+    pub const fn of_hundred(percent: u32) -> Self {
+        Self { millionths: if percent > 100 { MILLION } else { percent * (MILLION / 100) } }
+    }
+
+    /// Whether the number `draw` falls into this share; evenly spread numbers do so in proportion.
+    pub fn includes(self, draw: u64) -> bool {
+        let point = (u128::from(draw) * u128::from(MILLION)) >> 64;
+        point < u128::from(self.millionths)
+    }
+
+    /// The share as a number from 0 to 1.
+    pub fn fraction(self) -> f64 {
+        f64::from(self.millionths) / f64::from(MILLION)
+    }
+
+    /// How many of `count` that is, rounded down.
+    pub fn of(self, count: usize) -> usize {
+        usize::try_from(count as u128 * u128::from(self.millionths) / u128::from(MILLION)).unwrap_or(count)
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} %", self.fraction() * 100.0)
+    }
+}
+
+impl Serialize for Percent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.fraction() * 100.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let percent = f64::deserialize(deserializer)?;
+        if !(0.0..=100.0).contains(&percent) {
+            return Err(D::Error::custom(format!("{percent} is not a percentage; expected 0 to 100")));
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was checked")]
+        let millionths = (percent * f64::from(MILLION / 100)).round() as u32;
+        Ok(Self { millionths })
+    }
+}

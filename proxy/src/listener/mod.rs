@@ -95,6 +95,13 @@ pub(crate) struct Connection {
     pub(crate) clock: ConnectionClock,
 }
 
+impl Connection {
+    /// The SPIFFE id at the other end: nobody has shown one, until listeners have TLS.
+    pub(crate) fn peer_id(&self) -> Option<&str> {
+        None
+    }
+}
+
 /// Accepts until told to stop. The socket closes with it; connections end by themselves.
 ///
 /// Each connection keeps the settings it was accepted under.

@@ -71,6 +71,8 @@ pub(crate) struct Record {
     declared_size: Option<u64>,
     pub(crate) upload: Option<Arc<Upload>>,
     pub(crate) found: Option<Found>,
+    /// The origin whose pages may read the answer.
+    pub(crate) origin: Option<HeaderValue>,
     pub(crate) routed_at: Option<Instant>,
     pub(crate) authz: Authz,
     pub(crate) rate_limit: RateLimit,
@@ -153,6 +155,7 @@ impl Recording {
             declared_size: length.and_then(|length| length.to_str().ok()?.parse().ok()),
             upload: None,
             found: None,
+            origin: None,
             routed_at: None,
             authz: Authz::default(),
             rate_limit: RateLimit::default(),
@@ -173,8 +176,9 @@ impl Recording {
     }
 
     /// The request has its answer, from the upstream or as its route has it.
-    pub(crate) fn answer(mut self, response: Response<Content>) -> Response<ResponseBody> {
+    pub(crate) fn answer(mut self, mut response: Response<Content>) -> Response<ResponseBody> {
         if let Some(record) = self.record() {
+            record.say(response.headers_mut());
             let status = response.status();
             record.status = Some(status);
             record.first_byte_at = Some(Instant::now());
@@ -209,9 +213,7 @@ impl Recording {
         } else {
             body
         };
-        if record.connection.listener.role == Role::Ingress {
-            headers.insert(REQUEST_ID, id.value());
-        }
+        record.say(&mut headers);
         let mut response = Response::new(ResponseBody::new(Content::Own(body), self));
         // A gRPC client reads the status in the headers; to HTTP the call itself went well.
         *response.status_mut() = if grpc { StatusCode::OK } else { status };
@@ -266,6 +268,21 @@ impl Drop for Recording {
 }
 
 impl Record {
+    /// What every answer says, a refusal too.
+    fn say(&self, headers: &mut HeaderMap) {
+        if self.connection.listener.role == Role::Ingress {
+            headers.insert(REQUEST_ID, self.id.value());
+        }
+        if let Some(cors) = self.found.as_ref().and_then(|found| found.route.cors.as_ref()) {
+            cors.say(self.origin.as_ref(), headers);
+        }
+    }
+
+    /// The request was held up on purpose.
+    pub(crate) fn note_delay(&mut self) {
+        self.flags = "DI";
+    }
+
     fn note_grpc_status(&mut self, headers: &HeaderMap) {
         if self.grpc
             && let Some(status) = headers.get("grpc-status")

@@ -44,6 +44,12 @@ pub struct Facts<'r> {
     pub issuer: Option<&'r str>,
     /// Its client.
     pub client_id: Option<&'r str>,
+    /// Its scopes.
+    pub scopes: &'r [String],
+    /// Its groups.
+    pub groups: &'r [String],
+    /// Who is at the other end, where a certificate says so.
+    pub peer: Option<&'r str>,
     /// The request's method.
     pub method: &'r Method,
     /// The route's name.
@@ -54,6 +60,8 @@ pub struct Facts<'r> {
     pub client: IpAddr,
     /// The request's headers.
     pub headers: &'r HeaderMap,
+    /// Its query, as it came.
+    pub query: Option<&'r str>,
 }
 
 impl Descriptor {
@@ -145,6 +153,10 @@ mod tests {
             subject,
             issuer: Some("demo"),
             client_id: None,
+            scopes: &[],
+            groups: &[],
+            peer: None,
+            query: None,
             method: &Method::POST,
             route: "policies",
             host: "api.example.org",
@@ -183,6 +195,10 @@ mod tests {
             subject: None,
             issuer: None,
             client_id: None,
+            scopes: &[],
+            groups: &[],
+            peer: None,
+            query: None,
             method: &Method::GET,
             route: "r",
             host: "h",

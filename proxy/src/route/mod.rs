@@ -1,24 +1,36 @@
 //! Which route a request takes. Pure: a request's head in, a route out.
 //!
 //! The most specific wins, in Gateway API's order: host (exact, then the longest wildcard, then any), path (see
-//! [`tollgate_paths::TemplateTrie`]; on one path exact before template before prefix), method, number of
-//! headers, and at last the order in the file. A host whose routes do not match falls back to the next less
+//! [`tollgate_paths::TemplateTrie`]; on one path exact before template before prefix), method, peer, number of
+//! headers, number of query parameters, and at last the order in the file. A host whose routes do not match falls back to the next less
 //! specific one, so that a route without hosts holds everywhere.
 
+mod backends;
 pub mod descriptor;
+mod key;
+mod matcher;
+mod mirror;
+mod modify;
 mod table;
 #[cfg(test)]
 mod tests;
 
-pub use table::{Found, Table};
+pub use backends::Backends;
+pub use key::Key;
+pub use mirror::Mirror;
+pub use modify::{Modifier, Redirect, Rewrite};
+pub use table::{Ask, Found, Table};
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use tollgate_runtime::config::Invalid;
 
 use crate::config::{AuthzMode, OnError, RouteConfig, Workload};
-use descriptor::Descriptor;
+use crate::stages::cors::Cors;
+use crate::stages::fault::Fault;
+use descriptor::{Descriptor, Value};
 
 /// One route, compiled.
 #[derive(Debug)]
@@ -31,6 +43,18 @@ pub struct Route {
     pub service_name: Option<String>,
     /// What becomes of its requests.
     pub action: Action,
+    /// What the upstream is asked for instead.
+    pub rewrite: Option<Rewrite>,
+    /// What changes about a request's headers.
+    pub request_headers: Modifier,
+    /// What changes about an answer's headers.
+    pub response_headers: Modifier,
+    /// Which pages may call.
+    pub cors: Option<Cors>,
+    /// Where copies go.
+    pub mirror: Option<Mirror>,
+    /// What goes wrong on purpose.
+    pub fault: Option<Fault>,
     /// How long the upstream may take to begin its answer.
     pub timeout: Duration,
     /// Whether authorization is asked.
@@ -52,6 +76,8 @@ pub enum Action {
     Forward(Backends),
     /// They are answered here.
     Respond(Direct),
+    /// Their clients are sent elsewhere.
+    Redirect(Redirect),
 }
 
 /// An answer of the proxy's own.
@@ -65,70 +91,55 @@ pub struct Direct {
     pub when_ready: Vec<String>,
 }
 
-/// Clusters by weight.
-#[derive(Debug)]
-pub struct Backends {
-    /// Cluster names with the sum of weights up to and including each.
-    up_to: Vec<(u32, String)>,
-}
-
-impl Backends {
-    fn new(route: &RouteConfig) -> Self {
-        let mut sum = 0_u32;
-        let up_to = route
-            .backends
-            .iter()
-            .filter(|backend| backend.weight > 0)
-            .map(|backend| {
-                sum = sum.saturating_add(backend.weight);
-                (sum, backend.cluster.clone())
-            })
-            .collect();
-        Self { up_to }
-    }
-
-    /// Whether there is nothing to choose.
-    pub fn is_single(&self) -> bool {
-        self.up_to.len() == 1
-    }
-
-    /// The cluster that the number `draw` falls on.
-    pub fn pick(&self, draw: u32) -> Option<&str> {
-        let (total, last) = self.up_to.last()?;
-        if self.up_to.len() == 1 {
-            return Some(last);
-        }
-        let point = draw % total;
-        let index = self.up_to.partition_point(|(up_to, _)| *up_to <= point);
-        self.up_to.get(index).map(|(_, cluster)| cluster.as_str())
-    }
-}
-
 impl Route {
-    fn compile(route: &RouteConfig) -> Result<Self, descriptor::UnknownPlaceholder> {
-        let action = match &route.direct_response {
-            Some(direct) => Action::Respond(Direct {
+    fn compile(route: &RouteConfig, key: &str) -> Result<Self, Invalid> {
+        let action = match (&route.direct_response, &route.request_redirect) {
+            (Some(direct), _) => Action::Respond(Direct {
                 // Checked with the rest of the configuration.
                 status: StatusCode::from_u16(direct.status).unwrap_or(StatusCode::OK),
                 body: direct.body.clone().into(),
                 when_ready: direct.when_ready.clone(),
             }),
-            None => Action::Forward(Backends::new(route)),
+            (None, Some(redirect)) => {
+                Action::Redirect(Redirect::compile(redirect, &format!("{key}.request_redirect"))?)
+            }
+            (None, None) => Action::Forward(Backends::compile(route, key)?),
         };
+        let rewrite = route.url_rewrite.as_ref();
+        let rewrite = rewrite.map(|one| Rewrite::compile(one, &format!("{key}.url_rewrite")));
+        let mut response_headers =
+            Modifier::compile(&route.response_header_modifier, &format!("{key}.response_header_modifier"))?;
+        if let Some(deprecation) = &route.deprecation {
+            response_headers.deprecate(deprecation, &format!("{key}.deprecation"))?;
+        }
+        let descriptors = route.descriptors.iter().map(|entries| Descriptor::compile(entries));
+        let descriptors = descriptors.collect::<Result<_, _>>().map_err(|problem| {
+            Invalid::new(format!("{key}.descriptors"), problem.to_string(), Value::EXPECTED)
+        })?;
+        let cors = route.cors.as_ref().map(|cors| Cors::compile(cors, &format!("{key}.cors")));
+        let mirror = route.request_mirror.as_ref();
+        let mirror =
+            mirror.map(|mirror| Mirror::compile(mirror, &route.name, &format!("{key}.request_mirror")));
+        let fault = route.fault.as_ref().map(|fault| Fault::compile(fault, &format!("{key}.fault")));
         Ok(Self {
             name: route.name.as_str().into(),
             service_name: route.service.as_ref().map(ToString::to_string),
             service: route.service.clone(),
             action,
+            rewrite: rewrite.transpose()?,
+            request_headers: Modifier::compile(
+                &route.request_header_modifier,
+                &format!("{key}.request_header_modifier"),
+            )?,
+            response_headers,
+            cors: cors.transpose()?,
+            mirror: mirror.transpose()?,
+            fault: fault.transpose()?,
             timeout: route.timeout,
             authz: route.authz.mode,
             authz_on_error: route.authz.on_error,
             rate_limit_on_error: route.rate_limit.on_error,
-            descriptors: route
-                .descriptors
-                .iter()
-                .map(|entries| Descriptor::compile(entries))
-                .collect::<Result<_, _>>()?,
+            descriptors,
             body_bytes: route.body_bytes,
         })
     }

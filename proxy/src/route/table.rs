@@ -1,21 +1,23 @@
 //! The compiled routes.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, Method};
 use rustc_hash::FxHashMap;
 use tollgate_paths::{Template, TemplateTrie};
 use tollgate_runtime::config::Invalid;
 
 use super::Route;
+use super::matcher::{Header, Peer, QueryParam};
 use crate::config::{Match, PathMatchType, RouteConfig};
 
 /// All routes, by host and path.
 #[derive(Debug, Default)]
 pub struct Table {
     exact: FxHashMap<String, TemplateTrie<Candidate>>,
-    /// Suffixes with their dot, the longest first.
-    wildcard: Vec<(String, TemplateTrie<Candidate>)>,
+    /// By suffixes with their dot.
+    wildcard: FxHashMap<String, TemplateTrie<Candidate>>,
     any: TemplateTrie<Candidate>,
 }
 
@@ -32,9 +34,28 @@ pub struct Found {
 struct Candidate {
     found: Found,
     method: Option<Method>,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    headers: Vec<Header>,
+    query_params: Vec<QueryParam>,
+    peer: Option<Peer>,
     /// Less is more specific; compared between candidates on one path.
-    rank: (PathRank, bool, usize),
+    rank: (PathRank, bool, bool, Reverse<usize>, Reverse<usize>),
+}
+
+/// What of a request decides its route. No claims yet: nobody has verified them.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'r> {
+    /// The host in lower case, without its port.
+    pub host: &'r str,
+    /// The normalised path.
+    pub path: &'r str,
+    /// The query, as it came.
+    pub query: Option<&'r str>,
+    /// The method.
+    pub method: &'r Method,
+    /// The headers.
+    pub headers: &'r HeaderMap,
+    /// Who is at the other end, where a certificate says so.
+    pub peer: Option<&'r str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,13 +70,7 @@ impl Table {
     pub fn compile(routes: &[RouteConfig]) -> Result<Self, Invalid> {
         let mut candidates = Vec::new();
         for (at, config) in routes.iter().enumerate() {
-            let route = Arc::new(Route::compile(config).map_err(|problem| {
-                Invalid::new(
-                    format!("routes[{at}].descriptors"),
-                    problem.to_string(),
-                    super::descriptor::Value::EXPECTED,
-                )
-            })?);
+            let route = Arc::new(Route::compile(config, &format!("routes[{at}]"))?);
             for (index, one) in config.matches.iter().enumerate() {
                 let key = format!("routes[{at}].matches[{index}]");
                 let (templates, candidate) = compile_match(one, &route, &key)?;
@@ -93,35 +108,36 @@ impl Table {
         if name.is_empty() || !name.bytes().all(is_host) {
             return None;
         }
-        let Some(suffix) = suffix else { return Some(self.exact.entry(pattern).or_default()) };
-        let place = self.wildcard.partition_point(|(other, _)| other.len() > suffix.len());
-        let found = self.wildcard[place..].iter().position(|(other, _)| other == suffix);
-        let index = found.map_or(place, |offset| place + offset);
-        if found.is_none() {
-            self.wildcard.insert(index, (suffix.to_owned(), TemplateTrie::new()));
-        }
-        Some(&mut self.wildcard[index].1)
+        Some(match suffix {
+            Some(suffix) => self.wildcard.entry(suffix.to_owned()).or_default(),
+            None => self.exact.entry(pattern).or_default(),
+        })
     }
 
-    /// The route for a request. `host` is in lower case and without its port, `path` normalised.
-    pub fn find(&self, host: &str, path: &str, method: &Method, headers: &HeaderMap) -> Option<&Found> {
+    /// The route for a request.
+    pub fn find(&self, ask: &Ask<'_>) -> Option<&Found> {
+        let host = ask.host;
         let exact = (!self.exact.is_empty()).then(|| self.exact.get(host)).flatten();
-        let wildcard =
-            self.wildcard.iter().filter(|(suffix, _)| host.len() > suffix.len() && host.ends_with(&**suffix));
+        // From the longest suffix to the shortest; a name that is nothing but a suffix is not below it.
+        let dots = if self.wildcard.is_empty() { "" } else { host };
+        let wildcard = dots.match_indices('.').filter(|(at, _)| *at > 0);
+        let wildcard = wildcard.filter_map(|(at, _)| self.wildcard.get(&host[at..]));
         exact
             .into_iter()
-            .chain(wildcard.map(|(_, trie)| trie))
+            .chain(wildcard)
             .chain([&self.any])
-            .flat_map(|trie| trie.matches(path))
-            .find(|candidate| candidate.admits(method, headers))
+            .flat_map(|trie| trie.matches(ask.path))
+            .find(|candidate| candidate.admits(ask))
             .map(|candidate| &candidate.found)
     }
 }
 
 impl Candidate {
-    fn admits(&self, method: &Method, headers: &HeaderMap) -> bool {
-        self.method.as_ref().is_none_or(|wanted| wanted == method)
-            && self.headers.iter().all(|(name, value)| headers.get(name) == Some(value))
+    fn admits(&self, ask: &Ask<'_>) -> bool {
+        self.method.as_ref().is_none_or(|wanted| wanted == ask.method)
+            && self.headers.iter().all(|header| header.is_in(ask.headers))
+            && self.query_params.iter().all(|param| param.is_in(ask.query))
+            && self.peer.as_ref().is_none_or(|peer| peer.is(ask.peer))
     }
 }
 
@@ -157,20 +173,10 @@ fn compile_match(one: &Match, route: &Arc<Route>, key: &str) -> Result<(Vec<Temp
             )),
         })
         .transpose()?;
-    let mut headers = Vec::with_capacity(one.headers.len());
-    for (index, header) in one.headers.iter().enumerate() {
-        let bad = |part: &str, value: &str| {
-            Invalid::new(
-                format!("{key}.headers[{index}].{part}"),
-                format!("`{value}` cannot stand in a header"),
-                "the name or value of a header",
-            )
-        };
-        let name = HeaderName::try_from(&header.name).map_err(|_| bad("name", &header.name))?;
-        let value = HeaderValue::try_from(&header.value).map_err(|_| bad("value", &header.value))?;
-        headers.push((name, value));
-    }
+    let headers = Header::compile(&one.headers, key)?;
+    let query_params = QueryParam::compile(&one.query_params, key)?;
+    let peer = Peer::compile(one.peer.as_ref(), key)?;
     let found = Found { route: Arc::clone(route), path: value.into() };
-    let rank = (rank, method.is_none(), usize::MAX - headers.len());
-    Ok((templates, Candidate { found, method, headers, rank }))
+    let rank = (rank, method.is_none(), peer.is_none(), Reverse(headers.len()), Reverse(query_params.len()));
+    Ok((templates, Candidate { found, method, headers, query_params, peer, rank }))
 }

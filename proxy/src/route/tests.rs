@@ -49,7 +49,9 @@ fn the_most_specific_route_wins() {
             headers.insert("x-preview", "true".parse().unwrap());
         }
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let found = table.find(host, path, &method, &headers).map(|found| &*found.route.name);
+        let found = table
+            .find(&Ask { host, path, query: None, method: &method, headers: &headers, peer: None })
+            .map(|found| &*found.route.name);
         assert_eq!(found, expected, "{method} {host}{path} preview={header}");
     }
 }
@@ -84,8 +86,9 @@ fn weights_share_requests_out() {
         "[{name: a, matches: [{}], backends: [{cluster: x, weight: 9}, {cluster: none, weight: 0}, {cluster: y}]}]",
     )
     .unwrap();
-    let backends = Backends::new(&routes[0]);
-    let picked: Vec<_> = (0..20).map(|draw| backends.pick(draw).unwrap()).collect();
+    let backends = Backends::compile(&routes[0], "r").unwrap();
+    let even = (0..20).map(|step| step * (u64::MAX / 20) + u64::MAX / 40);
+    let picked: Vec<_> = even.map(|draw| backends.pick(draw).unwrap()).collect();
     assert_eq!(picked.iter().filter(|name| **name == "x").count(), 18);
     assert_eq!(picked.iter().filter(|name| **name == "y").count(), 2);
 }

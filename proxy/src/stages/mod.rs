@@ -2,7 +2,13 @@
 
 pub mod address_limit;
 pub mod authorize;
+pub mod cors;
+pub mod fault;
 pub mod headers;
+pub(crate) mod judge;
 pub mod quota_headers;
 pub mod rate_limit;
 pub mod verdict;
+
+/// Until listeners have TLS.
+pub(crate) const SCHEME: &str = "http";

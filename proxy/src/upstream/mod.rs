@@ -2,6 +2,7 @@
 
 mod balance;
 mod cluster;
+pub(crate) mod mirror;
 mod pool;
 
 pub(crate) use cluster::Cluster;

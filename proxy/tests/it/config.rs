@@ -85,5 +85,35 @@ fn mistakes_are_named_with_their_place() {
     );
     check("['127.0.0.1:1']", "[]", (9, "clusters[0].endpoints.static: there are none"));
     check("    backends: [{cluster: c, weight: 1}]\n", "", (4, "routes[0]: the route goes nowhere"));
+    check(
+        "weight: 1}]",
+        "weight: 1}]\n    overrides: [{cluster: d, headers: [{name: a, value: b}]}]",
+        (7, "routes[0].overrides[0].cluster: `d` is no backend of this route; expected one of: c"),
+    );
+    check(
+        "weight: 1}]",
+        "weight: 1}]\n    url_rewrite: {path: {type: ReplacePrefixMatch, value: /b}}",
+        (7, "routes[0].url_rewrite.path.type: not every match of the route is a prefix"),
+    );
+    check(
+        "weight: 1}]",
+        "weight: 1}]\n    request_mirror: {cluster: shadow}",
+        (7, "routes[0].request_mirror.cluster: there is no cluster `shadow`"),
+    );
+    check(
+        "weight: 1}]",
+        "weight: 1}]\n    cors: {allow_origins: ['*'], allow_credentials: true}",
+        (7, "routes[0].cors.allow_credentials: any page at all"),
+    );
+    check(
+        "weight: 1}]",
+        "weight: 1}]\n    fault: {abort: {percent: 101, status: 503}}",
+        (7, "routes[0].fault.abort.percent: 101 is not a percentage"),
+    );
+    check(
+        "method: GET}",
+        "method: GET, headers: [{name: a, type: RegularExpression, value: '('}]}",
+        (5, "routes[0].matches[0].headers[0].value: "),
+    );
     check("authz: {", "authz: {on_eror: deny, ", (10, "authz.on_eror: unknown field"));
 }

@@ -68,6 +68,8 @@ pub(crate) struct Setup<'s> {
     pub(crate) listener: &'s str,
     /// Keys of the cluster `app`.
     pub(crate) cluster: &'s str,
+    /// More clusters, as YAML flow maps, each with a comma before it.
+    pub(crate) clusters: &'s str,
     /// In place of the echo app.
     pub(crate) upstream: Option<SocketAddr>,
     pub(crate) collector: Option<SocketAddr>,
@@ -85,12 +87,13 @@ impl Setup<'_> {
              authz: {{address: 'http://{authz}', timeout: 300ms}}\n\
              rate_limit: {{address: 'http://{limiter}', domain: insurance, timeout: 300ms}}\n\
              listeners: [{{name: main, bind: '127.0.0.1:0', {role} {}}}]\n\
-             clusters: [{{name: app, endpoints: {{static: ['{}']}}, {}}}]\n{}",
+             clusters: [{{name: app, endpoints: {{static: ['{}']}}, {}}}{}]\n{}",
             collector.unwrap_or_default(),
             self.trust_traceparent,
             self.listener,
             self.upstream.unwrap_or(app),
             self.cluster,
+            self.clusters,
             self.routes.unwrap_or(ROUTES),
         )
     }

@@ -9,5 +9,7 @@ mod flow;
 mod harness;
 mod hostile;
 mod limits;
+mod mirror;
 mod records;
 mod reload;
+mod routing;

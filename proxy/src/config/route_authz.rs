@@ -1,0 +1,78 @@
+//! Whether a route asks for authorization: `on`, `off`, or a map.
+
+use std::fmt;
+
+use serde::de::{Deserializer, Error, MapAccess, Visitor, value};
+use serde::{Deserialize, Serialize};
+
+use super::OnError;
+use super::words::switch_word;
+
+/// What a route changes about authorization.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct RouteAuthz {
+    /// Whether it is asked.
+    pub mode: AuthzMode,
+    /// What happens without an answer, in place of `authz.on_error`.
+    pub on_error: Option<OnError>,
+}
+
+/// Whether authorization is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthzMode {
+    /// It is asked about every request.
+    #[default]
+    On,
+    /// The route is open to anyone.
+    Off,
+}
+
+impl<'de> Deserialize<'de> for AuthzMode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match switch_word(deserializer)?.as_str() {
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            other => Err(D::Error::custom(format!("`{other}` is neither `on` nor `off`"))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for RouteAuthz {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        #[derive(Default)]
+        struct Long {
+            mode: AuthzMode,
+            on_error: Option<OnError>,
+        }
+
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = RouteAuthz;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`on`, `off` or a map with `mode` and `on_error`")
+            }
+
+            fn visit_bool<E: Error>(self, on: bool) -> Result<RouteAuthz, E> {
+                let mode = if on { AuthzMode::On } else { AuthzMode::Off };
+                Ok(RouteAuthz { mode, on_error: None })
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<RouteAuthz, E> {
+                let mode = AuthzMode::deserialize(value::StrDeserializer::<E>::new(word))?;
+                Ok(RouteAuthz { mode, on_error: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RouteAuthz, A::Error> {
+                let Long { mode, on_error } = Long::deserialize(value::MapAccessDeserializer::new(map))?;
+                Ok(RouteAuthz { mode, on_error })
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}

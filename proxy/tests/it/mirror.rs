@@ -1,0 +1,92 @@
+//! Copies of requests: nobody waits for them, and nothing that proves who asked is in them.
+
+use std::time::Duration;
+
+use tollgate_testkit::echo_app::EchoApp;
+use tollgate_testkit::fake_collector::wait_for;
+
+use crate::harness::{Mesh, Setup};
+
+async fn mirrored(keys: &str) -> (Mesh, EchoApp) {
+    let shadow = EchoApp::start().await;
+    let clusters = format!(", {{name: shadow, endpoints: {{static: ['{}']}}}}", shadow.address());
+    let routes = format!(
+        "routes: [{{name: m, matches: [{{}}], backends: [{{cluster: app}}], timeout: 500ms, \
+         request_mirror: {{cluster: shadow, {keys}}}}}]"
+    );
+    let mesh = Setup { routes: Some(&routes), clusters: &clusters, ..Setup::default() }.start().await;
+    (mesh, shadow)
+}
+
+async fn copies(shadow: &EchoApp, count: usize) {
+    let found = || (shadow.seen().len() >= count).then_some(());
+    wait_for(found).await.unwrap_or_else(|| panic!("{} of {count} copies", shadow.seen().len()));
+}
+
+#[tokio::test]
+async fn a_copy_carries_no_credentials_and_says_what_it_is() {
+    let (mesh, shadow) = mirrored("compare: true").await;
+    let answer =
+        mesh.get("/a?access_token=t&b=c").bearer("reader").header("cookie", "session=s").send().await;
+    assert_eq!(answer.status, 200);
+    copies(&shadow, 1).await;
+    let copy = shadow.seen().remove(0);
+    assert_eq!(copy.uri, "/a?b=c");
+    assert_eq!(copy.headers["x-tollgate-mirror"], "1");
+    for name in ["authorization", "cookie"] {
+        assert!(!copy.headers.contains_key(name), "{name}");
+    }
+    let real = mesh.app.seen().remove(0);
+    assert_eq!(real.headers["authorization"], "Bearer reader");
+    assert!(!real.headers.contains_key("x-tollgate-mirror"));
+    let compared = || {
+        let metrics = mesh.service.telemetry().render_metrics().unwrap();
+        metrics.contains("status=\"same\"").then_some(())
+    };
+    assert!(wait_for(compared).await.is_some());
+}
+
+#[tokio::test]
+async fn a_copy_holds_nobody_up() {
+    let (mesh, shadow) = mirrored("timeout: 5s, max_in_flight: 2").await;
+    let began = std::time::Instant::now();
+    // The real one hangs up at once, and its copy after as long as it likes.
+    drop(mesh.get("/a").bearer("reader").header("x-behave", "delay:100").send().await);
+    assert!(began.elapsed() < Duration::from_secs(2));
+    copies(&shadow, 1).await;
+    drop(shadow);
+    for _ in 0..3 {
+        assert_eq!(mesh.get("/a").bearer("reader").send().await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn what_changes_something_is_copied_only_when_asked() {
+    let (mesh, shadow) = mirrored("").await;
+    assert_eq!(mesh.post("/a", "x").bearer("reader").send().await.status, 200);
+    assert_eq!(mesh.get("/a").bearer("reader").send().await.status, 200);
+    copies(&shadow, 1).await;
+    assert_eq!(shadow.seen()[0].method, http::Method::GET);
+
+    let (mesh, shadow) = mirrored("unsafe_methods: true, body_bytes: 10").await;
+    assert_eq!(mesh.post("/a", "0123456789").bearer("reader").send().await.status, 200);
+    copies(&shadow, 1).await;
+    assert_eq!(shadow.seen()[0].body, "0123456789");
+    assert_eq!(mesh.post("/a", "0123456789X").bearer("reader").send().await.status, 200);
+    let dropped = || {
+        let metrics = mesh.service.telemetry().render_metrics().unwrap();
+        metrics.contains("outcome=\"body_not_copied\"").then_some(())
+    };
+    assert!(wait_for(dropped).await.is_some());
+    assert_eq!(shadow.seen().len(), 1);
+    assert_eq!(mesh.app.seen()[1].body.len(), 11);
+}
+
+#[tokio::test]
+async fn a_refused_request_is_not_copied() {
+    let (mesh, shadow) = mirrored("").await;
+    assert_eq!(mesh.get("/a").send().await.status, 401);
+    assert_eq!(mesh.get("/a").bearer("reader").send().await.status, 200);
+    copies(&shadow, 1).await;
+    assert_eq!(shadow.seen().len(), 1);
+}
