@@ -234,6 +234,17 @@ impl Authorizer {
         i64::try_from(self.inner.keys.max_stale.as_secs()).unwrap_or(i64::MAX)
     }
 
+    /// What would be decided, without a trace of having asked.
+    pub fn weigh<'s>(
+        &self,
+        snapshot: &'s Snapshot,
+        question: &Question<'s>,
+        path: PathReadings<'s>,
+        presented: &'s Presented,
+    ) -> Decision<'s> {
+        evaluate(snapshot, &facts_of(snapshot, question, path, presented), self.now())
+    }
+
     /// Decides, counts, keeps a record, and leaves a span if the request is traced.
     pub fn decide<'s>(
         &self,
@@ -243,21 +254,12 @@ impl Authorizer {
         presented: &'s Presented,
         context: &Context,
     ) -> Decided<'s> {
-        let service = service_of(snapshot, question).map(|rules| &**rules);
-        let facts = Facts {
-            service,
-            entry: question.entry,
-            peer: question.peer,
-            method: question.method,
-            host: question.host,
-            path,
-            credential: presented.credential(),
-        };
+        let facts = facts_of(snapshot, question, path, presented);
         let span = self.span(context, "policy.eval");
         let decision = evaluate(snapshot, &facts, self.now());
         end(span);
         self.inner.metrics.decided(decision.verdict, decision.reason);
-        self.keep(snapshot.epoch, question, service, presented, decision)
+        self.keep(snapshot.epoch, question, facts.service, presented, decision)
     }
 
     /// Gives a decision its name and its words, and keeps them.
@@ -334,6 +336,24 @@ impl Authorizer {
             return None;
         }
         Some(Context::new().with_span(self.inner.tracer.start_with_context(name, context)))
+    }
+}
+
+/// What we believe about the request of a question.
+fn facts_of<'s>(
+    snapshot: &'s Snapshot,
+    question: &Question<'s>,
+    path: PathReadings<'s>,
+    presented: &'s Presented,
+) -> Facts<'s> {
+    Facts {
+        service: service_of(snapshot, question).map(|rules| &**rules),
+        entry: question.entry,
+        peer: question.peer,
+        method: question.method,
+        host: question.host,
+        path,
+        credential: presented.credential(),
     }
 }
 

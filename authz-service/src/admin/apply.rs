@@ -1,23 +1,22 @@
-//! Many objects in one transaction and one epoch: what `tollgate policy apply -f DIR` calls.
+//! Many objects in one transaction and one epoch: what `tollgate policy apply -f DIR` and `rollback` call.
 
+use axum::Extension;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
-use axum::{Extension, Json};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Admin;
 use super::auth::Caller;
+use super::extract::Json;
 use super::problem::{Problem, ProblemBody};
+use super::write::{Terms, WaitQuery, Wanted, Wish, perform};
 use crate::policy::diff;
 use crate::policy::object::{Document, ObjectId};
-use crate::store::{Applied, Change, Operation, StoreError, Write};
-
-/// How often it is tried again when somebody else writes at the same time.
-const ATTEMPTS: usize = 5;
+use crate::store::{Applied, Change, Operation};
 
 /// What the policy shall be.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ApplyRequest {
     /// Objects, each with its `kind`.
@@ -32,12 +31,27 @@ pub(super) struct ApplyRequest {
     reason: Option<String>,
 }
 
+/// Back to what was.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RollbackRequest {
+    /// The epoch whose policy shall be in force again.
+    epoch: u64,
+    /// Only this object; everything but administrators' tokens and fetched keys without it.
+    object: Option<ObjectId>,
+    /// Tell what would change, and change nothing.
+    #[serde(default)]
+    dry_run: bool,
+    /// For the history; instead of the header `x-tollgate-change-reason`.
+    reason: Option<String>,
+}
+
 /// What happened, or would.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ApplyAnswer {
     /// From which change on it holds.
     epoch: u64,
-    /// Whether anything was written.
+    /// Whether nothing was written because nothing should be.
     dry_run: bool,
     /// Which objects.
     changes: Vec<ChangedObject>,
@@ -46,7 +60,7 @@ pub(super) struct ApplyAnswer {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-struct ChangedObject {
+pub(super) struct ChangedObject {
     object: ObjectId,
     change: ChangeKind,
 }
@@ -59,67 +73,76 @@ enum ChangeKind {
     Removed,
 }
 
-/// Applies many objects at once.
+impl From<&Change> for ChangedObject {
+    fn from(change: &Change) -> Self {
+        let kind = match (&change.before, &change.after) {
+            (None, _) => ChangeKind::Created,
+            (Some(_), None) => ChangeKind::Removed,
+            (Some(_), Some(_)) => ChangeKind::Changed,
+        };
+        Self { object: change.object.clone(), change: kind }
+    }
+}
+
+/// Applies many objects at once, in one epoch.
 ///
 /// Asks for the right to each object that would change, as if each were put or deleted alone.
-#[utoipa::path(post, path = "/v1/apply", request_body = ApplyRequest,
+#[utoipa::path(post, path = "/v1/apply", tag = "objects", request_body = ApplyRequest,
+    params(WaitQuery, ("idempotency-key" = Option<String>, Header)),
     responses((status = 200, body = ApplyAnswer), (status = "default", body = ProblemBody)))]
 pub(super) async fn apply(
     State(admin): State<Admin>,
     Extension(caller): Extension<Caller>,
-    body: Result<Json<ApplyRequest>, JsonRejection>,
-) -> Result<Json<ApplyAnswer>, Problem> {
-    let Json(request) = body.map_err(|error| Problem::malformed(error.body_text()))?;
-    let dry_run = request.dry_run;
-    let applied = authorized(&admin, &caller, request).await?;
-    if !dry_run && !applied.changes.is_empty() {
-        admin.metrics.admin_write();
-        admin.applied(applied.epoch).await;
-    }
-    let changes = applied.changes.iter().map(|change| ChangedObject {
-        object: change.object.clone(),
-        change: match (&change.before, &change.after) {
-            (None, _) => ChangeKind::Created,
-            (Some(_), None) => ChangeKind::Removed,
-            (Some(_), Some(_)) => ChangeKind::Changed,
-        },
-    });
-    let (changes, diff) = (changes.collect(), diff::print(&applied.changes));
-    Ok(Json(ApplyAnswer { epoch: applied.epoch, dry_run, changes, diff }))
-}
-
-/// Finds out what would change, asks whether the caller may, and does exactly that or starts again.
-async fn authorized(admin: &Admin, caller: &Caller, request: ApplyRequest) -> Result<Applied, Problem> {
-    let mut write = Write {
-        operations: request.documents.into_iter().map(Operation::put).collect(),
+    terms: Terms,
+    Json(request): Json<ApplyRequest>,
+) -> Result<Response, Problem> {
+    let body = serde_json::to_vec(&request).expect("what was read as JSON is JSON");
+    let wanted = Wanted {
         prune: request.prune,
-        dry_run: true,
-        expected: None,
-        base: None,
-        by: caller.authorship(request.reason),
-        key: None,
+        dry_run: request.dry_run,
+        reason: request.reason,
+        key: terms.key(&caller, &body),
+        ..Wanted::operations(request.documents.into_iter().map(Operation::put).collect())
     };
-    for _ in 0..ATTEMPTS {
-        let planned = admin.store.write(Write { dry_run: true, base: None, ..write.clone() }).await?;
-        for change in &planned.changes {
-            caller.may(admin, method_of(change), &change.object)?;
-        }
-        if request.dry_run {
-            return Ok(planned);
-        }
-        (write.dry_run, write.base) = (false, Some(planned.epoch));
-        match admin.store.write(write.clone()).await {
-            Err(StoreError::PolicyMoved { .. }) => {}
-            outcome => return Ok(outcome?),
-        }
-    }
-    Err(Problem::new(
-        axum::http::StatusCode::CONFLICT,
-        "moved",
-        "the policy is changed by others all the time",
-    ))
+    let dry_run = wanted.dry_run;
+    let applied = perform(&admin, &caller, wanted).await?;
+    answer(&admin, &terms, applied, dry_run).await
 }
 
-fn method_of(change: &Change) -> &'static str {
-    if change.after.is_some() { "PUT" } else { "DELETE" }
+/// Restores the policy of an earlier epoch, as a new revision.
+///
+/// Asks for the right to each object that would change. Administrators' tokens and fetched keys stay as they are.
+#[utoipa::path(post, path = "/v1/rollback", tag = "history", request_body = RollbackRequest,
+    params(WaitQuery, ("idempotency-key" = Option<String>, Header)),
+    responses((status = 200, body = ApplyAnswer), (status = "default", body = ProblemBody)))]
+pub(super) async fn rollback(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+    terms: Terms,
+    Json(request): Json<RollbackRequest>,
+) -> Result<Response, Problem> {
+    let body = serde_json::to_vec(&request).expect("what was read as JSON is JSON");
+    let wanted = Wanted {
+        wish: Wish::Restore(request.epoch, request.object),
+        dry_run: request.dry_run,
+        reason: Some(request.reason.unwrap_or_else(|| format!("rollback to epoch {}", request.epoch))),
+        key: terms.key(&caller, &body),
+        ..Wanted::operations(Vec::new())
+    };
+    let applied = perform(&admin, &caller, wanted).await?;
+    answer(&admin, &terms, applied, request.dry_run).await
+}
+
+async fn answer(admin: &Admin, terms: &Terms, applied: Applied, dry_run: bool) -> Result<Response, Problem> {
+    let told = ApplyAnswer {
+        epoch: applied.epoch,
+        dry_run,
+        changes: applied.changes.iter().map(ChangedObject::from).collect(),
+        diff: diff::print(&applied.changes),
+    };
+    if dry_run {
+        let nothing = Applied { changes: Vec::new(), ..applied };
+        return terms.answer(admin, &nothing, Json(told)).await;
+    }
+    terms.answer(admin, &applied, Json(told)).await
 }

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use opentelemetry::Context;
 
 use super::Admin;
@@ -13,9 +16,11 @@ use super::problem::Problem;
 use super::request::RequestId;
 use crate::authorize::{Presented, Question};
 use crate::facts::{ADMIN_ISSUER, Entry, PathReadings};
-use crate::policy::object::{ObjectId, SYSTEM_NAMESPACE};
+use crate::policy::check::admin_service;
+use crate::policy::delegation;
+use crate::policy::object::{ObjectId, PolicySet, SYSTEM_NAMESPACE};
 use crate::policy::{Snapshot, Verdict};
-use crate::store::{Authorship, hash_secret};
+use crate::store::{Authorship, Change, hash_secret};
 use crate::token::{TokenPlace, VerifiedToken, find};
 use crate::wire::refusal::refused;
 
@@ -38,11 +43,66 @@ pub(super) struct Caller {
 impl Caller {
     /// For the history; `reason` from a body wins over the header's.
     pub(super) fn authorship(&self, reason: Option<String>) -> Authorship {
-        let author = self
-            .presented
-            .token()
-            .map_or_else(String::new, |token| format!("{}/{}", token.issuer, token.subject));
-        Authorship::new(author, reason.unwrap_or_else(|| self.reason.clone()))
+        Authorship::new(self.name(), reason.unwrap_or_else(|| self.reason.clone()))
+    }
+
+    /// `issuer/subject`.
+    pub(super) fn name(&self) -> String {
+        name_of(&self.presented)
+    }
+
+    /// Whether the caller may read an object. Not kept as a decision: nobody asked for this very object.
+    pub(super) fn may_see(&self, admin: &Admin, object: &ObjectId) -> bool {
+        self.would_be_allowed(admin, "GET", &object.rest_path())
+    }
+
+    /// Whether the caller may read what belongs to no namespace and no kind: whoever may read how Tollgate itself is
+    /// governed may.
+    pub(super) fn may_see_all(&self, admin: &Admin) -> bool {
+        self.may_see(admin, &admin_service())
+    }
+
+    /// The namespaces in which `changes` grant something, and in which the caller has no right to grant whatever it
+    /// is: `PUT /v1/grants/NAMESPACE`.
+    pub(super) fn not_free_to_grant(&self, admin: &Admin, changes: &[Change]) -> Vec<String> {
+        let granting = changes.iter().filter(|change| delegation::grants(change));
+        let mut namespaces: Vec<String> = granting.map(|change| change.object.namespace.clone()).collect();
+        namespaces.sort_unstable();
+        namespaces.dedup();
+        namespaces.retain(|namespace| !self.would_be_allowed(admin, "PUT", &format!("/v1/grants/{namespace}")));
+        namespaces
+    }
+
+    /// Whether the caller may do what `changes` grants; `seen` are the roles and bindings of the namespaces where that
+    /// is the question. Nobody grants what they do not hold.
+    pub(super) fn may_grant(
+        &self,
+        admin: &Admin,
+        changes: &[Change],
+        seen: &PolicySet,
+    ) -> Result<(), Problem> {
+        let namespaces = self.not_free_to_grant(admin, changes);
+        let Some(token) = self.presented.token().filter(|_| !namespaces.is_empty()) else { return Ok(()) };
+        let excess = delegation::excess(seen, changes, token, &namespaces, admin.authorizer.now());
+        if excess.is_empty() {
+            return Ok(());
+        }
+        let problem = Problem::new(StatusCode::FORBIDDEN, "grant_not_held", "nobody grants what they do not hold")
+            .with_faults(excess);
+        Err(self.refused(problem, "GRANT", &namespaces.join(",")))
+    }
+
+    fn would_be_allowed(&self, admin: &Admin, method: &str, path: &str) -> bool {
+        let Ok(readings) = PathReadings::of_target(path) else { return false };
+        let question = question(method, path, &self.request_id);
+        let decision = admin.authorizer.weigh(&self.snapshot, &question, readings, &self.presented);
+        decision.verdict == Verdict::Allow
+    }
+
+    /// Leaves a line in the log for whoever watches over administrators, and passes the problem on.
+    fn refused(&self, problem: Problem, method: &str, path: &str) -> Problem {
+        log_refusal(&self.presented, &self.request_id, method, path, problem.reason());
+        problem
     }
 
     /// Whether the caller may do `method` to an object.
@@ -64,24 +124,46 @@ impl Caller {
         let decision = &decided.decision;
         match decision.verdict {
             Verdict::Allow => Ok(()),
-            Verdict::Deny => Err(Problem::refused(
-                &refused(decision, &self.presented),
-                decision.reason,
-                format!("not allowed: {method} {path}"),
-            )),
+            Verdict::Deny => {
+                let detail = format!("not allowed: {method} {path}");
+                let problem = Problem::refused(&refused(decision, &self.presented), decision.reason, detail);
+                Err(self.refused(problem, method, path))
+            }
         }
+    }
+}
+
+fn name_of(presented: &Presented) -> String {
+    presented.token().map_or_else(String::new, |token| format!("{}/{}", token.issuer, token.subject))
+}
+
+/// Refused attempts to administer are part of the audit. Those of nobody in particular are noise of any network.
+fn log_refusal(presented: &Presented, request_id: &str, method: &str, path: &str, reason: &str) {
+    let caller = name_of(presented);
+    if caller.is_empty() {
+        tracing::info!(method, path, reason, request_id, "admin request refused");
+    } else {
+        tracing::warn!(caller, method, path, reason, request_id, "admin request of {caller} refused");
     }
 }
 
 /// Lets in whom the policy lets in, and tells handlers who it is.
 pub(super) async fn authorize(State(admin): State<Admin>, mut request: Request, next: Next) -> Response {
     let visit = Visit::of(&request);
+    let for_people = visit.path == PAGE_FOR_PEOPLE;
     match admit(&admin, visit).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            let mut response = problem.into_response();
+            if for_people && response.status() == StatusCode::UNAUTHORIZED {
+                let basic = HeaderValue::from_static(r#"Basic realm="tollgate", charset="UTF-8""#);
+                response.headers_mut().append(WWW_AUTHENTICATE, basic);
+            }
+            response
+        }
     }
 }
 
@@ -109,7 +191,7 @@ impl Visit {
         Self {
             method: request.method().as_str().to_owned(),
             path: request.uri().path().to_owned(),
-            headers: joined(request.headers()),
+            headers: joined(request.headers(), request.uri().path()),
             context: request.extensions().get::<Context>().cloned().unwrap_or_default(),
             request_id: request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
         }
@@ -165,14 +247,27 @@ fn administrator<'h>(
     Ok(Some(VerifiedToken::of_subject(ADMIN_ISSUER, name)))
 }
 
+/// The page that a person opens in a browser, which knows HTTP Basic and no bearer.
+pub(super) const PAGE_FOR_PEOPLE: &str = "/docs";
+
+/// The token that was given as a password.
+fn of_basic(value: &str) -> Option<String> {
+    let decoded = STANDARD.decode(value.strip_prefix("Basic ")?.trim()).ok()?;
+    let pair = String::from_utf8(decoded).ok()?;
+    Some(format!("Bearer {}", pair.split_once(':')?.1))
+}
+
 /// Headers as Envoy would hand them over: repeats joined, so that a second token is seen.
-fn joined(headers: &HeaderMap) -> Vec<(String, String)> {
+fn joined(headers: &HeaderMap, path: &str) -> Vec<(String, String)> {
     headers
         .keys()
         .map(|name| {
             let values: Vec<_> =
                 headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-            (name.as_str().to_owned(), values.join(","))
+            let value = values.join(",");
+            let basic =
+                (path == PAGE_FOR_PEOPLE && name == AUTHORIZATION).then(|| of_basic(&value)).flatten();
+            (name.as_str().to_owned(), basic.unwrap_or(value))
         })
         .collect()
 }

@@ -1,39 +1,48 @@
 //! The first administrator.
 
-use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Admin;
-use super::problem::Problem;
+use super::extract::Json;
+use super::problem::{Problem, ProblemBody};
 use crate::store::StoreError;
 
-#[derive(Debug, Deserialize)]
+/// Who shall administer.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BootstrapRequest {
+    /// The administrator's name.
     name: String,
 }
 
 /// The token, shown this once.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BootstrapAnswer {
     name: String,
+    /// The bearer token of the administrator from now on.
     token: String,
     epoch: u64,
 }
 
-/// `POST /v1/bootstrap` with the one-use token as bearer.
+/// Makes the first administrator.
+///
+/// The bearer is the one-use token that an empty database has written to `bootstrap-admin.token`; it can do nothing
+/// else.
+#[utoipa::path(post, path = "/v1/bootstrap", tag = "service", request_body = BootstrapRequest,
+    responses((status = 201, body = BootstrapAnswer), (status = "default", body = ProblemBody)))]
 pub(super) async fn bootstrap(
     State(admin): State<Admin>,
     headers: HeaderMap,
-    body: Result<Json<BootstrapRequest>, JsonRejection>,
+    body: Result<axum::Json<BootstrapRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<BootstrapAnswer>), Problem> {
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     // Without a token nobody learns even whether the body was good.
     let token = given.and_then(|value| value.strip_prefix("Bearer ")).ok_or(StoreError::BootstrapRefused)?;
-    let Json(BootstrapRequest { name }) = body.map_err(|error| Problem::malformed(error.body_text()))?;
+    let axum::Json(BootstrapRequest { name }) = body?;
     let issued = admin.store.bootstrap(token, &name).await?;
     admin.applied(issued.epoch).await;
     tracing::info!(name = issued.name, epoch = issued.epoch, "first administrator created");

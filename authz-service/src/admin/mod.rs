@@ -1,33 +1,40 @@
-//! The admin API: REST under `/v1`, with an OpenAPI document.
+//! The admin API: REST under `/v1`, with an OpenAPI document and a page that shows it.
 //!
 //! Its rights are permissions of this same policy, on the built-in service `tollgate-system/admin`, by these very
 //! paths. Nothing but health and the bootstrap answers without them: the check is a layer around all routes, so a
 //! new route is closed until somebody is granted it.
+//!
+//! What answers from the whole policy (changes, decisions, export, the tools) answers from what the caller may read:
+//! an administrator of one namespace sees that namespace and nothing of another.
 
 mod apply;
 mod auth;
 mod bootstrap;
-mod changes;
+mod decisions;
+mod extract;
+mod history;
 mod objects;
+mod openapi;
+mod page;
 mod problem;
 mod request;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use axum::routing::get;
 use tower::limit::GlobalConcurrencyLimitLayer;
-use utoipa::OpenApi as _;
-use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::authorize::Authorizer;
 use crate::metrics::Metrics;
 use crate::store::Store;
+
+pub use openapi::document as openapi;
 
 /// The largest body: a folder of policy in one request.
 const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
@@ -42,53 +49,54 @@ pub(crate) struct Admin {
     store: Store,
     authorizer: Authorizer,
     metrics: Metrics,
-    openapi: Arc<OpenApi>,
+    described: Arc<page::Described>,
 }
 
 impl Admin {
-    /// Waits until this replica has `epoch` in force, so that what was answered holds for the next request.
-    async fn applied(&self, epoch: u64) {
+    /// Waits until this replica has `epoch` in force, so that what was answered holds for the next request; not for
+    /// ever, and it answers whether it has.
+    async fn applied(&self, epoch: u64) -> bool {
         let mut watching = self.authorizer.cell().watch();
         let in_force = watching.wait_for(|current| *current >= epoch);
-        // Later than that it still happens; the answer carries the epoch to wait for.
-        tokio::time::timeout(APPLY_TIMEOUT, in_force).await.ok();
+        tokio::time::timeout(APPLY_TIMEOUT, in_force).await.is_ok_and(|watched| watched.is_ok())
     }
 }
 
-#[derive(Debug, utoipa::OpenApi)]
-#[openapi(info(
-    title = "Tollgate authorization service",
-    description = "Policy administration. Errors are application/problem+json with `reason` and `request_id`."
-))]
-struct Document;
-
-fn described() -> (Router<Admin>, OpenApi) {
-    OpenApiRouter::with_openapi(Document::openapi())
+/// Every route that needs rights.
+fn protected() -> OpenApiRouter<Admin> {
+    OpenApiRouter::new()
         .routes(routes!(objects::list_namespaced))
         .routes(routes!(objects::get_namespaced, objects::put_namespaced, objects::delete_namespaced))
+        .routes(routes!(objects::history_namespaced))
         .routes(routes!(objects::list_cluster))
         .routes(routes!(objects::get_cluster, objects::put_cluster, objects::delete_cluster))
-        .routes(routes!(changes::changes))
-        .routes(routes!(changes::status))
+        .routes(routes!(objects::history_cluster))
         .routes(routes!(apply::apply))
-        .split_for_parts()
+        .routes(routes!(apply::rollback))
+        .routes(routes!(history::changes))
+        .routes(routes!(history::diff_epochs))
+        .routes(routes!(history::export))
+        .routes(routes!(history::status))
+        .routes(routes!(decisions::list))
+        .routes(routes!(decisions::read))
+        .routes(routes!(page::openapi_json))
+        .routes(routes!(page::docs))
 }
 
-/// The OpenAPI document of the admin API.
-pub fn openapi() -> OpenApi {
-    described().1
+/// What answers without them: health, and the one-use token's one use.
+fn open() -> OpenApiRouter<Admin> {
+    OpenApiRouter::new().routes(routes!(page::healthz)).routes(routes!(bootstrap::bootstrap))
 }
 
 /// All routes.
 pub(crate) fn router(store: Store, authorizer: Authorizer, metrics: Metrics) -> Router {
-    let (protected, openapi) = described();
-    let admin = Admin { store, authorizer, metrics, openapi: Arc::new(openapi) };
-    let protected = protected
-        .route("/openapi.json", get(openapi_json))
-        .route_layer(middleware::from_fn_with_state(admin.clone(), auth::authorize));
+    let described = Arc::new(page::Described::of(openapi()));
+    let admin = Admin { store, authorizer, metrics, described };
+    let (protected, _) = protected().split_for_parts();
+    let (open, _) = open().split_for_parts();
+    let protected = protected.route_layer(middleware::from_fn_with_state(admin.clone(), auth::authorize));
     Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/v1/bootstrap", axum::routing::post(bootstrap::bootstrap))
+        .merge(open)
         .merge(protected)
         .fallback(auth::unknown_path)
         .method_not_allowed_fallback(auth::unknown_path)
@@ -97,8 +105,4 @@ pub(crate) fn router(store: Store, authorizer: Authorizer, metrics: Metrics) -> 
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(GlobalConcurrencyLimitLayer::new(MAX_CONCURRENT))
         .layer(middleware::from_fn(request::enter))
-}
-
-async fn openapi_json(State(admin): State<Admin>) -> axum::Json<OpenApi> {
-    axum::Json((*admin.openapi).clone())
 }

@@ -1,143 +1,172 @@
-//! One object at a time: PUT, GET, DELETE, list.
+//! One object at a time: PUT, GET, DELETE, list, history.
 //!
 //! The path names the object, so the body need not; where it does, both must agree.
 
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, Query, State};
+use axum::Extension;
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use utoipa::{IntoParams, ToSchema};
 
 use super::Admin;
 use super::auth::Caller;
+use super::extract::{Json, Named, Page, PageQuery, Params};
+use super::history::{self, ChangesPage};
 use super::problem::{Problem, ProblemBody};
+use super::write::{Terms, WaitQuery, Wanted, perform};
 use crate::policy::object::{Document, Kind, ObjectId};
-use crate::store::{Operation, StoreError, Stored, Write};
+use crate::store::{ChangeFilter, Operation, StoreError, Stored};
 
-const DEFAULT_LIMIT: usize = 100;
-const MAX_LIMIT: usize = 1000;
-
-type Body = Result<Json<Map<String, Value>>, JsonRejection>;
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ListQuery {
-    /// Only objects after this name: the `next` of the page before.
-    cursor: Option<String>,
-    /// How many; 100 unless said, 1000 at most.
-    limit: Option<usize>,
-}
-
+type Fields = Map<String, Value>;
 /// A page of objects.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Page {
-    items: Vec<Document>,
-    /// Give this as `cursor` for the next page.
-    next: Option<String>,
-}
+type Objects = Page<Document>;
 
-/// Lists the services, roles or bindings of a namespace.
-#[utoipa::path(get, path = "/v1/namespaces/{namespace}/{kind}", params(ListQuery,
-    ("namespace" = String, Path), ("kind" = String, Path, description = "services, roles or bindings")),
-    responses((status = 200, body = Page), (status = "default", body = ProblemBody)))]
+/// Lists the services, roles, bindings or denials of a namespace, by name.
+#[utoipa::path(get, path = "/v1/namespaces/{namespace}/{kind}", tag = "objects", params(PageQuery,
+    ("namespace" = String, Path), ("kind" = String, Path, description = "services, roles, bindings or denials")),
+    responses((status = 200, body = Objects), (status = "default", body = ProblemBody)))]
 pub(super) async fn list_namespaced(
     State(admin): State<Admin>,
-    Path((namespace, kind)): Path<(String, String)>,
-    Query(query): Query<ListQuery>,
-) -> Result<Json<Page>, Problem> {
-    list(&admin, kind_of(&kind, true)?, &namespace, query).await
+    Extension(caller): Extension<Caller>,
+    Named((namespace, kind)): Named<(String, String)>,
+    Params(query): Params<PageQuery>,
+) -> Result<Json<Objects>, Problem> {
+    list(&admin, &caller, kind_of(&kind, true)?, &namespace, query).await
 }
 
-/// Lists issuers or enforcers.
-#[utoipa::path(get, path = "/v1/{kind}", params(ListQuery,
-    ("kind" = String, Path, description = "issuers or enforcers")),
-    responses((status = 200, body = Page), (status = "default", body = ProblemBody)))]
+/// Lists issuers, enforcers or revocations, by name.
+#[utoipa::path(get, path = "/v1/{kind}", tag = "objects", params(PageQuery,
+    ("kind" = String, Path, description = "issuers, enforcers or revocations")),
+    responses((status = 200, body = Objects), (status = "default", body = ProblemBody)))]
 pub(super) async fn list_cluster(
     State(admin): State<Admin>,
-    Path(kind): Path<String>,
-    Query(query): Query<ListQuery>,
-) -> Result<Json<Page>, Problem> {
-    list(&admin, kind_of(&kind, false)?, "", query).await
+    Extension(caller): Extension<Caller>,
+    Named(kind): Named<String>,
+    Params(query): Params<PageQuery>,
+) -> Result<Json<Objects>, Problem> {
+    list(&admin, &caller, kind_of(&kind, false)?, "", query).await
 }
 
 /// Reads an object. Its revision is the `etag`.
-#[utoipa::path(get, path = "/v1/namespaces/{namespace}/{kind}/{name}",
+#[utoipa::path(get, path = "/v1/namespaces/{namespace}/{kind}/{name}", tag = "objects",
     params(("namespace" = String, Path), ("kind" = String, Path), ("name" = String, Path)),
-    responses((status = 200, body = Document), (status = "default", body = ProblemBody)))]
+    responses((status = 200, body = Document, headers(("etag" = String))),
+        (status = "default", body = ProblemBody)))]
 pub(super) async fn get_namespaced(
     State(admin): State<Admin>,
-    Path((namespace, kind, name)): Path<(String, String, String)>,
+    Named((namespace, kind, name)): Named<(String, String, String)>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    read(&admin, ObjectId::new(kind_of(&kind, true)?, namespace, name)).await
+    read(&admin, ObjectId::new(kind_of(&kind, true)?, namespace, name), &headers).await
 }
 
-/// Reads an issuer or an enforcer. Its revision is the `etag`.
-#[utoipa::path(get, path = "/v1/{kind}/{name}", params(("kind" = String, Path), ("name" = String, Path)),
-    responses((status = 200, body = Document), (status = "default", body = ProblemBody)))]
+/// Reads an issuer, an enforcer or a revocation. Its revision is the `etag`.
+#[utoipa::path(get, path = "/v1/{kind}/{name}", tag = "objects",
+    params(("kind" = String, Path), ("name" = String, Path)),
+    responses((status = 200, body = Document, headers(("etag" = String))),
+        (status = "default", body = ProblemBody)))]
 pub(super) async fn get_cluster(
     State(admin): State<Admin>,
-    Path((kind, name)): Path<(String, String)>,
+    Named((kind, name)): Named<(String, String)>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    read(&admin, ObjectId::new(kind_of(&kind, false)?, "", name)).await
+    read(&admin, ObjectId::new(kind_of(&kind, false)?, "", name), &headers).await
 }
 
-/// Writes an object. `If-Match` and `If-None-Match: *` are honoured.
-#[utoipa::path(put, path = "/v1/namespaces/{namespace}/{kind}/{name}", request_body = Document,
-    params(("namespace" = String, Path), ("kind" = String, Path), ("name" = String, Path)),
-    responses((status = 200, body = Document), (status = 201, body = Document),
+/// Writes an object.
+///
+/// `If-Match` with an etag writes only over that revision, `If-None-Match: *` only where there is none (412 otherwise).
+/// With an `Idempotency-Key` the same request writes once, however often it is sent within a day.
+#[utoipa::path(put, path = "/v1/namespaces/{namespace}/{kind}/{name}", tag = "objects", request_body = Document,
+    params(("namespace" = String, Path), ("kind" = String, Path), ("name" = String, Path), WaitQuery,
+        ("if-match" = Option<String>, Header), ("if-none-match" = Option<String>, Header),
+        ("idempotency-key" = Option<String>, Header), ("x-tollgate-change-reason" = Option<String>, Header)),
+    responses((status = 200, body = Document, headers(("etag" = String))), (status = 201, body = Document),
         (status = "default", body = ProblemBody)))]
 pub(super) async fn put_namespaced(
     State(admin): State<Admin>,
     Extension(caller): Extension<Caller>,
-    Path((namespace, kind, name)): Path<(String, String, String)>,
-    headers: HeaderMap,
-    body: Body,
+    Named((namespace, kind, name)): Named<(String, String, String)>,
+    terms: Terms,
+    Json(fields): Json<Fields>,
 ) -> Result<Response, Problem> {
     let id = ObjectId::new(kind_of(&kind, true)?, namespace, name);
-    put(&admin, &caller, id, &headers, body).await
+    put(&admin, &caller, id, &terms, fields).await
 }
 
-/// Writes an issuer or an enforcer. `If-Match` and `If-None-Match: *` are honoured.
-#[utoipa::path(put, path = "/v1/{kind}/{name}", request_body = Document,
-    params(("kind" = String, Path), ("name" = String, Path)),
-    responses((status = 200, body = Document), (status = 201, body = Document),
+/// Writes an issuer, an enforcer or a revocation, under the same terms as any object.
+#[utoipa::path(put, path = "/v1/{kind}/{name}", tag = "objects", request_body = Document,
+    params(("kind" = String, Path), ("name" = String, Path), WaitQuery,
+        ("if-match" = Option<String>, Header), ("if-none-match" = Option<String>, Header),
+        ("idempotency-key" = Option<String>, Header), ("x-tollgate-change-reason" = Option<String>, Header)),
+    responses((status = 200, body = Document, headers(("etag" = String))), (status = 201, body = Document),
         (status = "default", body = ProblemBody)))]
 pub(super) async fn put_cluster(
     State(admin): State<Admin>,
     Extension(caller): Extension<Caller>,
-    Path((kind, name)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Body,
+    Named((kind, name)): Named<(String, String)>,
+    terms: Terms,
+    Json(fields): Json<Fields>,
 ) -> Result<Response, Problem> {
-    put(&admin, &caller, ObjectId::new(kind_of(&kind, false)?, "", name), &headers, body).await
+    put(&admin, &caller, ObjectId::new(kind_of(&kind, false)?, "", name), &terms, fields).await
 }
 
-/// Removes an object. `If-Match` is honoured.
-#[utoipa::path(delete, path = "/v1/namespaces/{namespace}/{kind}/{name}",
-    params(("namespace" = String, Path), ("kind" = String, Path), ("name" = String, Path)),
+/// Removes an object. `If-Match` and `Idempotency-Key` are honoured.
+#[utoipa::path(delete, path = "/v1/namespaces/{namespace}/{kind}/{name}", tag = "objects",
+    params(("namespace" = String, Path), ("kind" = String, Path), ("name" = String, Path), WaitQuery,
+        ("if-match" = Option<String>, Header), ("idempotency-key" = Option<String>, Header),
+        ("x-tollgate-change-reason" = Option<String>, Header)),
     responses((status = 204), (status = "default", body = ProblemBody)))]
 pub(super) async fn delete_namespaced(
     State(admin): State<Admin>,
     Extension(caller): Extension<Caller>,
-    Path((namespace, kind, name)): Path<(String, String, String)>,
-    headers: HeaderMap,
+    Named((namespace, kind, name)): Named<(String, String, String)>,
+    terms: Terms,
 ) -> Result<Response, Problem> {
-    delete(&admin, &caller, ObjectId::new(kind_of(&kind, true)?, namespace, name), &headers).await
+    delete(&admin, &caller, ObjectId::new(kind_of(&kind, true)?, namespace, name), &terms).await
 }
 
-/// Removes an issuer or an enforcer. `If-Match` is honoured.
-#[utoipa::path(delete, path = "/v1/{kind}/{name}", params(("kind" = String, Path), ("name" = String, Path)),
+/// Removes an issuer, an enforcer or a revocation. `If-Match` and `Idempotency-Key` are honoured.
+#[utoipa::path(delete, path = "/v1/{kind}/{name}", tag = "objects",
+    params(("kind" = String, Path), ("name" = String, Path), WaitQuery,
+        ("if-match" = Option<String>, Header), ("idempotency-key" = Option<String>, Header),
+        ("x-tollgate-change-reason" = Option<String>, Header)),
     responses((status = 204), (status = "default", body = ProblemBody)))]
 pub(super) async fn delete_cluster(
     State(admin): State<Admin>,
     Extension(caller): Extension<Caller>,
-    Path((kind, name)): Path<(String, String)>,
-    headers: HeaderMap,
+    Named((kind, name)): Named<(String, String)>,
+    terms: Terms,
 ) -> Result<Response, Problem> {
-    delete(&admin, &caller, ObjectId::new(kind_of(&kind, false)?, "", name), &headers).await
+    delete(&admin, &caller, ObjectId::new(kind_of(&kind, false)?, "", name), &terms).await
+}
+
+/// All changes of one object, the newest first.
+#[utoipa::path(get, path = "/v1/namespaces/{namespace}/{kind}/{name}/history", tag = "history",
+    params(("namespace" = String, Path), ("kind" = String, Path), ("name" = String, Path), PageQuery),
+    responses((status = 200, body = ChangesPage), (status = "default", body = ProblemBody)))]
+pub(super) async fn history_namespaced(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+    Named((namespace, kind, name)): Named<(String, String, String)>,
+    Params(query): Params<PageQuery>,
+) -> Result<Json<ChangesPage>, Problem> {
+    let id = ObjectId::new(kind_of(&kind, true)?, namespace, name);
+    history::page(&admin, &caller, &ChangeFilter::of(&id), &query).await
+}
+
+/// All changes of one issuer, enforcer or revocation, the newest first.
+#[utoipa::path(get, path = "/v1/{kind}/{name}/history", tag = "history",
+    params(("kind" = String, Path), ("name" = String, Path), PageQuery),
+    responses((status = 200, body = ChangesPage), (status = "default", body = ProblemBody)))]
+pub(super) async fn history_cluster(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+    Named((kind, name)): Named<(String, String)>,
+    Params(query): Params<PageQuery>,
+) -> Result<Json<ChangesPage>, Problem> {
+    let id = ObjectId::new(kind_of(&kind, false)?, "", name);
+    history::page(&admin, &caller, &ChangeFilter::of(&id), &query).await
 }
 
 fn kind_of(plural: &str, namespaced: bool) -> Result<Kind, Problem> {
@@ -148,76 +177,84 @@ fn kind_of(plural: &str, namespaced: bool) -> Result<Kind, Problem> {
         })
 }
 
-async fn list(admin: &Admin, kind: Kind, namespace: &str, query: ListQuery) -> Result<Json<Page>, Problem> {
-    let limit = query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
-    let after = query.cursor.unwrap_or_default();
-    let page = u32::try_from(limit + 1).unwrap_or(u32::MAX);
-    let stored = admin.store.list(kind, namespace, &after, page).await?;
-    let mut items: Vec<Document> = stored.into_iter().map(|stored| stored.document).collect();
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let next = items.last().filter(|_| more).map(|document| document.id().name);
-    Ok(Json(Page { items, next }))
+async fn list(
+    admin: &Admin,
+    caller: &Caller,
+    kind: Kind,
+    namespace: &str,
+    query: PageQuery,
+) -> Result<Json<Objects>, Problem> {
+    let limit = query.limit();
+    let mut after = query.cursor.unwrap_or_default();
+    let wanted = limit + 1;
+    let mut items = Vec::new();
+    loop {
+        let stored =
+            admin.store.list(kind, namespace, &after, u32::try_from(wanted).unwrap_or(u32::MAX)).await?;
+        let (last, full) = (stored.last().map(|stored| stored.document.id().name), stored.len() >= wanted);
+        let may_be_seen = |document: &Document| caller.may_see(admin, &document.id());
+        items.extend(stored.into_iter().map(|stored| stored.document).filter(may_be_seen));
+        match last.filter(|_| full && items.len() < wanted) {
+            Some(last) => after = last,
+            None => break,
+        }
+    }
+    Ok(Json(Page::of(items, limit, |document| document.id().name)))
 }
 
-async fn read(admin: &Admin, id: ObjectId) -> Result<Response, Problem> {
+async fn read(admin: &Admin, id: ObjectId, headers: &HeaderMap) -> Result<Response, Problem> {
     let stored = admin.store.get(&id).await?.ok_or(StoreError::NotFound(id))?;
-    Ok(answer(StatusCode::OK, &stored))
+    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| *known == tag(stored.epoch));
+    if known {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag(stored.epoch))]).into_response());
+    }
+    Ok(answer(StatusCode::OK, &stored).into_response())
 }
 
 async fn put(
     admin: &Admin,
     caller: &Caller,
     id: ObjectId,
-    headers: &HeaderMap,
-    body: Body,
+    terms: &Terms,
+    fields: Fields,
 ) -> Result<Response, Problem> {
     caller.may(admin, "PUT", &id)?;
-    let Json(fields) = body.map_err(|error| Problem::malformed(error.body_text()))?;
     let document = document_of(&id, fields)?;
-    let applied = admin
-        .store
-        .write(Write {
-            operations: vec![Operation::put(document.clone())],
-            prune: false,
-            dry_run: false,
-            expected: expected(headers)?,
-            base: None,
-            by: caller.authorship(None),
-            key: None,
-        })
-        .await?;
-    let Some(change) = applied.changes.first() else { return read(admin, id).await };
-    let status = if change.before.is_some() { StatusCode::OK } else { StatusCode::CREATED };
-    admin.metrics.admin_write();
-    admin.applied(applied.epoch).await;
-    Ok(answer(status, &Stored { document, epoch: applied.epoch }))
+    let body = serde_json::to_vec(&document).expect("a document is JSON");
+    let applied = perform(
+        admin,
+        caller,
+        Wanted {
+            expected: terms.expected,
+            key: terms.key(caller, &body),
+            ..Wanted::operations(vec![Operation::put(document.clone())])
+        },
+    )
+    .await?;
+    let (status, stored) = match applied.changes.first() {
+        Some(change) => {
+            let status = if change.before.is_some() { StatusCode::OK } else { StatusCode::CREATED };
+            (status, Stored { document, epoch: applied.epoch })
+        }
+        // It was so already, under the revision that it has.
+        None => (StatusCode::OK, admin.store.get(&id).await?.ok_or(StoreError::NotFound(id))?),
+    };
+    terms.answer(admin, &applied, answer(status, &stored)).await
 }
 
-async fn delete(
-    admin: &Admin,
-    caller: &Caller,
-    id: ObjectId,
-    headers: &HeaderMap,
-) -> Result<Response, Problem> {
+async fn delete(admin: &Admin, caller: &Caller, id: ObjectId, terms: &Terms) -> Result<Response, Problem> {
     caller.may(admin, "DELETE", &id)?;
-    let write = Write {
-        operations: vec![Operation::Delete(id)],
-        prune: false,
-        dry_run: false,
-        expected: expected(headers)?,
-        base: None,
-        by: caller.authorship(None),
-        key: None,
+    let wanted = Wanted {
+        expected: terms.expected,
+        key: terms.key(caller, b""),
+        ..Wanted::operations(vec![Operation::Delete(id)])
     };
-    let applied = admin.store.write(write).await?;
-    admin.metrics.admin_write();
-    admin.applied(applied.epoch).await;
-    Ok((StatusCode::NO_CONTENT, [("x-tollgate-epoch", applied.epoch.to_string())]).into_response())
+    let applied = perform(admin, caller, wanted).await?;
+    terms.answer(admin, &applied, StatusCode::NO_CONTENT).await
 }
 
 /// Completes the body by what the path says.
-fn document_of(id: &ObjectId, mut fields: Map<String, Value>) -> Result<Document, Problem> {
+fn document_of(id: &ObjectId, mut fields: Fields) -> Result<Document, Problem> {
     let mut named = vec![("name", id.name.as_str())];
     if id.kind.is_namespaced() {
         named.push(("namespace", &id.namespace));
@@ -239,23 +276,11 @@ fn document_of(id: &ObjectId, mut fields: Map<String, Value>) -> Result<Document
         .map_err(|error| Problem::malformed(format!("{}: {error}", track.path())))
 }
 
-fn answer(status: StatusCode, stored: &Stored) -> Response {
-    let mut response = (status, Json(&stored.document)).into_response();
-    let tag = HeaderValue::try_from(format!("\"{}\"", stored.epoch)).expect("a number in quotes is a header");
-    response.headers_mut().insert(header::ETAG, tag);
-    response.headers_mut().insert("x-tollgate-epoch", HeaderValue::from(stored.epoch));
-    response
+fn answer(status: StatusCode, stored: &Stored) -> impl IntoResponse + use<> {
+    let epoch = [("x-tollgate-epoch", HeaderValue::from(stored.epoch))];
+    (status, [(header::ETAG, tag(stored.epoch))], epoch, axum::Json(stored.document.clone()))
 }
 
-/// The revision that the caller has seen, where the request depends on it.
-fn expected(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    if let Some(value) = headers.get(header::IF_NONE_MATCH) {
-        return match value.as_bytes() {
-            b"*" => Ok(Some(0)),
-            _ => Err(Problem::malformed("if-none-match: only `*` makes sense here")),
-        };
-    }
-    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
-    let number = value.to_str().ok().and_then(|text| text.strip_prefix('"')?.strip_suffix('"')?.parse().ok());
-    number.map(Some).ok_or_else(|| Problem::malformed("if-match: give the etag of one object"))
+fn tag(epoch: u64) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{epoch}\"")).expect("a number in quotes is a header")
 }

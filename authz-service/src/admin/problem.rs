@@ -61,6 +61,16 @@ impl Problem {
         }
     }
 
+    /// Says what exactly is wrong, and where.
+    pub(super) fn with_faults(self, faults: Vec<Fault>) -> Self {
+        Self { faults, ..self }
+    }
+
+    /// The one word for programs.
+    pub(super) fn reason(&self) -> &'static str {
+        self.reason
+    }
+
     pub(super) fn body(self, request_id: &str) -> ProblemBody {
         ProblemBody {
             kind: "about:blank",

@@ -26,7 +26,7 @@ use uuid::Uuid;
 pub use explanation::line;
 pub(crate) use explanation::path_of;
 pub use filter::Filter;
-pub use record::{Kept, Record, TokenSeen};
+pub use record::{DecisionRecord, Kept, Record, TokenRecord, TokenSeen, VerdictName};
 pub use ring::{MAX_RECORD_BYTES, Room};
 
 use crate::policy::Verdict;

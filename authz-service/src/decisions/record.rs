@@ -266,6 +266,11 @@ impl Record {
         self.text(Text::Service)
     }
 
+    /// Whether it was no allow.
+    pub fn is_refusal(&self) -> bool {
+        self.verdict == Verdict::Deny
+    }
+
     pub(super) fn request_id(&self) -> &str {
         self.text(Text::RequestId)
     }

@@ -7,6 +7,8 @@
 
 pub mod check;
 pub mod compile;
+pub mod cover;
+pub mod delegation;
 pub mod diff;
 pub mod documents;
 pub mod evaluate;
@@ -14,6 +16,7 @@ pub mod footprint;
 pub mod model;
 pub mod object;
 pub mod references;
+pub mod roles;
 pub mod shards;
 pub mod snapshot;
 pub mod spec;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::sql::{Row, Tx, Value};
-use super::{Change, Store, StoreError};
+use super::{Change, Operation, Store, StoreError};
 use crate::policy::object::{Document, Kind, ObjectId, PolicySet};
 
 /// One object in one change.
@@ -124,6 +124,28 @@ impl Store {
             };
         }
         Ok((set, loaded.epoch))
+    }
+
+    /// What must be done to have the policy of `epoch` again, or one object of it; and the epoch in force now, on
+    /// which that is based.
+    pub async fn restoring(
+        &self,
+        epoch: u64,
+        only: Option<&ObjectId>,
+    ) -> Result<(Vec<Operation>, u64), StoreError> {
+        let now = self.epoch().await?;
+        let mut operations = Vec::new();
+        for (id, was) in self.undo_to(epoch, now).await? {
+            if only.is_some_and(|only| *only != id) {
+                continue;
+            }
+            match was {
+                Some(document) => operations.push(Operation::put(document)),
+                None if self.get(&id).await?.is_some() => operations.push(Operation::Delete(id)),
+                None => {}
+            }
+        }
+        Ok((operations, now))
     }
 
     /// The objects that changed after `epoch` up to `now`, each as it was at `epoch`.

@@ -32,7 +32,7 @@ pub use error::StoreError;
 pub use fetched_keys::FetchedKeys;
 pub use idempotency::IdempotencyKey;
 pub use rows::{Stored, StoredSet};
-pub use write::{Applied, Authorship, Change, Operation, Write};
+pub use write::{Applied, Authorship, Change, Guard, Operation, Write};
 
 use sql::{Database, Tx};
 

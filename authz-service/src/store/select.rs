@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::rows::{self, Stored, StoredSet};
 use super::sql::{Row, Tx, Value};
 use super::{Store, StoreError};
-use crate::policy::object::{Kind, ObjectId};
+use crate::policy::object::{Kind, ObjectId, PolicySet};
 use crate::policy::spec::PermissionSpec;
 
 /// A statement about the table of a kind.
@@ -100,6 +100,21 @@ pub(super) async fn bindings_after(
         Ok((id, rows::read(Kind::Binding, &row, Ok(Vec::new()))))
     };
     rows.into_iter().map(read).collect()
+}
+
+/// The roles and bindings of some namespaces, which is all that says who may do what in them.
+pub(super) async fn roles_and_bindings(
+    tx: &mut Tx,
+    namespaces: &[String],
+) -> Result<PolicySet, StoreError> {
+    let mut set = PolicySet::new();
+    for namespace in namespaces {
+        for kind in [Kind::Role, Kind::Binding] {
+            let all = list(tx, (kind, namespace), "", u32::MAX).await?;
+            set.extend(all.into_iter().map(|stored| (stored.document.id(), stored.document)));
+        }
+    }
+    Ok(set)
 }
 
 async fn with_own_permissions(tx: &mut Tx, kind: Kind, row: &Row) -> Result<Stored, StoreError> {

@@ -96,16 +96,53 @@ pub struct Applied {
     pub replayed: bool,
 }
 
+/// Asked within the transaction, before anything is written: whoever may change an object is known only once it is
+/// known what would change, and must still hold when it does.
+pub trait Guard: Sync {
+    /// Why not.
+    type Refusal: Send;
+
+    /// The namespaces whose roles and bindings it has to see.
+    fn wants(&self, changes: &[Change]) -> Vec<String>;
+
+    /// Whether the changes may be; `seen` are those roles and bindings as they are.
+    fn judge(&self, changes: &[Change], seen: &PolicySet) -> Result<(), Self::Refusal>;
+}
+
+/// For whoever can write the database anyway.
+struct Unguarded;
+
+impl Guard for Unguarded {
+    type Refusal = std::convert::Infallible;
+
+    fn wants(&self, _: &[Change]) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn judge(&self, _: &[Change], _: &PolicySet) -> Result<(), Self::Refusal> {
+        Ok(())
+    }
+}
+
 impl Store {
     /// Changes the policy.
     pub async fn write(&self, write: Write) -> Result<Applied, StoreError> {
+        self.write_if(write, &Unguarded).await.map(|Ok(applied)| applied)
+    }
+
+    /// Changes the policy if `guard` lets it, or answers why it does not.
+    pub async fn write_if<G: Guard>(
+        &self,
+        write: Write,
+        guard: &G,
+    ) -> Result<Result<Applied, G::Refusal>, StoreError> {
         let mut tx = self.database().begin().await?;
         let epoch = next_epoch(&mut tx).await?;
         if let Some(key) = &write.key
             && let Some(done) = idempotency::find(&mut tx, key, self.now()).await?
         {
             tx.rollback().await?;
-            return Ok(done);
+            return Ok(Ok(done));
         }
         if let Some(expected) = write.base.filter(|base| *base != epoch - 1) {
             return Err(StoreError::PolicyMoved { expected, found: epoch - 1 });
@@ -113,6 +150,11 @@ impl Store {
         let before = before(&mut tx, &write).await?;
         check_expected(&before, &write)?;
         let changes = plan(&before, &write)?;
+        let seen = select::roles_and_bindings(&mut tx, &guard.wants(&changes)).await?;
+        if let Err(refusal) = guard.judge(&changes, &seen) {
+            tx.rollback().await?;
+            return Ok(Err(refusal));
+        }
         if changes.is_empty() || write.dry_run {
             let applied = Applied { epoch: epoch - 1, changes, replayed: false };
             match write.key.as_ref().filter(|_| !write.dry_run) {
@@ -128,7 +170,7 @@ impl Store {
                     tx.rollback().await?;
                 }
             }
-            return Ok(applied);
+            return Ok(Ok(applied));
         }
         self.perform(&mut tx, epoch, &changes, &write.by).await?;
         let applied = Applied { epoch, changes, replayed: false };
@@ -136,7 +178,7 @@ impl Store {
             idempotency::keep(&mut tx, key, &applied, self.now()).await?;
         }
         self.commit(tx, epoch).await?;
-        Ok(applied)
+        Ok(Ok(applied))
     }
 
     /// Makes `documents` the policy's objects of these names: the library's way, and `POST /v1/apply`'s.

@@ -9,7 +9,13 @@ use serde_json::{Value, json};
 use crate::running::{Ask, Running, claims};
 
 impl Running {
-    async fn send(&self, method: Method, path: &str, token: &str, body: Option<Value>) -> Response {
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        token: &str,
+        body: Option<Value>,
+    ) -> Response {
         let mut request =
             self.http.request(method, self.url(path)).header("x-tollgate-change-reason", "a test");
         if !token.is_empty() {
@@ -22,7 +28,7 @@ impl Running {
     }
 }
 
-async fn problem(response: Response, status: u16, reason: &str) -> Value {
+pub(crate) async fn problem(response: Response, status: u16, reason: &str) -> Value {
     assert_eq!(response.status(), status);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
     let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
@@ -156,7 +162,7 @@ async fn bad_input_is_named() {
     problem(put(role, json!({"kind": "Service"})).await, 400, "request_malformed").await;
     problem(put("/v1/namespaces/insurance/issuers/x", json!({})).await, 404, "not_found").await;
     let large = json!({"includes": ["x".repeat(9 << 20)]});
-    problem(put(role, large).await, 400, "request_malformed").await;
+    problem(put(role, large).await, 413, "request_too_large").await;
     assert_eq!(mesh.cell.load().epoch, 2);
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod admin;
+mod admin_api;
 mod check;
 mod crash;
 mod files;
@@ -14,6 +15,7 @@ mod history;
 mod issuers;
 mod keys;
 mod load;
+mod namespaces;
 mod running;
 mod signer;
 mod store;

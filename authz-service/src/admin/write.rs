@@ -1,0 +1,220 @@
+//! The one way in which this API changes the policy.
+//!
+//! ```text
+//! wish ──> changes ──> may the caller do each? does the caller hold what each grants? ──> rows, history, epoch
+//!          └─────────────────────────── one transaction ───────────────────────────────────────┘
+//! ```
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::Admin;
+use super::auth::Caller;
+use super::extract::Params;
+use super::problem::Problem;
+use crate::policy::object::{ObjectId, PolicySet};
+use crate::store::{Applied, Change, Guard, IdempotencyKey, Operation, StoreError, Write};
+
+/// How often restoring is tried again when somebody else writes at the same time.
+const ATTEMPTS: usize = 5;
+/// The longest idempotency key.
+const MAX_KEY_BYTES: usize = 255;
+
+/// What is wanted.
+#[derive(Debug, Clone)]
+pub(super) enum Wish {
+    /// These operations.
+    Operations(Vec<Operation>),
+    /// The policy as it was at an epoch, or one object of it.
+    Restore(u64, Option<ObjectId>),
+}
+
+/// A wish with its conditions.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) wish: Wish,
+    pub(super) prune: bool,
+    pub(super) dry_run: bool,
+    /// The revision that the caller has seen of the one object.
+    pub(super) expected: Option<u64>,
+    pub(super) reason: Option<String>,
+    pub(super) key: Option<IdempotencyKey>,
+}
+
+impl Wanted {
+    pub(super) fn operations(operations: Vec<Operation>) -> Self {
+        let wish = Wish::Operations(operations);
+        Self { wish, prune: false, dry_run: false, expected: None, reason: None, key: None }
+    }
+}
+
+/// Changes the policy as far as the caller may, or tells what would change.
+pub(super) async fn perform(admin: &Admin, caller: &Caller, wanted: Wanted) -> Result<Applied, Problem> {
+    for _ in 0..ATTEMPTS {
+        let (operations, base) = operations(admin, &wanted.wish).await?;
+        let write = Write {
+            operations,
+            prune: wanted.prune,
+            dry_run: wanted.dry_run,
+            expected: wanted.expected,
+            base,
+            by: caller.authorship(wanted.reason.clone()),
+            key: wanted.key.clone(),
+        };
+        match admin.store.write_if(write, &Rights { admin, caller }).await {
+            // An earlier state is restored on the very state that it was compared with.
+            Err(StoreError::PolicyMoved { .. }) => {}
+            outcome => return outcome?,
+        }
+    }
+    Err(Problem::new(StatusCode::CONFLICT, "moved", "the policy is changed by others all the time; try again"))
+}
+
+/// What the caller may, asked about each change.
+struct Rights<'a> {
+    admin: &'a Admin,
+    caller: &'a Caller,
+}
+
+impl Guard for Rights<'_> {
+    type Refusal = Problem;
+
+    fn wants(&self, changes: &[Change]) -> Vec<String> {
+        self.caller.not_free_to_grant(self.admin, changes)
+    }
+
+    fn judge(&self, changes: &[Change], seen: &PolicySet) -> Result<(), Problem> {
+        for change in changes {
+            let method = if change.after.is_some() { "PUT" } else { "DELETE" };
+            self.caller.may(self.admin, method, &change.object)?;
+        }
+        self.caller.may_grant(self.admin, changes, seen)
+    }
+}
+
+/// What the wish means now, and at which epoch that was found out, where it depends on it.
+async fn operations(admin: &Admin, wish: &Wish) -> Result<(Vec<Operation>, Option<u64>), Problem> {
+    match wish {
+        Wish::Operations(operations) => Ok((operations.clone(), None)),
+        Wish::Restore(epoch, only) => {
+            let (operations, now) = admin.store.restoring(*epoch, only.as_ref()).await?;
+            Ok((operations, Some(now)))
+        }
+    }
+}
+
+/// What every write may say beside its body.
+#[derive(Debug)]
+pub(super) struct Terms {
+    /// The revision that the caller has seen, where the request depends on it.
+    pub(super) expected: Option<u64>,
+    wait: Wait,
+    key: Option<(String, String)>,
+}
+
+/// Until when an answer waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Wait {
+    /// Until the change is in force in this replica, or for two seconds: the header `x-tollgate-in-force` says which.
+    #[default]
+    Usual,
+    /// Until the change is in force in this replica; where that takes too long, the answer is a 504.
+    Applied,
+    /// Not at all.
+    None,
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WaitQuery {
+    /// `applied` answers once the change is in force in this replica, or with 504; `none` does not wait. Without it
+    /// the answer waits up to two seconds and says in `x-tollgate-in-force` what came of it.
+    #[serde(default)]
+    #[param(inline, required = false)]
+    wait: Wait,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Terms {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Params(WaitQuery { wait }) = Params::from_request_parts(parts, state).await?;
+        let path = parts.uri.path().to_owned();
+        let key = key_of(&parts.headers)?.map(|key| (key, format!("{} {path}", parts.method)));
+        Ok(Self { expected: expected(&parts.headers)?, wait, key })
+    }
+}
+
+impl Terms {
+    /// The idempotency key for a request with this body.
+    pub(super) fn key(&self, caller: &Caller, body: &[u8]) -> Option<IdempotencyKey> {
+        let (key, what) = self.key.as_ref()?;
+        let asked = [what.as_bytes(), b"\n", body].concat();
+        Some(IdempotencyKey {
+            caller: caller.name(),
+            key: key.clone(),
+            fingerprint: URL_SAFE_NO_PAD.encode(digest(&SHA256, &asked)),
+        })
+    }
+
+    /// Waits as wished, and says in the answer what came of it.
+    pub(super) async fn answer(
+        &self,
+        admin: &Admin,
+        applied: &Applied,
+        answer: impl IntoResponse,
+    ) -> Result<Response, Problem> {
+        if !applied.changes.is_empty() && !applied.replayed {
+            admin.metrics.admin_write();
+        }
+        let in_force = self.wait != Wait::None && admin.applied(applied.epoch).await;
+        if self.wait == Wait::Applied && !in_force {
+            let detail = format!(
+                "the change is kept as epoch {}, but it is not in force here yet; it will be, without another request",
+                applied.epoch
+            );
+            return Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "not_in_force", detail));
+        }
+        let mut response = answer.into_response();
+        let headers = response.headers_mut();
+        headers.insert("x-tollgate-epoch", HeaderValue::from(applied.epoch));
+        headers
+            .insert("x-tollgate-in-force", HeaderValue::from_static(if in_force { "true" } else { "false" }));
+        if applied.replayed {
+            headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
+        }
+        Ok(response)
+    }
+}
+
+fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default();
+    if text.is_empty() || text.len() > MAX_KEY_BYTES {
+        let detail =
+            format!("idempotency-key: 1 to {MAX_KEY_BYTES} printable characters, a new one each time");
+        return Err(Problem::malformed(detail));
+    }
+    Ok(Some(text.to_owned()))
+}
+
+fn expected(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    if let Some(value) = headers.get(header::IF_NONE_MATCH) {
+        return match value.as_bytes() {
+            b"*" => Ok(Some(0)),
+            _ => Err(Problem::malformed("if-none-match: only `*` makes sense here")),
+        };
+    }
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let number = value.to_str().ok().and_then(|text| text.strip_prefix('"')?.strip_suffix('"')?.parse().ok());
+    number.map(Some).ok_or_else(|| Problem::malformed("if-match: give the etag of one object"))
+}
