@@ -46,21 +46,23 @@ impl Envoy {
     /// # Panics
     /// Where `envoy` is not installed, or does not start: the test cannot say anything then.
     pub fn start(config: &EnvoyConfig) -> Self {
+        Self::start_from(config.concurrency, |address, admin| bootstrap(config, address, admin))
+    }
+
+    /// As [`Self::start`], with a bootstrap of the caller's own, made for these addresses of listener and admin.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_from(concurrency: u32, bootstrap: impl FnOnce(SocketAddr, SocketAddr) -> String) -> Self {
         let folder = TempDir::new().expect("a temporary folder can be made");
         let (address, admin) = (free_address(), free_address());
         let file = folder.path().join("envoy.json");
-        std::fs::write(&file, bootstrap(config, address, admin)).expect("the folder is writable");
+        std::fs::write(&file, bootstrap(address, admin)).expect("the folder is writable");
         let log = std::fs::File::create(folder.path().join("envoy.log")).expect("the folder is writable");
         let child = Command::new(binary())
             .arg("-c")
             .arg(&file)
-            .args([
-                "--concurrency",
-                &config.concurrency.to_string(),
-                "--log-level",
-                "warn",
-                "--use-dynamic-base-id",
-            ])
+            .args(["--concurrency", &concurrency.to_string(), "--log-level", "warn", "--use-dynamic-base-id"])
             .stdout(Stdio::null())
             .stderr(log)
             .spawn();
@@ -80,6 +82,13 @@ impl Envoy {
     /// Its HTTP listener.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) {
+        // It may have ended by itself; then there is nothing to kill.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 
     /// Its process id, for measuring.
@@ -105,9 +114,7 @@ impl Envoy {
 
 impl Drop for Envoy {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.kill();
     }
 }
 
@@ -192,11 +199,11 @@ fn bootstrap(config: &EnvoyConfig, address: SocketAddr, admin: SocketAddr) -> St
     )
 }
 
-fn socket_address(addr: SocketAddr) -> String {
+pub(crate) fn socket_address(addr: SocketAddr) -> String {
     format!(r#"{{"socket_address": {{"address": "{}", "port_value": {}}}}}"#, addr.ip(), addr.port())
 }
 
-fn cluster(name: &str, addr: SocketAddr, http2: bool) -> String {
+pub(crate) fn cluster(name: &str, addr: SocketAddr, http2: bool) -> String {
     let protocol = if http2 {
         r#", "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
             "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",

@@ -3,10 +3,12 @@
 pub mod authority;
 pub mod echo_app;
 pub mod envoy;
+pub mod envoy_quota;
 pub mod fake_authz;
 pub mod fake_collector;
 pub mod fake_ratelimit;
 pub mod grpc;
 pub mod postgres;
 pub mod redis;
+pub mod relay;
 pub mod workload_api;
