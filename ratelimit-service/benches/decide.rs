@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use tollgate_ratelimit::answer::Enforcement;
-use tollgate_ratelimit::counters::{Counters, MemoryStore};
+use tollgate_ratelimit::answer::Manner;
+use tollgate_ratelimit::counters::{Bounds, Counters, MemoryStore};
 use tollgate_ratelimit::limiter::Limiter;
 use tollgate_ratelimit::limits::compile::compile;
 use tollgate_ratelimit::limits::{LimitSet, Source};
@@ -50,13 +50,13 @@ fn decide(c: &mut Criterion) {
     let set = limits();
     let one = request(7);
     c.bench_function("match two entries", |b| {
-        b.iter(|| set.domain("shop").and_then(|domain| domain.find(black_box(&one.descriptors[0]).pairs())));
+        b.iter(|| set.domain("shop").map(|domain| domain.find(black_box(&one.descriptors[0]).pairs())));
     });
 
     let service = Service::for_test("bench");
     let metrics = Metrics::new(service.telemetry().meter());
-    let counters = Arc::new(Counters::in_memory(MemoryStore::new(1_000_000), metrics.clone()));
-    let limiter = Limiter::new(limits(), counters, Enforcement::Enforce, service.clock().clone(), metrics);
+    let counters = Arc::new(Counters::in_memory(MemoryStore::new(Bounds::keys(1_000_000)), metrics.clone()));
+    let limiter = Limiter::new(limits(), counters, Manner::default(), service.clock().clone(), metrics);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be made");
     let all: Vec<_> = (0..KEYS).map(request).collect();
 

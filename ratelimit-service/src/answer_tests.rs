@@ -9,17 +9,28 @@ use crate::window::{self, Hits, Window};
 
 const LIMIT: u32 = 10;
 
-fn ruling(place: usize, mode: Mode) -> Step<'static> {
-    let limit = Limit { requests: LIMIT, window: Window::of(window::Unit::Minute) };
-    Step::Counted(Ruling { name: Cow::Borrowed("rule"), limit, mode, hits: Hits::Add(1), place })
+fn ruling(mode: Mode) -> Ruling<'static> {
+    let limit = Limit::fixed(LIMIT, Window::of(window::Unit::Minute));
+    Ruling { rule: None, name: Cow::Borrowed("rule"), limit, mode, hits: Hits::Add(1) }
+}
+
+fn tally(used: u64) -> Tally {
+    Tally::of_fixed(LIMIT, used, Hits::Add(1), 9)
+}
+
+fn manner(enforcement: Enforcement) -> Manner {
+    Manner { enforcement, near_ratio: 0.8, headers: None }
+}
+
+/// One step a ruling.
+fn each(rulings: &[Ruling<'_>]) -> Vec<Step> {
+    (0..rulings.len()).map(|place| Step::Counted(place..place + 1)).collect()
 }
 
 fn ended(modes_and_counts: &[(Mode, u64)], enforcement: Enforcement) -> (Code, Vec<Code>, Decision) {
-    let steps: Vec<_> =
-        modes_and_counts.iter().enumerate().map(|(place, (mode, _))| ruling(place, *mode)).collect();
-    let tallies: Vec<_> =
-        modes_and_counts.iter().map(|(_, count)| Tally { count: *count, resets_in_seconds: 9 }).collect();
-    let answer = answer(&steps, Outcome::Tallied(&tallies), enforcement);
+    let rulings: Vec<_> = modes_and_counts.iter().map(|(mode, _)| ruling(*mode)).collect();
+    let tallies: Vec<_> = modes_and_counts.iter().map(|(_, count)| tally(*count)).collect();
+    let answer = answer(&each(&rulings), &rulings, Outcome::Tallied(&tallies), &manner(enforcement));
     let codes = answer.response.statuses.iter().map(|status| status.code()).collect();
     (answer.response.overall_code(), codes, answer.decision)
 }
@@ -51,9 +62,11 @@ fn overall_table() {
 
 #[test]
 fn statuses_are_always_filled() {
-    let steps = [Step::Free, Step::Unlimited, ruling(0, Mode::Enforce)];
-    let tallies = [Tally { count: 4, resets_in_seconds: 17 }];
-    let response = answer(&steps, Outcome::Tallied(&tallies), Enforcement::Enforce).response;
+    let steps = [Step::Free, Step::Unlimited, Step::Counted(0..1)];
+    let rulings = [ruling(Mode::Enforce)];
+    let tallies = [Tally { used: 4, over: false, resets_in_seconds: 17 }];
+    let response =
+        answer(&steps, &rulings, Outcome::Tallied(&tallies), &manner(Enforcement::Enforce)).response;
     assert_eq!(response.statuses[0], free(0));
     assert_eq!(response.statuses[1], free(u32::MAX));
     let limited = DescriptorStatus {
@@ -71,25 +84,60 @@ fn statuses_are_always_filled() {
 }
 
 #[test]
+fn of_several_limits_the_tightest_is_shown_and_a_candidate_never() {
+    let minute = ruling(Mode::Enforce);
+    let second = Ruling {
+        name: Cow::Borrowed("second"),
+        limit: Limit::fixed(5, Window::of(window::Unit::Second)),
+        ..ruling(Mode::Enforce)
+    };
+    let candidate = ruling(Mode::Candidate);
+    let rulings = [minute, second, candidate];
+    let at = |used: [u64; 3]| {
+        let over = [used[0] > 10, used[1] > 5, true];
+        let tallies: Vec<_> = used
+            .iter()
+            .zip(over)
+            .map(|(used, over)| Tally { used: *used, over, resets_in_seconds: 1 })
+            .collect();
+        let answer = answer(
+            &[Step::Counted(0..3)],
+            &rulings,
+            Outcome::Tallied(&tallies),
+            &Manner { headers: Some(HeaderNames::default()), ..manner(Enforcement::Enforce) },
+        );
+        let status = &answer.response.statuses[0];
+        let name = status.current_limit.clone().unwrap().name;
+        let headers: Vec<_> =
+            answer.response.response_headers_to_add.iter().map(|header| header.value.clone()).collect();
+        (name, status.limit_remaining, answer.response.overall_code(), headers.join(" "))
+    };
+    assert_eq!(at([3, 3, 99]), ("second".to_owned(), 2, Code::Ok, "5 2 1".to_owned()));
+    assert_eq!(at([9, 1, 99]), ("rule".to_owned(), 1, Code::Ok, "10 1 1".to_owned()));
+    assert_eq!(at([10, 6, 0]), ("second".to_owned(), 0, Code::OverLimit, "5 0 1".to_owned()));
+}
+
+#[test]
 fn windows_of_several_units_say_so() {
     let window = Window::of_several(NonZeroU32::new(3).unwrap(), window::Unit::Week).unwrap();
-    let limit = Limit { requests: LIMIT, window };
-    let name = Cow::Borrowed("rule");
-    let step = Step::Counted(Ruling { name, limit, mode: Mode::Enforce, hits: Hits::Look, place: 0 });
-    let tallies = [Tally { count: 0, resets_in_seconds: 1 }];
-    let response = answer(&[step], Outcome::Tallied(&tallies), Enforcement::Enforce).response;
+    let rulings = [Ruling { limit: Limit::fixed(LIMIT, window), ..ruling(Mode::Enforce) }];
+    let response =
+        answer(&each(&rulings), &rulings, Outcome::Tallied(&[tally(0)]), &manner(Enforcement::Enforce))
+            .response;
     let limit = response.statuses[0].current_limit.clone().unwrap();
     assert_eq!((limit.unit, limit.unit_multiplier), (7, Some(3)));
 }
 
 #[test]
 fn a_failed_store_is_answered_as_configured() {
-    let steps = [ruling(0, Mode::Enforce), Step::Free];
-    let open = answer(&steps, Outcome::FailedOpen, Enforcement::Enforce);
+    let rulings = [ruling(Mode::Enforce)];
+    let steps = [Step::Counted(0..1), Step::Free];
+    let enforced = manner(Enforcement::Enforce);
+    let open = answer(&steps, &rulings, Outcome::FailedOpen, &enforced);
     assert_eq!((open.response.overall_code(), open.decision), (Code::Ok, Decision::FailedOpen));
     assert_eq!(open.response.statuses, [free(0), free(0)]);
 
-    let closed = answer(&steps, Outcome::FailedClosed { now_seconds: 61 }, Enforcement::Enforce);
+    let closed = answer(&steps, &rulings, Outcome::FailedClosed { now_seconds: 61 }, &enforced);
     assert_eq!((closed.response.overall_code(), closed.decision), (Code::OverLimit, Decision::FailedClosed));
     let status = &closed.response.statuses[0];
     assert_eq!(status.duration_until_reset, Some(Seconds { seconds: 59 }));
@@ -97,10 +145,10 @@ fn a_failed_store_is_answered_as_configured() {
 
     // Without a limit there was nothing to ask the store.
     for outcome in [Outcome::FailedOpen, Outcome::FailedClosed { now_seconds: 0 }] {
-        assert_eq!(answer(&[Step::Free], outcome, Enforcement::Enforce).decision, Decision::Ok);
+        assert_eq!(answer(&[Step::Free], &[], outcome, &enforced).decision, Decision::Ok);
     }
-    let watched = [ruling(0, Mode::Shadow)];
-    let passed = answer(&watched, Outcome::FailedClosed { now_seconds: 0 }, Enforcement::Enforce);
+    let watched = [ruling(Mode::Shadow)];
+    let passed = answer(&each(&watched), &watched, Outcome::FailedClosed { now_seconds: 0 }, &enforced);
     assert_eq!(passed.response.overall_code(), Code::Ok);
 }
 
@@ -108,8 +156,9 @@ fn a_failed_store_is_answered_as_configured() {
 fn unknown_is_never_said() {
     for outcome in [Outcome::FailedOpen, Outcome::FailedClosed { now_seconds: 5 }] {
         for enforcement in [Enforcement::Enforce, Enforcement::Shadow] {
-            let steps = [Step::Free, Step::Unlimited, ruling(0, Mode::Quota), ruling(1, Mode::Shadow)];
-            let response = answer(&steps, outcome, enforcement).response;
+            let rulings = [ruling(Mode::Quota), ruling(Mode::Shadow)];
+            let steps = [Step::Free, Step::Unlimited, Step::Counted(0..1), Step::Counted(1..2)];
+            let response = answer(&steps, &rulings, outcome, &manner(enforcement)).response;
             assert_ne!(response.overall_code, Code::Unknown as i32);
             assert!(response.statuses.iter().all(|status| status.code != Code::Unknown as i32));
         }
@@ -117,12 +166,10 @@ fn unknown_is_never_said() {
 }
 
 #[test]
-fn near_is_counted_and_the_decider_named() {
-    let steps = [ruling(0, Mode::Enforce), ruling(1, Mode::Enforce)];
-    let tallies = [Tally { count: 9, resets_in_seconds: 1 }, Tally { count: 2, resets_in_seconds: 1 }];
-    let answer = answer(&steps, Outcome::Tallied(&tallies), Enforcement::Enforce);
+fn near_is_counted() {
+    let rulings = [ruling(Mode::Enforce), ruling(Mode::Enforce)];
+    let tallies = [tally(9), tally(2)];
+    let answer = answer(&each(&rulings), &rulings, Outcome::Tallied(&tallies), &manner(Enforcement::Enforce));
     assert_eq!(answer.near_limit, 1);
-    let decided = deciding(&steps, &answer.response.statuses).unwrap();
-    assert_eq!((decided.remaining, decided.limit, decided.unit), (1, LIMIT, "minute"));
-    assert!(deciding(&[Step::Free], &[free(0)]).is_none());
+    assert!(!answer.response.dynamic_metadata.is_empty());
 }

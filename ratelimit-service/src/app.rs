@@ -12,10 +12,12 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::config::Config;
-use crate::counters::{Counters, MemoryStore, RedisStore};
+use crate::counters::{Counters, MemoryStore, RedisStore, settle};
 use crate::limiter::Limiter;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, QuotaMetrics};
+use crate::quota::{Hub, replicas};
 use crate::reload::Limits;
+use crate::wire::rlqs;
 use crate::wire::rls::RateLimitServer;
 
 /// How long the start waits for Redis. Without it the service starts all the same: what is answered
@@ -33,6 +35,7 @@ pub struct App {
     addresses: Addresses,
     listener: TcpListener,
     limiter: Limiter,
+    hub: Hub,
 }
 
 /// Where it listens.
@@ -45,16 +48,33 @@ pub struct Addresses {
 impl App {
     /// Reads the limits, connects the counters and binds the listener.
     pub async fn build(config: Config, service: Service) -> anyhow::Result<Self> {
-        let (limits, set) = Limits::load(&config.limits.folder)?;
+        let (limits, set) = Limits::load(&config.limits)?;
         let metrics = Metrics::new(service.telemetry().meter());
         let counters = Arc::new(counters(&config, &service, &metrics).await?);
         metrics.observe_memory(&counters);
-        let limiter = Limiter::new(set, counters, config.mode, service.clock().clone(), metrics.clone());
+        let replica = uuid::Uuid::new_v4().to_string();
+        settle::keep_settled(&service, &counters, &replica);
+        let limiter = Limiter::new(
+            set,
+            Arc::clone(&counters),
+            config.manner(),
+            service.clock().clone(),
+            metrics.clone(),
+        );
+        let hub = Hub::new(
+            limiter.clone(),
+            config.quota.settings(),
+            counters.redis().is_some(),
+            service.clock().clone(),
+            QuotaMetrics::new(&service.telemetry().meter()),
+        );
+        hub.keep_current(&service);
+        replicas::keep_shared(&service, &hub, &counters, &replica);
 
         let listener = net::bind(config.listen, "rate limit service (listen)")?;
         let addresses = Addresses { grpc: listener.local_addr().context("the listener has no address")? };
-        limits.keep_current(&service, limiter.clone(), metrics);
-        Ok(Self { service, addresses, listener, limiter })
+        limits.keep_current(&service, limiter.clone(), hub.clone(), metrics);
+        Ok(Self { service, addresses, listener, limiter, hub })
     }
 
     /// Where it listens, with the ports the system chose.
@@ -75,6 +95,7 @@ impl tollgate_runtime::App for App {
             .http2_keepalive_interval(Some(KEEPALIVE))
             .layer(ServerTelemetryLayer::new(&self.service))
             .add_service(RateLimitServer::new(self.limiter))
+            .add_service(rlqs::server(self.hub, self.service.tasks().clone()))
             .add_service(health_service)
             .serve_with_incoming_shutdown(
                 TcpIncoming::from(self.listener).with_nodelay(Some(true)),
@@ -90,17 +111,22 @@ impl tollgate_runtime::App for App {
 }
 
 async fn counters(config: &Config, service: &Service, metrics: &Metrics) -> anyhow::Result<Counters> {
-    let memory = MemoryStore::new(config.counters.max_keys);
-    let Some(url) = &config.counters.redis.url else {
+    let memory = MemoryStore::new(config.bounds());
+    let settings = &config.counters;
+    let Some(target) = settings.redis.target() else {
         return Ok(Counters::in_memory(memory, metrics.clone()));
     };
-    let redis = RedisStore::new(url, config.counters.redis.timeout).context("counters.redis.url")?;
-    redis.keep_linked(service.tasks());
-    let on_error = config.counters.on_error;
-    if tokio::time::timeout(REDIS_START_TIMEOUT, redis.linked()).await.is_err() {
-        tracing::warn!(url = redis.shown_url(), ?on_error, "redis is not reachable yet");
-    } else {
-        tracing::info!(url = redis.shown_url(), "counting in redis");
+    if target.url.expose().starts_with("rediss://") {
+        // One provider of cryptography in the whole process; whoever came first has installed the same.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     }
-    Ok(Counters::in_redis(redis, memory, on_error, metrics.clone()))
+    let redis =
+        RedisStore::start(target, &settings.redis.key_prefix, settings.redis.timeout, service.tasks());
+    let (url, on_error) = (redis.shown_url(), settings.on_error);
+    if tokio::time::timeout(REDIS_START_TIMEOUT, redis.linked()).await.is_err() {
+        tracing::warn!(url, ?on_error, "redis is not reachable yet");
+    } else {
+        tracing::info!(url, "counting in redis");
+    }
+    Ok(Counters::in_redis(redis, memory, on_error, settings.remember_over, metrics.clone()))
 }

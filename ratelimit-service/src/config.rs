@@ -9,12 +9,19 @@ use tollgate_runtime::config::{Invalid, Secret, ServiceConfig, duration};
 use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
 
-use crate::answer::Enforcement;
-use crate::counters::OnError;
-use crate::limits::Folder;
+use crate::answer::{Enforcement, HeaderNames, Manner};
+use crate::counters::redis::{Target, TlsFiles, Topology};
+use crate::counters::{Bounds, OnError};
+use crate::limits::{Domains, Folder};
+use crate::quota::hub::Settings;
 
 /// Counters the memory may be told to hold; more would need another kind of machine.
 const MOST_KEYS: usize = 100_000_000;
+/// Bytes the memory may be told to hold.
+const MOST_BYTES: usize = 1 << 40;
+/// How long an assignment may live.
+const SHORTEST_TTL: Duration = Duration::from_secs(5);
+const LONGEST_TTL: Duration = Duration::from_secs(600);
 /// A proxy waits 20 ms for the whole call unless told otherwise.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -36,9 +43,55 @@ pub struct Config {
     /// `enforce`, or `shadow`: every request passes, and statuses and metrics tell what would not have.
     #[serde(default)]
     pub mode: Enforcement,
+    /// The share of a limit above which it counts as near, in metrics and the live view.
+    #[serde(default = "default_near_ratio")]
+    pub near_ratio: f64,
+    /// Headers for the client about the tightest limit, made here; proxies make better ones from the statuses, so
+    /// they are off unless named.
+    #[serde(default)]
+    pub response_headers: Option<HeaderNames>,
     /// Where counts live.
     #[serde(default)]
     pub counters: CountersConfig,
+    /// Limits that proxies hold by themselves, by shares dealt out here.
+    #[serde(default)]
+    pub quota: QuotaConfig,
+}
+
+/// How shares of limits are dealt out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuotaConfig {
+    /// How long an assignment lives. Envoy reports every five seconds, so less than 10s loses shares by chance.
+    #[serde(with = "duration")]
+    pub ttl: Duration,
+    /// When the share of a lost stream returns: `expiry` of its assignment, or `at_once`, which adds its share times
+    /// the lifetime to what may pass.
+    pub reclaim: Reclaim,
+}
+
+/// When the share of a lost stream returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reclaim {
+    /// When its assignment has expired: the proxy may live on and use it.
+    #[default]
+    Expiry,
+    /// At once.
+    AtOnce,
+}
+
+impl Default for QuotaConfig {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(15), reclaim: Reclaim::default() }
+    }
+}
+
+impl QuotaConfig {
+    /// As the hub wants to know it.
+    pub fn settings(&self) -> Settings {
+        Settings { ttl: self.ttl, reclaim_at_once: self.reclaim == Reclaim::AtOnce }
+    }
 }
 
 /// Where the limits are.
@@ -47,6 +100,16 @@ pub struct Config {
 pub struct LimitsConfig {
     /// A folder of files in envoyproxy/ratelimit's format, one a domain. Changes are taken while running.
     pub folder: PathBuf,
+    /// Whether several files may make one domain, as long as no key stands in two of them.
+    #[serde(default)]
+    pub merge_domains: bool,
+}
+
+impl LimitsConfig {
+    /// As the folder's reader wants to know it.
+    pub fn domains(&self) -> Domains {
+        if self.merge_domains { Domains::Merged } else { Domains::OneFileEach }
+    }
 }
 
 /// Where counts live.
@@ -55,15 +118,25 @@ pub struct LimitsConfig {
 pub struct CountersConfig {
     /// Counters kept in this process at most; a full store forgets the smallest.
     pub max_keys: usize,
+    /// Bytes they and their tables may take at most.
+    pub max_bytes: usize,
+    /// Counters that are over their limit and remembered here for a moment, so that they cost Redis nothing.
+    pub remember_over: usize,
     /// Counters in Redis, shared by replicas; used when it has a `url`.
     pub redis: RedisConfig,
-    /// What happens while Redis does not answer: `allow`, `deny`, or `local` (each replica counts for itself).
+    /// What happens while Redis does not answer: `allow`, `deny`, or `local` (each replica holds its share of a limit).
     pub on_error: OnError,
 }
 
 impl Default for CountersConfig {
     fn default() -> Self {
-        Self { max_keys: 1_000_000, redis: RedisConfig::default(), on_error: OnError::default() }
+        Self {
+            max_keys: 1_000_000,
+            max_bytes: 512 << 20,
+            remember_over: 65_536,
+            redis: RedisConfig::default(),
+            on_error: OnError::default(),
+        }
     }
 }
 
@@ -71,17 +144,118 @@ impl Default for CountersConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisConfig {
-    /// `redis://[user:password@]host[:port][/database]`; also `TOLLGATE_REDIS_URL`.
+    /// `redis://[user:password@]host[:port][/database]`, `rediss://` with TLS; also `TOLLGATE_REDIS_URL`.
+    /// With `sentinel` or `cluster`, the address of one of their nodes, with the server's user, password and database.
     pub url: Option<Secret>,
+    /// Further Sentinels, or nodes of the Cluster, as URLs.
+    pub nodes: Vec<Secret>,
+    /// The addresses are Sentinels, which know the master.
+    pub sentinel: Option<SentinelConfig>,
+    /// The addresses are nodes of a Cluster.
+    pub cluster: bool,
+    /// Certificates, where the system's do not do.
+    pub tls: RedisTlsConfig,
+    /// Stands before the name of every key.
+    pub key_prefix: String,
     /// How long one call may wait for it.
     #[serde(with = "duration")]
     pub timeout: Duration,
 }
 
+/// Sentinels.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SentinelConfig {
+    /// The name they know the master by.
+    pub master: String,
+    /// Their own password, if they have one.
+    #[serde(default)]
+    pub password: Option<Secret>,
+}
+
+/// Certificates for Redis, as PEM files.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedisTlsConfig {
+    /// Who is trusted, in place of the system's roots.
+    pub ca: Option<PathBuf>,
+    /// Our certificate.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+}
+
 impl Default for RedisConfig {
     fn default() -> Self {
-        Self { url: None, timeout: Duration::from_millis(10) }
+        Self {
+            url: None,
+            nodes: Vec::new(),
+            sentinel: None,
+            cluster: false,
+            tls: RedisTlsConfig::default(),
+            key_prefix: String::new(),
+            timeout: Duration::from_millis(10),
+        }
     }
+}
+
+impl RedisConfig {
+    /// How to reach it, where it has an address.
+    pub fn target(&self) -> Option<Target> {
+        let topology = match &self.sentinel {
+            Some(sentinel) => {
+                Topology::Sentinel { master: sentinel.master.clone(), password: sentinel.password.clone() }
+            }
+            None if self.cluster => Topology::Cluster,
+            None => Topology::Single,
+        };
+        let tls =
+            TlsFiles { ca: self.tls.ca.clone(), client: self.tls.cert.clone().zip(self.tls.key.clone()) };
+        Some(Target { url: self.url.clone()?, nodes: self.nodes.clone(), topology, tls })
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        let flaw = |key: &str, problem: String, remedy: &str| {
+            Err(Invalid::new(format!("counters.redis.{key}"), problem, remedy))
+        };
+        if self.timeout.is_zero() || self.timeout > LONGEST_TIMEOUT {
+            return flaw("timeout", format!("is {}", duration::format(self.timeout)), "1ms to 1s");
+        }
+        if self.sentinel.is_some() && self.cluster {
+            return flaw("cluster", "stands beside `sentinel`".to_owned(), "one of the two");
+        }
+        if !self.nodes.is_empty() && self.sentinel.is_none() && !self.cluster {
+            return flaw(
+                "nodes",
+                "has further addresses of a single server".to_owned(),
+                "`sentinel` or `cluster`",
+            );
+        }
+        if self.tls.cert.is_some() != self.tls.key.is_some() {
+            return flaw("tls", "has one of certificate and key".to_owned(), "`cert` and `key`, or neither");
+        }
+        if self.key_prefix.contains(['{', '}']) {
+            return flaw(
+                "key_prefix",
+                "has braces, which choose a Cluster's node".to_owned(),
+                "other letters",
+            );
+        }
+        if let Some(target) = self.target() {
+            let secure = target.url.expose().starts_with("rediss://");
+            if !secure && (self.tls.ca.is_some() || self.tls.cert.is_some()) {
+                return flaw("tls", "has files, and the url is without TLS".to_owned(), "a rediss:// url");
+            }
+            if let Err(error) = target.check() {
+                return flaw("url", format!("is not a Redis URL ({error})"), "redis://host:port/database");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn default_near_ratio() -> f64 {
+    0.8
 }
 
 fn default_listen() -> SocketAddr {
@@ -95,10 +269,23 @@ impl Config {
             process: ProcessConfig::default(),
             telemetry: TelemetryConfig::default(),
             listen: default_listen(),
-            limits: LimitsConfig { folder: folder.into() },
+            limits: LimitsConfig { folder: folder.into(), merge_domains: false },
             mode: Enforcement::default(),
+            near_ratio: default_near_ratio(),
+            response_headers: None,
             counters: CountersConfig::default(),
+            quota: QuotaConfig::default(),
         }
+    }
+
+    /// What counters in this process may take.
+    pub fn bounds(&self) -> Bounds {
+        Bounds { max_keys: self.counters.max_keys, max_bytes: self.counters.max_bytes }
+    }
+
+    /// How answers are made.
+    pub fn manner(&self) -> Manner {
+        Manner { enforcement: self.mode, near_ratio: self.near_ratio, headers: self.response_headers.clone() }
     }
 }
 
@@ -120,21 +307,25 @@ impl ServiceConfig for Config {
             let problem = format!("is {}", self.counters.max_keys);
             return Err(Invalid::new("counters.max_keys", problem, format!("1 to {MOST_KEYS}")));
         }
-        let timeout = self.counters.redis.timeout;
-        if timeout.is_zero() || timeout > LONGEST_TIMEOUT {
-            let problem = format!("is {}", duration::format(timeout));
-            return Err(Invalid::new("counters.redis.timeout", problem, "1ms to 1s"));
+        if !(1 << 20..=MOST_BYTES).contains(&self.counters.max_bytes) {
+            let problem = format!("is {}", self.counters.max_bytes);
+            return Err(Invalid::new("counters.max_bytes", problem, format!("{} to {MOST_BYTES}", 1 << 20)));
         }
-        if let Some(url) = &self.counters.redis.url
-            && let Err(error) = redis::Client::open(url.expose())
-        {
-            let problem = format!("is not a Redis URL ({error})");
-            return Err(Invalid::new("counters.redis.url", problem, "redis://host:port/database"));
+        if !(0.0..=1.0).contains(&self.near_ratio) {
+            return Err(Invalid::new("near_ratio", format!("is {}", self.near_ratio), "0.0 to 1.0"));
+        }
+        self.counters.redis.check()?;
+        let ttl = self.quota.ttl;
+        if !(SHORTEST_TTL..=LONGEST_TTL).contains(&ttl) {
+            let problem = format!("is {}", duration::format(ttl));
+            return Err(Invalid::new("quota.ttl", problem, "5s to 10m"));
         }
         // The limits are part of the input: `--check-config` and the start refuse wrong ones alike.
-        Folder::read(&self.limits.folder).and_then(|folder| folder.compile()).map_err(|error| {
-            Invalid::new("limits.folder", error.to_string(), "a folder of valid limits files")
-        })?;
+        Folder::read(&self.limits.folder)
+            .and_then(|folder| folder.compile_with(self.limits.domains()))
+            .map_err(|error| {
+                Invalid::new("limits.folder", error.to_string(), "a folder of valid limits files")
+            })?;
         Ok(())
     }
 }
@@ -178,6 +369,16 @@ mod tests {
             ("limits: {folder: LIMITS}\ncounters: {max_keys: 0}", "counters.max_keys"),
             ("limits: {folder: LIMITS}\ncounters: {redis: {timeout: 2m}}", "counters.redis.timeout"),
             ("limits: {folder: LIMITS}\ncounters: {redis: {url: 'http://x'}}", "counters.redis.url"),
+            ("limits: {folder: LIMITS}\ncounters: {redis: {nodes: ['redis://a']}}", "counters.redis.nodes"),
+            (
+                "limits: {folder: LIMITS}\ncounters: {redis: {cluster: true, sentinel: {master: m}}}",
+                "counters.redis.cluster",
+            ),
+            ("limits: {folder: LIMITS}\ncounters: {redis: {tls: {cert: a}}}", "counters.redis.tls"),
+            ("limits: {folder: LIMITS}\ncounters: {redis: {key_prefix: '{a}'}}", "counters.redis.key_prefix"),
+            ("limits: {folder: LIMITS}\ncounters: {max_bytes: 5}", "counters.max_bytes"),
+            ("limits: {folder: LIMITS}\nnear_ratio: 2.0", "near_ratio"),
+            ("limits: {folder: LIMITS}\nquota: {ttl: 1s}", "quota.ttl"),
             ("limits: {folder: LIMITS}\ncounters: {on_error: panic}", "on_error"),
             ("limits: {folder: LIMITS}\nport: 1", "port"),
             ("limits: {folder: /nowhere}", "limits.folder"),
@@ -195,7 +396,7 @@ mod tests {
         let sets = [format!("limits.folder={}", root.join("config/limits").display())];
         let loaded = load::<Config>(&root.join("config/ratelimit.yaml"), &sets, &Env::empty()).unwrap();
         let set = Folder::read(&loaded.config.limits.folder).unwrap().compile().unwrap();
-        let rule = set.domain("insurance").unwrap().find([("subject", "reader")]).unwrap();
-        assert_eq!(rule.name(), "per-subject");
+        let rule = set.domain("insurance").unwrap().find([("subject", "reader")]);
+        assert_eq!(rule[0].name(), "per-subject");
     }
 }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tollgate_runtime::clock::Clock;
 
-use crate::answer::{self, Answer, Enforcement, Outcome};
+use crate::answer::{self, Answer, Manner, Outcome};
 use crate::counters::{Counted, Counters};
 use crate::limits::LimitSet;
 use crate::metrics::{Decision, DomainCounts, Metrics};
-use crate::plan::{self, Malformed, Step};
+use crate::plan::{self, Malformed, Plan, Step};
 use crate::wire::messages::{RateLimitRequest, RateLimitResponse};
 
 /// Decides about requests. Cheap to clone.
@@ -24,7 +24,7 @@ pub struct Limiter(Arc<Inner>);
 struct Inner {
     current: ArcSwap<Current>,
     counters: Arc<Counters>,
-    enforcement: Enforcement,
+    manner: Manner,
     clock: Clock,
     metrics: Metrics,
 }
@@ -32,7 +32,7 @@ struct Inner {
 /// The limits in force, swapped whole, and where each domain's requests are counted.
 #[derive(Debug)]
 struct Current {
-    limits: LimitSet,
+    limits: Arc<LimitSet>,
     counts: Vec<Arc<DomainCounts>>,
     other: Arc<DomainCounts>,
 }
@@ -43,7 +43,7 @@ impl Current {
         for domain in limits.domains() {
             counts[domain.index()] = metrics.domain(domain.name());
         }
-        Self { limits, counts, other: metrics.other_domains() }
+        Self { limits: Arc::new(limits), counts, other: metrics.other_domains() }
     }
 }
 
@@ -52,17 +52,22 @@ impl Limiter {
     pub fn new(
         limits: LimitSet,
         counters: Arc<Counters>,
-        enforcement: Enforcement,
+        manner: Manner,
         clock: Clock,
         metrics: Metrics,
     ) -> Self {
         let current = ArcSwap::from_pointee(Current::new(limits, &metrics));
-        Self(Arc::new(Inner { current, counters, enforcement, clock, metrics }))
+        Self(Arc::new(Inner { current, counters, manner, clock, metrics }))
     }
 
     /// From now on these limits hold. Counts go on where a descriptor and its window stay the same.
     pub fn replace(&self, limits: LimitSet) {
         self.0.current.store(Arc::new(Current::new(limits, &self.0.metrics)));
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Arc<LimitSet> {
+        Arc::clone(&self.0.current.load().limits)
     }
 
     /// Answers one request.
@@ -80,20 +85,20 @@ impl Limiter {
         let Some(domain) = current.limits.domain(&request.domain) else {
             let steps: Vec<_> = request.descriptors.iter().map(|_| Step::Free).collect();
             current.other.decided(Decision::Ok);
-            return Ok(answer::answer(&steps, Outcome::Tallied(&[]), inner.enforcement).response);
+            return Ok(answer::answer(&steps, &[], Outcome::Tallied(&[]), &inner.manner).response);
         };
-        let plan = plan::plan(domain, request)?;
+        let Plan { steps, rulings, batch } = plan::plan(domain, request)?;
 
-        let now_seconds = inner.clock.unix_seconds();
-        let mut tallies = Vec::with_capacity(plan.batch.len());
-        let outcome = match inner.counters.count(&plan.batch, now_seconds, &mut tallies).await {
+        let now_us = inner.clock.unix_nanos() / 1_000;
+        let mut tallies = Vec::with_capacity(batch.len());
+        let outcome = match inner.counters.count(batch, now_us, &mut tallies).await {
             Counted::Exactly | Counted::Locally => Outcome::Tallied(&tallies),
             Counted::FailedOpen => Outcome::FailedOpen,
-            Counted::FailedClosed => Outcome::FailedClosed { now_seconds },
+            Counted::FailedClosed => Outcome::FailedClosed { now_seconds: now_us / 1_000_000 },
         };
 
         let Answer { response, decision, near_limit } =
-            answer::answer(&plan.steps, outcome, inner.enforcement);
+            answer::answer(&steps, &rulings, outcome, &inner.manner);
         let counts = &current.counts[domain.index()];
         counts.decided(decision);
         if near_limit > 0 {

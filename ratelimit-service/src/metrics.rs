@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Meter};
+use opentelemetry::metrics::{Counter, Gauge, Meter};
 use parking_lot::RwLock;
 
 use crate::counters::Counters;
@@ -82,6 +82,7 @@ struct Inner {
     meter: Meter,
     domains: Arc<RwLock<BTreeMap<Box<str>, Arc<DomainCounts>>>>,
     store_errors: Counter<u64>,
+    known_over: Arc<AtomicU64>,
     reloads: Counter<u64>,
 }
 
@@ -90,6 +91,15 @@ impl Metrics {
     pub fn new(meter: Meter) -> Self {
         let domains = Arc::<RwLock<BTreeMap<Box<str>, Arc<DomainCounts>>>>::default();
         observe_domains(&meter, &domains);
+        let known_over = Arc::<AtomicU64>::default();
+        let of_known = Arc::clone(&known_over);
+        meter
+            .u64_observable_counter("tollgate.ratelimit.known_over")
+            .with_description(
+                "Calls answered without the store, because a moment ago they were over their limit",
+            )
+            .with_callback(move |observer| observer.observe(of_known.load(Ordering::Relaxed), &[]))
+            .build();
         Self(Arc::new(Inner {
             store_errors: meter
                 .u64_counter("tollgate.ratelimit.store.errors")
@@ -99,6 +109,7 @@ impl Metrics {
                 .u64_counter("tollgate.ratelimit.limits.reloads")
                 .with_description("Changes of the limits files, by whether they were taken or refused")
                 .build(),
+            known_over,
             domains,
             meter,
         }))
@@ -120,6 +131,11 @@ impl Metrics {
     /// The store failed; `kind` is one of few words.
     pub fn store_failed(&self, kind: &'static str) {
         self.0.store_errors.add(1, &[KeyValue::new("kind", kind)]);
+    }
+
+    /// A call was answered from memory of who is over.
+    pub fn known_over(&self) {
+        self.0.known_over.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The limits files changed.
@@ -152,6 +168,74 @@ impl Metrics {
                 }
             })
             .build();
+    }
+}
+
+/// What is counted about quota.
+#[derive(Debug, Clone)]
+pub struct QuotaMetrics(Arc<QuotaCounts>);
+
+#[derive(Debug)]
+struct QuotaCounts {
+    streams: Gauge<u64>,
+    limits: Gauge<u64>,
+    unassigned: Counter<u64>,
+    over_admitted: Counter<u64>,
+    requests: Counter<u64>,
+}
+
+impl QuotaMetrics {
+    /// Instruments of this meter.
+    pub fn new(meter: &Meter) -> Self {
+        Self(Arc::new(QuotaCounts {
+            streams: meter
+                .u64_gauge("tollgate.ratelimit.quota.streams")
+                .with_description("Proxies that are told shares of limits")
+                .build(),
+            limits: meter
+                .u64_gauge("tollgate.ratelimit.quota.limits")
+                .with_description("Limits that are divided among them")
+                .build(),
+            unassigned: meter
+                .u64_counter("tollgate.ratelimit.quota.unassigned")
+                .with_description("Reported buckets that no limit is for, or no room was for")
+                .build(),
+            over_admitted: meter
+                .u64_counter("tollgate.ratelimit.quota.over_admitted")
+                .with_description("Requests that proxies let through beyond rate and burst of a limit")
+                .build(),
+            requests: meter
+                .u64_counter("tollgate.ratelimit.quota.requests")
+                .with_description("Requests that proxies decided by themselves, as they reported them")
+                .build(),
+        }))
+    }
+
+    /// So many streams and limits there are now.
+    pub fn sized(&self, streams: usize, limits: usize) {
+        self.0.streams.record(streams as u64, &[]);
+        self.0.limits.record(limits as u64, &[]);
+    }
+
+    /// A bucket got no assignment.
+    pub fn unassigned(&self) {
+        self.0.unassigned.add(1, &[]);
+    }
+
+    /// Requests went beyond a limit.
+    pub fn over_admitted(&self, requests: u64) {
+        if requests > 0 {
+            self.0.over_admitted.add(requests, &[]);
+        }
+    }
+
+    /// A proxy said what it decided.
+    pub fn reported(&self, allowed: u64, denied: u64) {
+        for (decision, count) in [(Decision::Ok, allowed), (Decision::OverLimit, denied)] {
+            if count > 0 {
+                self.0.requests.add(count, &[KeyValue::new("decision", decision.as_str())]);
+            }
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! From a request to what is to be counted for it.
 //!
-//! Pure. Each descriptor becomes one [`Step`]; the counted ones also become one counting of the
-//! [`Batch`] each. Which rule a descriptor falls under is for `limits`, how it ends for `answer`.
+//! Pure. Each descriptor becomes one [`Step`]; each limit it is held to becomes one [`Ruling`] and one counting of
+//! the [`Batch`], at the same place in both. Which rule a descriptor falls under is for `limits`, how it ends for `answer`.
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
+use std::ops::Range;
+use std::sync::Arc;
 
 use crate::counters::{Batch, key};
 use crate::limits::compile::MAX_DEPTH;
@@ -39,19 +41,21 @@ pub enum Malformed {
 }
 
 /// What happens to one descriptor.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Step<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
     /// No rule says anything about it, or the rule that does is replaced by another's.
     Free,
     /// A rule lifts all limits from it.
     Unlimited,
-    /// It is counted.
-    Counted(Ruling<'a>),
+    /// It is counted, by these of the plan's rulings.
+    Counted(Range<usize>),
 }
 
-/// The limit a descriptor is held to.
+/// One limit a descriptor is held to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ruling<'a> {
+    /// The rule; none where the caller overrides the limit.
+    pub rule: Option<&'a Rule>,
     /// The rule's name, or for an override the composite of its keys.
     pub name: Cow<'a, str>,
     /// The limit.
@@ -60,15 +64,15 @@ pub struct Ruling<'a> {
     pub mode: Mode,
     /// What this call does to the count.
     pub hits: Hits,
-    /// Its place in the batch, and among the tallies.
-    pub place: usize,
 }
 
 /// What to do for one request.
 #[derive(Debug)]
 pub struct Plan<'a> {
     /// One a descriptor, in their order.
-    pub steps: Vec<Step<'a>>,
+    pub steps: Vec<Step>,
+    /// One a counter of the batch, in their order.
+    pub rulings: Vec<Ruling<'a>>,
     /// What to count.
     pub batch: Batch,
 }
@@ -98,51 +102,60 @@ pub fn plan<'a>(domain: &'a Domain, request: &RateLimitRequest) -> Result<Plan<'
         // An override needs no rule, and knows neither shadow nor names.
         let one = match &descriptor.limit {
             Some(limit) => Found::Override(overriding(limit)?),
-            None => domain.find(descriptor.pairs()).map_or(Found::Nothing, Found::Rule),
+            None => Found::Rules(domain.find(descriptor.pairs())),
         };
-        any_replaces |= one.rule().is_some_and(|rule| !rule.replaces.is_empty());
+        any_replaces |= one.rules().iter().any(|rule| !rule.replaces.is_empty());
         found.push(one);
     }
 
-    let mut batch = Batch::with_capacity(found.len());
+    let mut counting = Planner {
+        domain,
+        request,
+        rulings: Vec::with_capacity(found.len()),
+        batch: Batch::with_capacity(found.len()),
+    };
     let mut steps = Vec::with_capacity(found.len());
     for (one, descriptor) in found.iter().zip(&request.descriptors) {
-        let step = match one {
-            Found::Nothing => Step::Free,
-            Found::Rule(rule) if any_replaces && is_replaced(rule, &found) => Step::Free,
-            Found::Rule(Rule { allowance: Allowance::Unlimited, .. }) => Step::Unlimited,
-            Found::Rule(rule @ Rule { allowance: Allowance::Limited(limit), .. }) => {
-                let ruling = Ruling {
-                    name: Cow::Borrowed(rule.name()),
-                    mode: rule.mode,
-                    ..counted(&mut batch, domain, request, descriptor, *limit, &rule.shared)
-                };
-                Step::Counted(ruling)
-            }
+        let first = counting.rulings.len();
+        let mut unlimited = false;
+        match one {
             Found::Override(limit) => {
-                let ruling = Ruling {
-                    name: Cow::Owned(composite_of_keys(domain, descriptor)),
-                    ..counted(&mut batch, domain, request, descriptor, *limit, &[])
-                };
-                Step::Counted(ruling)
+                counting.count(descriptor, None, *limit, Cow::Owned(composite_of_keys(domain, descriptor)));
             }
-        };
-        steps.push(step);
+            Found::Rules(rules) => {
+                for rule in *rules {
+                    if any_replaces && is_replaced(rule, &found) {
+                        continue;
+                    }
+                    match &rule.allowance {
+                        Allowance::Unlimited => unlimited = true,
+                        Allowance::Limited(limit) => {
+                            counting.count(descriptor, Some(rule), *limit, Cow::Borrowed(rule.name()));
+                        }
+                    }
+                }
+            }
+        }
+        let counted = first..counting.rulings.len();
+        steps.push(match (counted.is_empty(), unlimited) {
+            (false, _) => Step::Counted(counted),
+            (true, true) => Step::Unlimited,
+            (true, false) => Step::Free,
+        });
     }
-    Ok(Plan { steps, batch })
+    Ok(Plan { steps, rulings: counting.rulings, batch: counting.batch })
 }
 
 enum Found<'a> {
-    Nothing,
-    Rule(&'a Rule),
+    Rules(&'a [Arc<Rule>]),
     Override(Limit),
 }
 
 impl<'a> Found<'a> {
-    fn rule(&self) -> Option<&'a Rule> {
+    fn rules(&self) -> &'a [Arc<Rule>] {
         match self {
-            Self::Rule(rule) => Some(rule),
-            _ => None,
+            Self::Rules(rules) => rules,
+            Self::Override(_) => &[],
         }
     }
 }
@@ -150,22 +163,25 @@ impl<'a> Found<'a> {
 /// Whether another rule of the request, an unlimited one included, takes this one's place.
 fn is_replaced(rule: &Rule, found: &[Found<'_>]) -> bool {
     let Some(name) = &rule.given_name else { return false };
-    found.iter().filter_map(Found::rule).any(|other| other.replaces.contains(name))
+    found.iter().flat_map(Found::rules).any(|other| other.replaces.contains(name))
 }
 
-fn counted(
-    batch: &mut Batch,
-    domain: &Domain,
-    request: &RateLimitRequest,
-    descriptor: &Descriptor,
-    limit: Limit,
-    shared: &[Option<Box<str>>],
-) -> Ruling<'static> {
-    let hits = Hits::asked(request.hits_addend, descriptor.hits_addend, descriptor.is_negative_hits);
-    let place = batch.push(limit.window, hits, |buffer| {
-        key::write(buffer, domain.name(), limit.window.seconds(), descriptor.pairs(), shared);
-    });
-    Ruling { name: Cow::Borrowed(""), limit, mode: Mode::Enforce, hits, place }
+struct Planner<'a, 'r> {
+    domain: &'a Domain,
+    request: &'r RateLimitRequest,
+    rulings: Vec<Ruling<'a>>,
+    batch: Batch,
+}
+
+impl<'a> Planner<'a, '_> {
+    fn count(&mut self, descriptor: &Descriptor, rule: Option<&'a Rule>, limit: Limit, name: Cow<'a, str>) {
+        let hits = Hits::asked(self.request.hits_addend, descriptor.hits_addend, descriptor.is_negative_hits);
+        let (mode, shared) = rule.map_or((Mode::Enforce, &[][..]), |rule| (rule.mode, &rule.shared[..]));
+        self.batch.push(limit, mode, hits, |buffer| {
+            key::write(buffer, self.domain.name(), &limit, mode, descriptor.pairs(), shared);
+        });
+        self.rulings.push(Ruling { rule, name, limit, mode, hits });
+    }
 }
 
 /// The override's units are `type.v3.RateLimitUnit`, which is not the enum of the answer.
@@ -182,7 +198,7 @@ fn overriding(limit: &Override) -> Result<Limit, Malformed> {
     let window = NonZeroU32::new(limit.unit_multiplier.unwrap_or(1))
         .and_then(|multiplier| Window::of_several(multiplier, unit))
         .ok_or(Malformed::OverrideUnit)?;
-    Ok(Limit { requests: limit.requests_per_unit, window })
+    Ok(Limit::fixed(limit.requests_per_unit, window))
 }
 
 /// Values stay out of an override's name: it is shown to clients in a header.

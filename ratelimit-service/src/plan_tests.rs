@@ -16,6 +16,10 @@ descriptors:
   - {key: plan, value: gold, rate_limit: {unlimited: true, replaces: [{name: per-user}, {name: per-address}]}}
   - {key: address, rate_limit: {unit: minute, requests_per_unit: 7, name: per-address}}
   - {key: watched, shadow_mode: true, rate_limit: {unit: hour, requests_per_unit: 9}}
+  - key: twice
+    rate_limits:
+      - {unit: second, requests_per_unit: 2}
+      - {unit: minute, requests_per_unit: 20, name: per-minute, candidate: {requests_per_unit: 10}}
   - {key: pool, value: "a*", share_threshold: true, rate_limit: {unit: day, requests_per_unit: 3}}
 "#;
 
@@ -43,7 +47,11 @@ fn words(request: &RateLimitRequest) -> Vec<String> {
         .map(|step| match step {
             Step::Free => "free".to_owned(),
             Step::Unlimited => "unlimited".to_owned(),
-            Step::Counted(ruling) => format!("{} {}", ruling.name, ruling.limit.requests),
+            Step::Counted(rulings) => plan.rulings[rulings.clone()]
+                .iter()
+                .map(|ruling| format!("{} {}", ruling.name, ruling.limit.requests))
+                .collect::<Vec<_>>()
+                .join(", "),
         })
         .collect()
 }
@@ -75,6 +83,17 @@ fn rules_replace_others_of_the_same_request() {
 }
 
 #[test]
+fn several_limits_on_one_key_are_counted_apart() {
+    let twice = descriptor(&[("twice", "a")]);
+    assert_eq!(words(&request(std::slice::from_ref(&twice))), ["shop.twice 2, per-minute 20, per-minute 10"]);
+    let (shop, asked) = (shop(), request(&[twice]));
+    let plan = plan(&shop, &asked).unwrap();
+    let mut keys: Vec<_> = plan.batch.iter().map(|(key, _)| key).collect();
+    keys.dedup();
+    assert_eq!((keys.len(), plan.rulings[2].mode), (3, Mode::Candidate));
+}
+
+#[test]
 fn an_override_needs_no_rule_and_keeps_values_out_of_its_name() {
     let overridden = |unit, unit_multiplier| Descriptor {
         limit: Some(Override { requests_per_unit: 42, unit, unit_multiplier }),
@@ -88,7 +107,7 @@ fn an_override_needs_no_rule_and_keeps_values_out_of_its_name() {
     }
     let one = request(&[overridden(5, Some(2))]);
     let plan = plan(&shop, &one).unwrap();
-    let Step::Counted(ruling) = &plan.steps[0] else { panic!("counted") };
+    let ruling = &plan.rulings[0];
     assert_eq!(ruling.limit.window.seconds(), 60 * 86_400);
     assert_eq!(ruling.mode, Mode::Enforce);
 }

@@ -20,6 +20,13 @@ pub const MAX_HITS: u64 = 1 << 32;
 /// stored window is taken for a mistake and given up, so that no key stays refused for good.
 pub const CLOCK_STEP_TOLERANCE_SECONDS: u64 = 60;
 
+/// The moment to reckon with, given the last one reckoned with, in microseconds: after a small step back of the clock
+/// time stands still until the clock has caught up, so that nothing comes back twice.
+pub fn steady(last_us: u64, now_us: u64) -> u64 {
+    const TOLERANCE_US: u64 = CLOCK_STEP_TOLERANCE_SECONDS * 1_000_000;
+    if last_us > now_us && last_us - now_us <= TOLERANCE_US { last_us } else { now_us }
+}
+
 /// The units of time limits are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Unit {
@@ -110,13 +117,24 @@ impl Window {
     }
 }
 
-/// Where counting goes on: the count and the end of the window it belongs to.
+/// How one counter stands after a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
-    /// Hits counted in this window, those of this call included.
-    pub count: u64,
-    /// Seconds until the window ends, rounded up; at least 1.
+    /// Hits that count against the limit. In a fixed window those of this call are among them even when it is over;
+    /// elsewhere what was refused is not.
+    pub used: u64,
+    /// This call's hits did not fit.
+    pub over: bool,
+    /// Seconds until the call could pass, or where it does, until the whole limit is there again; rounded up, at least 1.
     pub resets_in_seconds: u64,
+}
+
+impl Tally {
+    /// Of a fixed window. Exactly the limit is not over, and giving back never is.
+    pub fn of_fixed(limit: u32, count: u64, hits: Hits, resets_in_seconds: u64) -> Self {
+        let over = count > u64::from(limit) && !matches!(hits, Hits::GiveBack(_));
+        Self { used: count, over, resets_in_seconds: resets_in_seconds.max(1) }
+    }
 }
 
 /// Whether a stored window that ends at `stored_end` is the one to count in, when the clock says
@@ -158,25 +176,24 @@ impl Hits {
     }
 }
 
-/// How a count stands against its limit.
+/// How a tally stands against its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
-    /// More was counted than the limit allows. Exactly the limit is not over.
+    /// The limit is passed.
     pub over: bool,
-    /// What is left of the limit.
+    /// What is left of it.
     pub remaining: u32,
-    /// More than four fifths are used, and the limit is not passed.
+    /// More than a share of it is used, and it is not passed.
     pub near: bool,
 }
 
 impl Standing {
-    /// Judges the count after a call. Giving back is never refused.
-    pub fn of(limit: u32, count: u64, hits: Hits) -> Self {
-        let over = count > u64::from(limit) && !matches!(hits, Hits::GiveBack(_));
-        // The subtraction yields at most `limit`, so it fits.
-        let remaining = u32::try_from(u64::from(limit).saturating_sub(count)).unwrap_or(limit);
-        let near = !over && count.saturating_mul(5) > u64::from(limit) * 4;
-        Self { over, remaining, near }
+    /// Judges a tally; `near_ratio` is the share from which a limit is near.
+    pub fn of(capacity: u32, tally: &Tally, near_ratio: f64) -> Self {
+        // The subtraction yields at most `capacity`, so it fits.
+        let remaining = u32::try_from(u64::from(capacity).saturating_sub(tally.used)).unwrap_or(capacity);
+        let near = !tally.over && tally.used as f64 > (f64::from(capacity) * near_ratio).floor();
+        Self { over: tally.over, remaining, near }
     }
 }
 
@@ -257,7 +274,8 @@ mod tests {
         ];
         for (limit, count, hits, over, remaining, near) in table {
             let expected = Standing { over, remaining, near };
-            assert_eq!(Standing::of(limit, count, hits), expected, "{count} of {limit}, {hits:?}");
+            let tally = Tally::of_fixed(limit, count, hits, 1);
+            assert_eq!(Standing::of(limit, &tally, 0.8), expected, "{count} of {limit}, {hits:?}");
         }
     }
 
@@ -272,6 +290,8 @@ mod tests {
         assert!(still_counts(120, 120));
         assert!(still_counts(130, 120), "stepped back ten seconds");
         assert!(!still_counts(120, 180), "the window is over");
+        assert_eq!((steady(130, 120), steady(120, 130)), (130, 130));
+        assert_eq!(steady(1 + 61_000_000, 1), 1, "too far back to wait");
         assert!(!still_counts(120 + CLOCK_STEP_TOLERANCE_SECONDS + 1, 120), "not refused for good");
     }
 }

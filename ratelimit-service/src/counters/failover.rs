@@ -4,12 +4,18 @@
 //!            first failure: logged                   an answer, a quiet second after the last failure: logged
 //! answering ----------------------> failing (allow | deny | local) ------------------------------> answering
 //! ```
+//!
+//! Under `local` each replica holds its share of every limit, as many as it last knew of; what it counted is told to
+//! the store when that is back ([`super::settle`]).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, CounterStore, MemoryStore, RedisStore, StoreError};
+use super::over::OverCache;
+use super::settle::Journal;
+use super::{Batch, MemoryStore, RedisStore, StoreError};
 use crate::metrics::Metrics;
 use crate::window::Tally;
 
@@ -26,7 +32,8 @@ pub enum OnError {
     Allow,
     /// Requests that fall under a limit are refused.
     Deny,
-    /// This process counts for itself until the store is back; every replica then grants the whole limit.
+    /// This process counts for itself until the store is back, its share of each limit: the limit by the number of
+    /// replicas that it last knew of, rounded up.
     Local,
 }
 
@@ -57,7 +64,17 @@ pub struct Counters {
 #[derive(Debug)]
 enum Store {
     Memory(MemoryStore),
-    Redis { redis: RedisStore, stand_in: MemoryStore },
+    Redis(Box<Remote>),
+}
+
+/// Redis, and what helps it.
+#[derive(Debug)]
+struct Remote {
+    redis: RedisStore,
+    over: OverCache,
+    stand_in: MemoryStore,
+    replicas: AtomicU32,
+    journal: Journal,
 }
 
 impl Counters {
@@ -66,9 +83,23 @@ impl Counters {
         Self::new(Store::Memory(memory), OnError::default(), metrics)
     }
 
-    /// Counters in Redis; `stand_in` counts where `on_error` is [`OnError::Local`].
-    pub fn in_redis(redis: RedisStore, stand_in: MemoryStore, on_error: OnError, metrics: Metrics) -> Self {
-        Self::new(Store::Redis { redis, stand_in }, on_error, metrics)
+    /// Counters in Redis; `stand_in` counts where `on_error` is [`OnError::Local`]. So many counters that are over
+    /// their limit are remembered here for a moment.
+    pub fn in_redis(
+        redis: RedisStore,
+        stand_in: MemoryStore,
+        on_error: OnError,
+        remembered: usize,
+        metrics: Metrics,
+    ) -> Self {
+        let remote = Remote {
+            redis,
+            over: OverCache::new(remembered),
+            stand_in,
+            replicas: AtomicU32::new(1),
+            journal: Journal::default(),
+        };
+        Self::new(Store::Redis(Box::new(remote)), on_error, metrics)
     }
 
     fn new(store: Store, on_error: OnError, metrics: Metrics) -> Self {
@@ -78,21 +109,66 @@ impl Counters {
     /// The counters of this process: all of them, or those that stand in.
     pub fn memory(&self) -> &MemoryStore {
         match &self.store {
-            Store::Memory(memory) | Store::Redis { stand_in: memory, .. } => memory,
+            Store::Memory(memory) => memory,
+            Store::Redis(remote) => &remote.stand_in,
+        }
+    }
+
+    /// The shared store, where there is one.
+    pub fn redis(&self) -> Option<&RedisStore> {
+        match &self.store {
+            Store::Memory(_) => None,
+            Store::Redis(remote) => Some(&remote.redis),
+        }
+    }
+
+    /// Whether the store does not answer at present.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Replicas that share the store, this one included, as far as is known.
+    pub fn replicas(&self) -> u32 {
+        match &self.store {
+            Store::Memory(_) => 1,
+            Store::Redis(remote) => remote.replicas.load(Ordering::Relaxed),
+        }
+    }
+
+    /// So many replicas share the store now.
+    pub(super) fn know_replicas(&self, replicas: u32) {
+        if let Store::Redis(remote) = &self.store {
+            remote.replicas.store(replicas.max(1), Ordering::Relaxed);
+        }
+    }
+
+    /// What was counted here while the store failed.
+    pub(super) fn journal(&self) -> Option<&Journal> {
+        match &self.store {
+            Store::Memory(_) => None,
+            Store::Redis(remote) => Some(&remote.journal),
         }
     }
 
     /// Counts, or says what the configuration wants instead.
-    pub async fn count(&self, batch: &Batch, now_seconds: u64, tallies: &mut Vec<Tally>) -> Counted {
-        let (redis, stand_in) = match &self.store {
+    pub async fn count(&self, batch: Batch, now_us: u64, tallies: &mut Vec<Tally>) -> Counted {
+        let remote = match &self.store {
             Store::Memory(memory) => {
-                memory.count_now(batch, now_seconds, tallies);
+                memory.count_now(&batch, now_us, tallies);
                 return Counted::Exactly;
             }
-            Store::Redis { redis, stand_in } => (redis, stand_in),
+            Store::Redis(remote) => remote,
         };
-        match redis.count(batch, now_seconds, tallies).await {
+        let now_seconds = now_us / 1_000_000;
+        if let Some(known) = remote.over.known(&batch, now_seconds) {
+            tallies.push(known);
+            self.metrics.known_over();
+            return Counted::Exactly;
+        }
+        let batch = Arc::new(batch);
+        match remote.redis.count(&batch, tallies).await {
             Ok(()) => {
+                remote.over.learn(&batch, tallies, now_seconds);
                 self.note_answer(now_seconds);
                 return Counted::Exactly;
             }
@@ -103,10 +179,22 @@ impl Counters {
             OnError::Allow => Counted::FailedOpen,
             OnError::Deny => Counted::FailedClosed,
             OnError::Local => {
-                stand_in.count_now(batch, now_seconds, tallies);
+                remote.count_here(&batch, now_us, tallies);
                 Counted::Locally
             }
         }
+    }
+
+    /// Forgets one counter, wherever it is.
+    pub async fn forget(&self, key: &[u8]) -> Result<(), StoreError> {
+        self.memory().forget(key);
+        if let Store::Redis(remote) = &self.store {
+            let mut delete = ::redis::cmd("DEL");
+            delete.arg(remote.redis.stored_key(key));
+            remote.redis.command(&delete).await?;
+            remote.over.forget(key);
+        }
+        Ok(())
     }
 
     fn note_failure(&self, error: &StoreError, now_seconds: u64) {
@@ -125,5 +213,22 @@ impl Counters {
         {
             tracing::info!("counter store answers again");
         }
+    }
+}
+
+impl Remote {
+    /// Holds this replica's share of each limit.
+    fn count_here(&self, batch: &Batch, now_us: u64, tallies: &mut Vec<Tally>) {
+        let replicas = self.replicas.load(Ordering::Relaxed);
+        if replicas <= 1 {
+            self.stand_in.count_now(batch, now_us, tallies);
+        } else {
+            self.stand_in.count_now(&batch.shared_by(replicas), now_us, tallies);
+            for tally in tallies.iter_mut() {
+                // Of the whole limit, as the answer shows it.
+                tally.used = tally.used.saturating_mul(u64::from(replicas));
+            }
+        }
+        self.journal.note(batch, tallies, now_us);
     }
 }

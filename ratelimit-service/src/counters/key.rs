@@ -4,6 +4,8 @@
 //! tg:{insurance}:60:7:subject:5:alice       {domain}, seconds, then :length:text for each key and value
 //! ```
 //!
+//! Before the seconds stands `s` for a sliding window, `b` for a bucket, and `c` before that for a candidate.
+//!
 //! Lengths stand before the texts, so no two descriptors share a name (the reference joins with `_`
 //! and lets `("a_b","c")` and `("a","b_c")` share a counter). The braces keep the counters of one
 //! domain on one node of a Redis Cluster, since one call counts them together. The window's start
@@ -11,16 +13,24 @@
 
 use sha2::{Digest as _, Sha256};
 
+use crate::limits::{Algorithm, Limit, Mode};
+
 /// A longer name is replaced by its hash, so that a caller cannot make us remember long ones.
 pub const MAX_KEY_BYTES: usize = 512;
 
 const PREFIX: &[u8] = b"tg:{";
 
+/// The part of a name that decides on the node of a Redis Cluster.
+pub(super) fn tag(name: &[u8]) -> &[u8] {
+    name.iter().position(|byte| *byte == b'}').map_or(name, |end| &name[..end])
+}
+
 /// Appends the counter's name. `shared` holds, by depth, the wildcard whose values count as one.
 pub fn write<'e>(
     buffer: &mut Vec<u8>,
     domain: &str,
-    window_seconds: u64,
+    limit: &Limit,
+    mode: Mode,
     entries: impl IntoIterator<Item = (&'e str, &'e str)>,
     shared: &[Option<Box<str>>],
 ) {
@@ -36,7 +46,15 @@ pub fn write<'e>(
         }
     }
     buffer.extend_from_slice(b"}:");
-    number(buffer, window_seconds);
+    if mode == Mode::Candidate {
+        buffer.push(b'c');
+    }
+    match limit.algorithm {
+        Algorithm::FixedWindow => {}
+        Algorithm::SlidingWindow => buffer.push(b's'),
+        Algorithm::TokenBucket { .. } => buffer.push(b'b'),
+    }
+    number(buffer, limit.window.seconds());
     let head = buffer.len();
     for (depth, (key, value)) in entries.into_iter().enumerate() {
         text(buffer, b':', key);
@@ -87,11 +105,32 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::window::{Unit, Window};
 
     fn key(domain: &str, seconds: u64, entries: &[(&str, &str)]) -> Vec<u8> {
         let mut buffer = Vec::new();
-        write(&mut buffer, domain, seconds, entries.iter().copied(), &[]);
+        write(&mut buffer, domain, &limit(seconds), Mode::Enforce, entries.iter().copied(), &[]);
         buffer
+    }
+
+    fn limit(seconds: u64) -> Limit {
+        let seconds = std::num::NonZeroU32::new(u32::try_from(seconds).unwrap()).unwrap();
+        Limit::fixed(1, Window::of_several(seconds, Unit::Second).unwrap())
+    }
+
+    #[test]
+    fn each_way_of_counting_has_a_counter_of_its_own() {
+        let mut names = Vec::new();
+        for algorithm in
+            [Algorithm::FixedWindow, Algorithm::SlidingWindow, Algorithm::TokenBucket { burst: 1 }]
+        {
+            for mode in [Mode::Enforce, Mode::Candidate] {
+                let mut buffer = Vec::new();
+                write(&mut buffer, "d", &Limit { algorithm, ..limit(60) }, mode, [("k", "v")], &[]);
+                assert!(!names.contains(&buffer));
+                names.push(buffer);
+            }
+        }
     }
 
     #[test]
@@ -105,7 +144,7 @@ mod tests {
     fn a_shared_wildcard_replaces_the_value() {
         let write_shared = |value: &str, shared: &[Option<Box<str>>]| {
             let mut buffer = Vec::new();
-            write(&mut buffer, "d", 1, [("k", value)], shared);
+            write(&mut buffer, "d", &limit(1), Mode::Enforce, [("k", value)], shared);
             buffer
         };
         let shared = [Some("p*".into())];

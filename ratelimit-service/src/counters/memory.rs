@@ -1,8 +1,9 @@
 //! Counters in this process.
 //!
 //! A fixed number of shards, each a hash table behind its own lock, which is held for a few
-//! instructions and never across an await. An entry is 32 bytes: the key's 128-bit print under
-//! hash keys of this process (so nobody can aim at another's counter), the count, the window's end.
+//! instructions and never across an await. An entry is 40 bytes: the key's 128-bit print under
+//! hash keys of this process (so nobody can aim at another's counter), and the counter's state; the
+//! log of a sliding window is beside it. Entries are bounded by number, and tables and logs by bytes.
 //!
 //! ```text
 //! absent --add--> counting --window over--> stale --touched--> counting anew
@@ -21,8 +22,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::Mutex;
 
-use super::{Batch, CounterStore, Counting, StoreError};
-use crate::window::{Tally, still_counts};
+use super::state::{SECOND_US, State, Undo, count_fixed};
+use super::{Batch, Counting};
+use crate::verdict::Verdict;
+use crate::window::Tally;
 
 /// A power of two, well above the number of cores.
 const SHARDS: usize = 64;
@@ -32,15 +35,39 @@ const SWEEP: usize = 2;
 const SWEEP_BUCKETS: usize = 16;
 /// Entries looked at by an insertion into a full shard, whose buckets are never sparse.
 const SWEEP_WHEN_FULL: usize = 16;
+/// An entry and the table's byte of control.
+const BYTES_A_BUCKET: usize = size_of::<Entry>() + 1;
 
 /// Counters in this process's memory.
 #[derive(Debug)]
 pub struct MemoryStore {
     shards: Box<[Aligned]>,
-    max_keys_per_shard: usize,
+    bounds: ShardBounds,
     print: RandomState,
     place: DefaultHashBuilder,
     evicted: AtomicU64,
+}
+
+/// How much a store may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Live counters.
+    pub max_keys: usize,
+    /// Bytes, of tables and logs together.
+    pub max_bytes: usize,
+}
+
+impl Bounds {
+    /// So many counters, whatever they take.
+    pub fn keys(max_keys: usize) -> Self {
+        Self { max_keys, max_bytes: usize::MAX }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct ShardBounds {
+    keys: usize,
+    bytes: usize,
 }
 
 // Neighbouring locks in one cache line would slow each other down.
@@ -52,21 +79,32 @@ struct Aligned(Mutex<Shard>);
 struct Shard {
     table: HashTable<Entry>,
     hand: usize,
+    heap_bytes: usize,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Entry {
-    print: u128,
-    count: u64,
-    window_end: u64,
+    print: Print,
+    state: State,
+}
+
+/// Whose counter it is: two hashes of the key, the first under keys nobody outside can know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Print {
+    secret: u64,
+    place: u64,
 }
 
 impl MemoryStore {
-    /// Holds at most about `max_keys` live counters.
-    pub fn new(max_keys: usize) -> Self {
+    /// Holds at most about this much.
+    pub fn new(bounds: Bounds) -> Self {
+        let per_shard = ShardBounds {
+            keys: bounds.max_keys.div_ceil(SHARDS).max(1),
+            bytes: bounds.max_bytes.div_ceil(SHARDS),
+        };
         Self {
             shards: (0..SHARDS).map(|_| Aligned::default()).collect(),
-            max_keys_per_shard: max_keys.div_ceil(SHARDS).max(1),
+            bounds: per_shard,
             print: RandomState::new(),
             place: DefaultHashBuilder::default(),
             evicted: AtomicU64::new(0),
@@ -76,6 +114,11 @@ impl MemoryStore {
     /// Counters held now, stale ones included.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.0.lock().table.len()).sum()
+    }
+
+    /// Bytes they take now.
+    pub fn bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.0.lock().bytes()).sum()
     }
 
     /// Whether nothing is held.
@@ -88,57 +131,145 @@ impl MemoryStore {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    /// As [`CounterStore::count`], which memory does without waiting.
-    pub fn count_now(&self, batch: &Batch, now_seconds: u64, tallies: &mut Vec<Tally>) {
-        tallies.extend(batch.iter().map(|(key, counting)| self.count_one(key, counting, now_seconds)));
+    /// Forgets one counter.
+    pub fn forget(&self, key: &[u8]) {
+        let print = self.print_of(key);
+        let mut shard = self.shards[shard_of(print)].0.lock();
+        if let Ok(entry) = shard.table.find_entry(print.place, |entry| entry.print == print) {
+            let (gone, _) = entry.remove();
+            shard.heap_bytes -= gone.state.heap_bytes();
+        }
     }
 
-    fn count_one(&self, key: &[u8], counting: &Counting, now_seconds: u64) -> Tally {
-        let (secret, place) = (self.print.hash_one(key), self.place.hash_one(key));
-        let print = u128::from(secret) << 64 | u128::from(place);
-        // The secret half chooses the shard, so the two choices are independent.
-        let mut shard = self.shards[secret as usize % SHARDS].0.lock();
-        let current_end = counting.window.end(now_seconds);
-
-        if let Some(entry) = shard.table.find_mut(place, |entry| entry.print == print) {
-            if !still_counts(entry.window_end, current_end) {
-                (entry.count, entry.window_end) = (0, current_end);
-            }
-            entry.count = counting.hits.applied_to(entry.count);
-            return tally(entry.count, entry.window_end, now_seconds);
+    /// As [`super::CounterStore::count`], which memory does without waiting.
+    pub fn count_now(&self, batch: &Batch, now_us: u64, tallies: &mut Vec<Tally>) {
+        if batch.is_conditional() {
+            self.count_together(batch, now_us, tallies);
+        } else {
+            let now_seconds = now_us / SECOND_US;
+            tallies.extend(batch.iter().map(|(key, counting)| self.count_fixed(key, counting, now_seconds)));
         }
+    }
 
-        let count = counting.hits.applied_to(0);
+    /// A fixed window by itself: one lock for a few instructions.
+    fn count_fixed(&self, key: &[u8], counting: &Counting, now_seconds: u64) -> Tally {
+        let print = self.print_of(key);
+        let mut shard = self.shards[shard_of(print)].0.lock();
+        let tally = |count, window_end: u64| {
+            let resets_in_seconds = window_end.saturating_sub(now_seconds);
+            Tally::of_fixed(counting.limit.requests, count, counting.hits, resets_in_seconds)
+        };
+        if let Some(entry) = shard.table.find_mut(print.place, |entry| entry.print == print)
+            && let State::Fixed { count, window_end } = &mut entry.state
+        {
+            count_fixed(count, window_end, &counting.limit, counting.hits, now_seconds);
+            return tally(*count, *window_end);
+        }
+        let (mut count, mut window_end) = (0, 0);
+        count_fixed(&mut count, &mut window_end, &counting.limit, counting.hits, now_seconds);
         if count > 0 {
-            let gave_way = shard.make_room(self.max_keys_per_shard, now_seconds);
-            self.evicted.fetch_add(gave_way, Ordering::Relaxed);
-            let entry = Entry { print, count, window_end: current_end };
-            shard.table.insert_unique(place, entry, |entry| entry.print as u64);
+            self.insert(&mut shard, Entry { print, state: State::Fixed { count, window_end } }, now_seconds);
         }
-        tally(count, current_end, now_seconds)
+        tally(count, window_end)
+    }
+
+    /// All counters of a call under their locks at once: where the call is refused, nothing is spent.
+    fn count_together(&self, batch: &Batch, now_us: u64, tallies: &mut Vec<Tally>) {
+        let prints: Vec<Print> = batch.iter().map(|(key, _)| self.print_of(key)).collect();
+        let mut places: Vec<usize> = prints.iter().map(|print| shard_of(*print)).collect();
+        // Everybody locks in the same order, and each shard once.
+        places.sort_unstable();
+        places.dedup();
+        let mut locked: Vec<_> = places.iter().map(|place| self.shards[*place].0.lock()).collect();
+        let at = |print: Print| places.binary_search(&shard_of(print)).unwrap_or_default();
+
+        let mut verdict = Verdict::default();
+        let mut applied = Vec::with_capacity(batch.len());
+        for (print, (_, counting)) in prints.iter().zip(batch.iter()) {
+            let shard = &mut locked[at(*print)];
+            if shard.find(*print).is_none() {
+                let state = State::new(&counting.limit, now_us / SECOND_US);
+                self.insert(shard, Entry { print: *print, state }, now_us / SECOND_US);
+            }
+            let outcome = shard.change(*print, |state| state.apply(&counting.limit, counting.hits, now_us));
+            let (over, undo) = outcome.unwrap_or((false, Undo::Nothing));
+            verdict.note(counting.mode, over);
+            applied.push((over, undo));
+        }
+        if verdict.refuses() {
+            for (print, (_, undo)) in prints.iter().zip(&applied).rev() {
+                locked[at(*print)].change(*print, |state| state.undo(undo));
+            }
+        }
+        for ((print, (_, counting)), (over, _)) in prints.iter().zip(batch.iter()).zip(&applied) {
+            let stands = locked[at(*print)]
+                .change(*print, |state| state.tally(&counting.limit, counting.hits, *over, now_us));
+            // An entry that gave way to another of this very call is as one that was never there.
+            tallies.push(stands.unwrap_or(Tally { used: 0, over: *over, resets_in_seconds: 1 }));
+        }
+        for shard in &mut locked {
+            self.evicted.fetch_add(shard.keep_within(self.bounds, now_us / SECOND_US), Ordering::Relaxed);
+        }
+    }
+
+    fn insert(&self, shard: &mut Shard, entry: Entry, now_seconds: u64) {
+        let gave_way = shard.make_room(self.bounds, now_seconds);
+        self.evicted.fetch_add(gave_way, Ordering::Relaxed);
+        shard.heap_bytes += entry.state.heap_bytes();
+        shard.table.insert_unique(entry.print.place, entry, |entry| entry.print.place);
+    }
+
+    fn print_of(&self, key: &[u8]) -> Print {
+        Print { secret: self.print.hash_one(key), place: self.place.hash_one(key) }
     }
 }
 
-fn tally(count: u64, window_end: u64, now_seconds: u64) -> Tally {
-    Tally { count, resets_in_seconds: window_end.saturating_sub(now_seconds).max(1) }
+/// The secret half chooses the shard, so that this choice and the table's are independent.
+fn shard_of(print: Print) -> usize {
+    print.secret as usize % SHARDS
 }
 
 impl Shard {
+    fn find(&self, print: Print) -> Option<&Entry> {
+        self.table.find(print.place, |entry| entry.print == print)
+    }
+
+    /// Changes a counter and keeps count of the bytes it takes.
+    fn change<T>(&mut self, print: Print, change: impl FnOnce(&mut State) -> T) -> Option<T> {
+        let entry = self.table.find_mut(print.place, |entry| entry.print == print)?;
+        let before = entry.state.heap_bytes();
+        let changed = change(&mut entry.state);
+        self.heap_bytes = self.heap_bytes + entry.state.heap_bytes() - before;
+        Some(changed)
+    }
+
+    fn bytes(&self) -> usize {
+        self.table.num_buckets() * BYTES_A_BUCKET + self.heap_bytes
+    }
+
+    /// Whether one entry more would be too many, or would make the table grow beyond the bytes there are.
+    fn is_full(&self, bounds: ShardBounds) -> bool {
+        let grows = self.table.len() == self.table.capacity();
+        let table = self.table.num_buckets() * BYTES_A_BUCKET * if grows { 2 } else { 1 };
+        self.table.len() >= bounds.keys || (table + self.heap_bytes > bounds.bytes && !self.table.is_empty())
+    }
+
     /// Removes what is stale under the hand, and if the shard is full nonetheless, one live entry.
     /// Returns how many live ones went.
-    fn make_room(&mut self, max_keys: usize, now_seconds: u64) -> u64 {
-        let full = self.table.len() >= max_keys;
+    fn make_room(&mut self, bounds: ShardBounds, now_seconds: u64) -> u64 {
+        let full = self.is_full(bounds);
         let buckets = self.table.num_buckets();
         let (mut to_look_at, most_buckets) =
             if full { (SWEEP_WHEN_FULL, buckets) } else { (SWEEP, SWEEP_BUCKETS.min(buckets)) };
         let mut smallest: Option<(u64, usize)> = None;
         for _ in 0..most_buckets {
             self.hand = if self.hand + 1 < buckets { self.hand + 1 } else { 0 };
-            let Some(entry) = self.table.get_bucket(self.hand).copied() else { continue };
-            if entry.window_end <= now_seconds {
+            let Some(entry) = self.table.get_bucket(self.hand) else { continue };
+            let weight = entry.state.weight();
+            if entry.state.is_stale(now_seconds) {
                 self.remove(self.hand);
-            } else if smallest.is_none_or(|(count, _)| entry.count < count) {
-                smallest = Some((entry.count, self.hand));
+            } else if smallest.is_none_or(|(least, _)| weight < least) {
+                smallest = Some((weight, self.hand));
             }
             to_look_at -= 1;
             if to_look_at == 0 {
@@ -146,7 +277,7 @@ impl Shard {
             }
         }
         match smallest {
-            Some((_, bucket)) if self.table.len() >= max_keys => {
+            Some((_, bucket)) if self.is_full(bounds) => {
                 self.remove(bucket);
                 1
             }
@@ -154,116 +285,27 @@ impl Shard {
         }
     }
 
+    /// Logs grow after they were let in; others give way for them. Returns how many live ones went.
+    fn keep_within(&mut self, bounds: ShardBounds, now_seconds: u64) -> u64 {
+        let mut gone = 0;
+        while self.bytes() > bounds.bytes && self.table.len() > 1 {
+            let before = self.table.len();
+            gone += self.make_room(bounds, now_seconds);
+            if self.table.len() == before {
+                break;
+            }
+        }
+        gone
+    }
+
     fn remove(&mut self, bucket: usize) {
         if let Ok(entry) = self.table.get_bucket_entry(bucket) {
-            entry.remove();
+            let (gone, _) = entry.remove();
+            self.heap_bytes -= gone.state.heap_bytes();
         }
-    }
-}
-
-impl CounterStore for MemoryStore {
-    async fn count(
-        &self,
-        batch: &Batch,
-        now_seconds: u64,
-        tallies: &mut Vec<Tally>,
-    ) -> Result<(), StoreError> {
-        self.count_now(batch, now_seconds, tallies);
-        Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::window::{Hits, Unit, Window};
-
-    fn add(store: &MemoryStore, key: &str, hits: u64, now: u64) -> u64 {
-        let mut batch = Batch::default();
-        batch.push(Window::of(Unit::Minute), Hits::Add(hits), |buffer| buffer.extend(key.as_bytes()));
-        let mut tallies = Vec::new();
-        store.count_now(&batch, now, &mut tallies);
-        tallies[0].count
-    }
-
-    #[test]
-    fn an_entry_is_small() {
-        assert_eq!(size_of::<Entry>(), 32);
-    }
-
-    #[test]
-    fn a_storm_of_new_keys_stays_within_the_bound_and_spares_the_busy() {
-        let store = MemoryStore::new(6_400);
-        assert_eq!(add(&store, "busy", 50, 0), 50);
-        for n in 0..100_000 {
-            add(&store, &format!("storm-{n}"), 1, 0);
-        }
-        // A shard may exceed its share by nothing, and all shards together by nothing.
-        assert!(store.len() <= 6_400, "{}", store.len());
-        assert!(store.evicted() > 90_000);
-        assert_eq!(add(&store, "busy", 1, 0), 51);
-    }
-
-    #[test]
-    fn stale_counters_are_swept_by_later_insertions() {
-        let store = MemoryStore::new(1_000_000);
-        for minute in 0..50 {
-            for n in 0..1_000 {
-                add(&store, &format!("{minute}-{n}"), 1, minute * 60);
-            }
-        }
-        assert!(store.len() < 10_000, "{} of 50,000 keys are still there", store.len());
-        assert_eq!(store.evicted(), 0);
-    }
-
-    #[test]
-    fn a_look_leaves_nothing_behind() {
-        let store = MemoryStore::new(10);
-        let mut batch = Batch::default();
-        batch.push(Window::of(Unit::Second), Hits::Look, |buffer| buffer.push(b'k'));
-        batch.push(Window::of(Unit::Second), Hits::GiveBack(3), |buffer| buffer.push(b'k'));
-        store.count_now(&batch, 5, &mut Vec::new());
-        assert!(store.is_empty());
-    }
-
-    #[test]
-    fn a_clock_that_steps_neither_counts_twice_nor_refuses_for_good() {
-        let store = MemoryStore::new(10);
-        assert_eq!(add(&store, "k", 1, 1_000_000), 1);
-        assert_eq!(add(&store, "k", 1, 1_000_000 - 30), 2, "ten seconds back: the same allowance");
-        assert_eq!(add(&store, "k", 1, 1_000_000), 3);
-        assert_eq!(add(&store, "k", 1, 500_000), 1, "far back: a new start");
-    }
-
-    proptest! {
-        /// Against a naive model: a count a key and window, in a map that forgets nothing.
-        #[test]
-        fn counts_as_a_naive_model_does(
-            calls in proptest::collection::vec((0u8..5, 0u8..3, 0u64..4, 0u64..40), 1..200)
-        ) {
-            let store = MemoryStore::new(1_000);
-            let mut model: HashMap<(u8, u64), u64> = HashMap::new();
-            let (window, mut now) = (Window::of(Unit::Minute), 1_000_000);
-            for (key, kind, number, passed) in calls {
-                now += passed;
-                let hits = match kind {
-                    0 => Hits::Add(number),
-                    1 => Hits::GiveBack(number),
-                    _ => Hits::Look,
-                };
-                let expected = model.entry((key, window.end(now))).or_default();
-                *expected = hits.applied_to(*expected);
-                let mut batch = Batch::default();
-                batch.push(window, hits, |buffer| buffer.push(key));
-                let mut tallies = Vec::new();
-                store.count_now(&batch, now, &mut tallies);
-                prop_assert_eq!(tallies[0].count, *expected);
-                prop_assert_eq!(tallies[0].resets_in_seconds, window.end(now) - now);
-            }
-        }
-    }
-}
+#[path = "memory_tests.rs"]
+mod tests;

@@ -8,13 +8,15 @@ use std::sync::Arc;
 
 use tollgate_runtime::config::Invalid;
 
-use super::file::{DescriptorNode, LimitFile, RateLimitNode};
+use super::file::{AlgorithmName, CandidateNode, DescriptorNode, LimitFile, RateLimitNode};
 use super::matching::{Domain, Level, Node, Wanted};
-use super::rule::{Allowance, Limit, Mode, Rule, Source};
+use super::rule::{Algorithm, Allowance, Enforced, Limit, Mode, Rule, Source};
 use crate::window::{Unit, Window};
 
 /// Entries one descriptor of a limits file may be deep; also what a request's may be long.
 pub const MAX_DEPTH: usize = 32;
+/// Limits one entry may have.
+const MAX_LIMITS: usize = 8;
 
 /// Checks a file and builds its domain; `source_of` tells where a key stands.
 pub fn compile(file: &LimitFile, source_of: &dyn Fn(&str) -> Source) -> Result<Domain, Invalid> {
@@ -74,10 +76,9 @@ impl Compiler<'_> {
             let place = parent.child(index, key, value, node.share_threshold);
             check_entry(node, key, value, &place)?;
 
-            let rule = node.rate_limit.as_ref().map(|limit| self.rule(node, limit, &place)).transpose()?;
-            self.rules.extend(rule.clone());
+            let rules = self.rules_of(node, &place)?;
             let next = self.level(node.descriptors.as_deref(), &place)?;
-            if !level.insert(key, wanted(value), Node { rule, next }) {
+            if !level.insert(key, wanted(value), Node { rules, next }) {
                 let problem = format!("is a second entry for the composite key '{}'", place.path);
                 return Err(flaw(place.key, problem, "merge the two entries"));
             }
@@ -85,30 +86,118 @@ impl Compiler<'_> {
         Ok(level)
     }
 
-    fn rule(
-        &self,
-        node: &DescriptorNode,
-        limit: &RateLimitNode,
-        place: &Place,
-    ) -> Result<Arc<Rule>, Invalid> {
+    /// The limits of one entry, each with its candidate behind it.
+    fn rules_of(&mut self, node: &DescriptorNode, place: &Place) -> Result<Vec<Arc<Rule>>, Invalid> {
+        let limits: Vec<(String, &RateLimitNode)> = match (&node.rate_limit, &node.rate_limits) {
+            (Some(_), Some(_)) => {
+                let problem = "stands beside `rate_limit`";
+                return Err(place.flaw("rate_limits", problem, "put all of them into `rate_limits`"));
+            }
+            (Some(limit), None) => vec![("rate_limit".to_owned(), limit)],
+            (None, several) => several
+                .iter()
+                .flatten()
+                .enumerate()
+                .map(|(index, limit)| (format!("rate_limits[{index}]"), limit))
+                .collect(),
+        };
+        if limits.len() > MAX_LIMITS {
+            let problem = format!("has {} limits", limits.len());
+            return Err(place.flaw("rate_limits", problem, "8 at most"));
+        }
+        let mut rules = Vec::new();
+        for (key, limit) in &limits {
+            let at = At { place, key };
+            let rule = self.rule(node, limit, &at)?;
+            if limits.len() > 1 && rule.allowance == Allowance::Unlimited {
+                return Err(at.flaw("unlimited", "stands beside other limits", "leave the others out"));
+            }
+            self.add(rule.clone(), &mut rules, &at)?;
+            if let Some(candidate) = &limit.candidate {
+                let tried = At { place, key: &format!("{key}.candidate") };
+                let allowance = self.candidate(limit, candidate, &tried)?;
+                let replaces = Box::default();
+                let tried_rule = Rule { allowance, mode: Mode::Candidate, replaces, ..rule };
+                self.add(tried_rule, &mut rules, &tried)?;
+            }
+        }
+        Ok(rules)
+    }
+
+    /// Two limits of one entry must not share a counter.
+    fn add(&mut self, mut rule: Rule, rules: &mut Vec<Arc<Rule>>, at: &At<'_>) -> Result<(), Invalid> {
+        if rules.iter().any(|other| other.shares_counter(&rule)) {
+            let problem = "has the window and algorithm of another limit on this key";
+            return Err(at.flaw("unit", problem, "one limit for each window and algorithm"));
+        }
+        rule.index = self.rules.len();
+        let rule = Arc::new(rule);
+        self.rules.push(Arc::clone(&rule));
+        rules.push(rule);
+        Ok(())
+    }
+
+    fn rule(&self, node: &DescriptorNode, limit: &RateLimitNode, at: &At<'_>) -> Result<Rule, Invalid> {
         let mode = match (node.shadow_mode, node.quota_mode) {
             (true, _) => Mode::Shadow,
             (false, true) => Mode::Quota,
             (false, false) => Mode::Enforce,
         };
-        Ok(Arc::new(Rule {
+        let place = at.place;
+        // A limit of several has a line of its own; a single one is known by its entry.
+        let line_of = if at.key == "rate_limit" { "key" } else { at.key };
+        Ok(Rule {
             path: place.path.as_str().into(),
             given_name: limit.name.as_deref().filter(|name| !name.is_empty()).map(Into::into),
-            allowance: allowance(limit, place)?,
-            replaces: replaces(limit, place)?,
+            index: 0,
+            allowance: allowance(limit, at)?,
+            replaces: replaces(limit, at)?,
             mode,
+            enforced: limit.enforcement.unwrap_or_default(),
+            burst: limit.burst.or(limit.requests_per_unit).unwrap_or_default(),
             shared: if place.shared.iter().any(Option::is_some) {
                 place.shared.clone().into()
             } else {
                 Box::default()
             },
-            source: (self.source_of)(&format!("{}.key", place.key)),
-        }))
+            source: (self.source_of)(&format!("{}.{line_of}", place.key)),
+        })
+    }
+
+    fn candidate(
+        &self,
+        beside: &RateLimitNode,
+        candidate: &CandidateNode,
+        at: &At<'_>,
+    ) -> Result<Allowance, Invalid> {
+        if beside.unlimited {
+            return Err(at.flaw("requests_per_unit", "tries a limit beside `unlimited`", "leave one out"));
+        }
+        let tried = RateLimitNode {
+            requests_per_unit: candidate.requests_per_unit,
+            unit: candidate.unit.clone().or_else(|| beside.unit.clone()),
+            unit_multiplier: candidate.unit_multiplier,
+            unlimited: false,
+            name: None,
+            replaces: None,
+            algorithm: candidate.algorithm.or(beside.algorithm),
+            burst: candidate.burst,
+            enforcement: None,
+            candidate: None,
+        };
+        allowance(&tried, at)
+    }
+}
+
+/// A limit below an entry of the file.
+struct At<'a> {
+    place: &'a Place,
+    key: &'a str,
+}
+
+impl At<'_> {
+    fn flaw(&self, key: &str, problem: impl Into<String>, remedy: &'static str) -> Invalid {
+        self.place.flaw(&format!("{}.{key}", self.key), problem, remedy)
     }
 }
 
@@ -142,12 +231,15 @@ fn check_entry(node: &DescriptorNode, key: &str, value: &str, place: &Place) -> 
     Ok(())
 }
 
-fn allowance(limit: &RateLimitNode, place: &Place) -> Result<Allowance, Invalid> {
+fn allowance(limit: &RateLimitNode, at: &At<'_>) -> Result<Allowance, Invalid> {
     let unit_name = limit.unit.as_deref().unwrap_or_default();
     if limit.unlimited {
         if !unit_name.is_empty() {
-            let problem = "stands beside `unlimited: true`";
-            return Err(place.flaw("rate_limit.unit", problem, "leave out the unit, or `unlimited`"));
+            return Err(at.flaw(
+                "unit",
+                "stands beside `unlimited: true`",
+                "leave out the unit, or `unlimited`",
+            ));
         }
         return Ok(Allowance::Unlimited);
     }
@@ -157,33 +249,50 @@ fn allowance(limit: &RateLimitNode, place: &Place) -> Result<Allowance, Invalid>
         } else {
             format!("'{unit_name}' is not a unit of time")
         };
-        return Err(place.flaw("rate_limit.unit", problem, "second, minute, hour, day, week, month or year"));
+        return Err(at.flaw("unit", problem, "second, minute, hour, day, week, month or year"));
     };
     let Some(requests) = limit.requests_per_unit else {
-        let remedy = "say how many; 0 refuses every request";
-        return Err(place.flaw("rate_limit.requests_per_unit", "is missing", remedy));
+        return Err(at.flaw("requests_per_unit", "is missing", "say how many; 0 refuses every request"));
     };
     let Some(multiplier) = NonZeroU32::new(limit.unit_multiplier.unwrap_or(1)) else {
-        let remedy = "1 or more, or leave it out";
-        return Err(place.flaw("rate_limit.unit_multiplier", "is 0", remedy));
+        return Err(at.flaw("unit_multiplier", "is 0", "1 or more, or leave it out"));
     };
     let Some(window) = Window::of_several(multiplier, unit) else {
         let problem = "makes a window of more than 136 years";
-        return Err(place.flaw("rate_limit.unit_multiplier", problem, "a smaller number, or `unlimited`"));
+        return Err(at.flaw("unit_multiplier", problem, "a smaller number, or `unlimited`"));
     };
-    Ok(Allowance::Limited(Limit { requests, window }))
+    Ok(Allowance::Limited(Limit { requests, window, algorithm: algorithm(limit, requests, at)? }))
 }
 
-fn replaces(limit: &RateLimitNode, place: &Place) -> Result<Box<[Box<str>]>, Invalid> {
+fn algorithm(limit: &RateLimitNode, requests: u32, at: &At<'_>) -> Result<Algorithm, Invalid> {
+    let name = limit.algorithm.unwrap_or(AlgorithmName::FixedWindow);
+    let divided = limit.enforcement == Some(Enforced::Quota);
+    match (name, limit.burst) {
+        (AlgorithmName::TokenBucket, Some(0)) => {
+            Err(at.flaw("burst", "is 0, which refuses every request", "1 or more, or leave it out"))
+        }
+        (AlgorithmName::TokenBucket, burst) => {
+            Ok(Algorithm::TokenBucket { burst: burst.unwrap_or(requests) })
+        }
+        (_, Some(_)) if !divided => {
+            let problem = "means something for a bucket only";
+            Err(at.flaw("burst", problem, "`algorithm: token_bucket`, or no burst"))
+        }
+        (AlgorithmName::FixedWindow, _) => Ok(Algorithm::FixedWindow),
+        (AlgorithmName::SlidingWindow, _) => Ok(Algorithm::SlidingWindow),
+    }
+}
+
+fn replaces(limit: &RateLimitNode, at: &At<'_>) -> Result<Box<[Box<str>]>, Invalid> {
     let mut names = Vec::new();
     for (index, replaced) in limit.replaces.iter().flatten().enumerate() {
-        let key = format!("rate_limit.replaces[{index}]");
+        let key = format!("replaces[{index}]");
         let name = replaced.name.as_deref().unwrap_or_default();
         if name.is_empty() {
-            return Err(place.flaw(&key, "has no name", "name the rule to replace"));
+            return Err(at.flaw(&key, "has no name", "name the rule to replace"));
         }
         if limit.name.as_deref() == Some(name) {
-            return Err(place.flaw(&key, "names the rule itself", "name another rule"));
+            return Err(at.flaw(&key, "names the rule itself", "name another rule"));
         }
         names.push(name.into());
     }

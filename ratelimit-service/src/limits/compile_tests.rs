@@ -89,7 +89,7 @@ fn matching_table() {
         (&[], None),
     ];
     for (entries, expected) in table {
-        let found = shop.find(entries.iter().copied()).map(|rule| match rule.allowance {
+        let found = shop.find(entries.iter().copied()).first().map(|rule| match rule.allowance {
             Allowance::Limited(limit) => limit.requests,
             Allowance::Unlimited => u32::MAX,
         });
@@ -100,7 +100,7 @@ fn matching_table() {
 #[test]
 fn names_are_given_or_composite() {
     let shop = domain(SHOP).unwrap();
-    let name = |entries: &[(&str, &str)]| shop.find(entries.iter().copied()).unwrap().name().to_owned();
+    let name = |entries: &[(&str, &str)]| shop.find(entries.iter().copied())[0].name().to_owned();
     assert_eq!(name(&[("user", "gold")]), "shop.user_gold");
     assert_eq!(name(&[("plan", "x"), ("path", "/v1/y")]), "plan-path");
     assert_eq!(name(&[("plan", "x"), ("path", "/v1/y"), ("method", "z")]), "shop.plan.path_/v1/*.method");
@@ -121,15 +121,77 @@ descriptors:
     descriptors: [{key: leaf, rate_limit: {unit: day, requests_per_unit: 1}}]
 "#;
     let d = domain(text).unwrap();
-    let of = |entries: &[(&str, &str)]| d.find(entries.iter().copied()).unwrap().clone();
+    let of = |entries: &[(&str, &str)]| d.find(entries.iter().copied())[0].clone();
     assert_eq!(of(&[("shadow", "")]).mode, Mode::Shadow);
     assert_eq!(of(&[("quota", "")]).mode, Mode::Quota);
     let Allowance::Limited(limit) = of(&[("quota", "")]).allowance else { panic!("limited") };
     assert_eq!(limit.window.seconds(), 14 * 86_400);
     assert_eq!(of(&[("free", "")]).allowance, Allowance::Unlimited);
     assert_eq!(of(&[("free", "")]).replaces[0].as_ref(), "other");
-    let shared = of(&[("shared", "p-1"), ("leaf", "x")]).shared;
-    assert_eq!(*shared, [Some("p-*".into()), None]);
+    let shared = &of(&[("shared", "p-1"), ("leaf", "x")]).shared;
+    assert_eq!(**shared, [Some("p-*".into()), None]);
+}
+
+#[test]
+fn algorithms_several_limits_and_candidates() {
+    let text = r#"
+domain: d
+descriptors:
+  - {key: plain, rate_limit: {unit: second, requests_per_unit: 5}}
+  - {key: slides, rate_limit: {unit: minute, requests_per_unit: 5, algorithm: sliding_window}}
+  - {key: bucket, rate_limit: {unit: second, requests_per_unit: 5, algorithm: token_bucket, burst: 9}}
+  - {key: divided, rate_limit: {unit: second, requests_per_unit: 40, burst: 10, enforcement: quota}}
+  - key: several
+    rate_limits:
+      - {unit: second, requests_per_unit: 5, candidate: {requests_per_unit: 3}}
+      - {unit: second, requests_per_unit: 5, algorithm: token_bucket}
+"#;
+    let d = domain(text).unwrap();
+    let of = |key: &str| d.find([(key, "v")]);
+    let algorithm = |rule: &Rule| rule.limit().unwrap().algorithm;
+    assert_eq!(algorithm(&of("plain")[0]), Algorithm::FixedWindow);
+    assert_eq!(algorithm(&of("slides")[0]), Algorithm::SlidingWindow);
+    assert_eq!(algorithm(&of("bucket")[0]), Algorithm::TokenBucket { burst: 9 });
+    assert_eq!((of("divided")[0].enforced, of("divided")[0].burst), (Enforced::Quota, 10));
+    let several: Vec<_> =
+        of("several").iter().map(|rule| (rule.mode, rule.limit().unwrap().capacity())).collect();
+    assert_eq!(several, [(Mode::Enforce, 5), (Mode::Candidate, 3), (Mode::Enforce, 5)]);
+    assert!(d.rules().iter().enumerate().all(|(place, rule)| rule.index == place));
+}
+
+#[test]
+fn entries_without_an_order_find_their_rule() {
+    let shop = domain(SHOP).unwrap();
+    let found = |entries: &[(&str, &str)]| {
+        shop.find_unordered(entries)
+            .map(|(order, rules)| (order[0].0.to_owned(), rules[0].limit().unwrap().requests))
+    };
+    assert_eq!(found(&[("path", "/v1/x"), ("plan", "free")]), Some(("plan".to_owned(), 6)));
+    assert_eq!(
+        found(&[("method", "GET"), ("path", "/v1/x"), ("plan", "free")]),
+        Some(("plan".to_owned(), 7))
+    );
+    assert_eq!(found(&[("path", "/v2/x"), ("plan", "free")]), None);
+    assert_eq!(found(&[]), None);
+}
+
+#[test]
+fn domains_may_be_merged_where_their_keys_differ() {
+    let one = domain("{domain: d, descriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 1}}]}")
+        .unwrap();
+    let other = || {
+        domain(
+            "{domain: d, descriptors: [{key: k, value: v, rate_limit: {unit: day, requests_per_unit: 2}}]}",
+        )
+        .unwrap()
+    };
+    let mut set = crate::limits::LimitSet::default();
+    set.merge(one).unwrap();
+    set.merge(other()).unwrap();
+    let merged = set.domain("d").unwrap();
+    assert_eq!(merged.find([("k", "v")])[0].index, 1);
+    assert_eq!(merged.find([("k", "w")])[0].index, 0);
+    assert_eq!(set.merge(other()), Err("k_v".to_owned()));
 }
 
 #[test]
@@ -178,6 +240,30 @@ fn what_the_reference_refuses_is_refused() {
         (
             "{domain: d, descriptors: [{key: k, rate_limit: {unlimited: true, name: me, replaces: [{name: me}]}}]}",
             "descriptors[0].rate_limit.replaces[0]",
+        ),
+        (
+            "{domain: d, descriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 1, burst: 2}}]}",
+            "descriptors[0].rate_limit.burst",
+        ),
+        (
+            "{domain: d, descriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 1, algorithm: token_bucket, burst: 0}}]}",
+            "descriptors[0].rate_limit.burst",
+        ),
+        (
+            "{domain: d, descriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 1}, rate_limits: []}]}",
+            "descriptors[0].rate_limits",
+        ),
+        (
+            "{domain: d, descriptors: [{key: k, rate_limits: [{unit: day, requests_per_unit: 1}, {unit: day, requests_per_unit: 2}]}]}",
+            "descriptors[0].rate_limits[1].unit",
+        ),
+        (
+            "{domain: d, descriptors: [{key: k, rate_limits: [{unlimited: true}, {unit: day, requests_per_unit: 2}]}]}",
+            "descriptors[0].rate_limits[0].unlimited",
+        ),
+        (
+            "{domain: d, descriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 1, candidate: {unit: no}}}]}",
+            "descriptors[0].rate_limit.candidate.unit",
         ),
         (
             "{domain: d, descriptors: [{key: k, value: v, share_threshold: true}]}",

@@ -3,6 +3,8 @@
 
 use serde::Deserialize;
 
+use super::rule::Enforced;
+
 /// One file: one domain.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +30,9 @@ pub struct DescriptorNode {
     /// The limit of descriptors that end here.
     #[serde(default)]
     pub rate_limit: Option<RateLimitNode>,
+    /// Several limits on the same key, each held to; in place of `rate_limit`.
+    #[serde(default)]
+    pub rate_limits: Option<Vec<RateLimitNode>>,
     /// What may follow.
     #[serde(default)]
     pub descriptors: Option<Vec<DescriptorNode>>,
@@ -70,6 +75,52 @@ pub struct RateLimitNode {
     /// Rules that do not count where this one matches.
     #[serde(default)]
     pub replaces: Option<Vec<Replaced>>,
+    /// How requests are counted; `fixed_window` unless set.
+    #[serde(default)]
+    pub algorithm: Option<AlgorithmName>,
+    /// Tokens a bucket holds (`token_bucket`), and what may be taken at once of a divided limit
+    /// (`enforcement: quota`); `requests_per_unit` unless set.
+    #[serde(default)]
+    pub burst: Option<u32>,
+    /// `exact` (unless set): each request is counted here. `quota`: proxies that ask for quota decide by themselves.
+    #[serde(default)]
+    pub enforcement: Option<Enforced>,
+    /// A limit tried beside this one: counted and shown, never enforced.
+    #[serde(default)]
+    pub candidate: Option<CandidateNode>,
+}
+
+/// A limit that is only tried.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CandidateNode {
+    /// How many.
+    #[serde(default)]
+    pub requests_per_unit: Option<u32>,
+    /// In what time; the unit of the limit beside it unless set.
+    #[serde(default)]
+    pub unit: Option<String>,
+    /// How many units; 1 unless set.
+    #[serde(default)]
+    pub unit_multiplier: Option<u32>,
+    /// How; as the limit beside it unless set.
+    #[serde(default)]
+    pub algorithm: Option<AlgorithmName>,
+    /// Tokens a bucket holds.
+    #[serde(default)]
+    pub burst: Option<u32>,
+}
+
+/// The algorithms by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlgorithmName {
+    /// Windows cut from the epoch.
+    FixedWindow,
+    /// Any time as long as the window.
+    SlidingWindow,
+    /// A burst, and a rate.
+    TokenBucket,
 }
 
 /// A rule named by another.

@@ -19,6 +19,16 @@ const MAX_FILES: usize = 1_000;
 /// Bytes one file may have.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
+/// Whether several files may make one domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Domains {
+    /// A second file for a domain is a mistake.
+    #[default]
+    OneFileEach,
+    /// Files of one domain are read as one.
+    Merged,
+}
+
 /// The texts of a folder's limits files, in the order of their names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Folder {
@@ -36,8 +46,13 @@ impl Folder {
         Ok(Self { files })
     }
 
-    /// Checks every file and builds the set.
+    /// Checks every file and builds the set; a domain has one file.
     pub fn compile(&self) -> Result<LimitSet, ConfigError> {
+        self.compile_with(Domains::OneFileEach)
+    }
+
+    /// Checks every file and builds the set.
+    pub fn compile_with(&self, domains: Domains) -> Result<LimitSet, ConfigError> {
         let mut set = LimitSet::default();
         for (file, text) in &self.files {
             let shape: LimitFile = parse_yaml(file, text)?;
@@ -47,11 +62,19 @@ impl Folder {
                 line: map.line_of(key).map_or(0, |(line, _)| line),
             };
             compile(&shape, &source_of)
-                .and_then(|domain| set.insert(domain).map_err(|double| twice(double.name())))
+                .and_then(|domain| match domains {
+                    Domains::OneFileEach => set.insert(domain).map_err(|double| twice(double.name())),
+                    Domains::Merged => set.merge(domain).map_err(|key| twice_in_domain(&key)),
+                })
                 .map_err(|invalid| ConfigError::from_invalid(file, &map, invalid))?;
         }
         Ok(set)
     }
+}
+
+fn twice_in_domain(key: &str) -> Invalid {
+    let problem = format!("the composite key '{key}' is in another file of this domain too");
+    Invalid::new("descriptors", problem, "each key in one file only")
 }
 
 fn twice(domain: &str) -> Invalid {
@@ -134,9 +157,9 @@ mod tests {
             "domain: a\ndescriptors:\n  - key: k\n    rate_limit: {unit: second, requests_per_unit: 1}\n";
         let folder = folder_with(&[("a.yaml", text)]);
         let set = Folder::read(folder.path()).unwrap().compile().unwrap();
-        let rule = set.domain("a").unwrap().find([("k", "v")]).unwrap();
-        assert!(rule.source.file.ends_with("a.yaml"));
-        assert_eq!(rule.source.line, 3);
+        let rule = set.domain("a").unwrap().find([("k", "v")]);
+        assert!(rule[0].source.file.ends_with("a.yaml"));
+        assert_eq!(rule[0].source.line, 3);
     }
 
     #[test]

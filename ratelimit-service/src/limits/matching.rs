@@ -32,6 +32,15 @@ impl LimitSet {
         self.domains.is_empty()
     }
 
+    /// Adds a domain's rules to the one of that name, if there is one. The error is a composite key both have.
+    pub fn merge(&mut self, domain: Domain) -> Result<(), String> {
+        match self.domains.get_mut(&domain.name) {
+            Some(there) => there.absorb(domain),
+            // There is none of that name, so it is not given back.
+            None => self.insert(domain).map_err(|double| double.name.into()),
+        }
+    }
+
     /// Adds a domain; gives it back if one of that name is there already.
     pub fn insert(&mut self, mut domain: Domain) -> Result<(), Domain> {
         if self.domains.contains_key(&*domain.name) {
@@ -72,18 +81,47 @@ impl Domain {
         &self.rules
     }
 
-    /// The rule that a descriptor of these entries falls under.
-    pub fn find<'e>(&self, entries: impl IntoIterator<Item = (&'e str, &'e str)>) -> Option<&Rule> {
+    /// The rules that a descriptor of these entries falls under; mostly none or one.
+    pub fn find<'e>(&self, entries: impl IntoIterator<Item = (&'e str, &'e str)>) -> &[Arc<Rule>] {
         let mut level = &self.root;
-        let mut rule = None;
+        let mut rules: &[Arc<Rule>] = &[];
         for (key, value) in entries {
-            let node = level.step(key, value)?;
-            rule = node.rule.as_deref();
+            let Some(node) = level.step(key, value) else { return &[] };
+            rules = &node.rules;
             level = &node.next;
         }
-        rule
+        rules
+    }
+
+    /// As [`Self::find`] for entries without an order, as the buckets of a quota have: the first order in which they
+    /// lead to rules, and those rules.
+    pub fn find_unordered<'e>(&self, entries: &[Entry<'e>]) -> Option<(Vec<Entry<'e>>, &[Arc<Rule>])> {
+        if entries.is_empty() || entries.len() > MAX_UNORDERED {
+            return None;
+        }
+        let mut order = Vec::with_capacity(entries.len());
+        let rules = self.root.any_order(entries, &mut order)?;
+        Some((order, rules))
+    }
+
+    fn absorb(&mut self, other: Self) -> Result<(), String> {
+        let offset = self.rules.len();
+        // Renumbered whole: a rule's index is its place in the merged list.
+        let renumber = |rule: &Arc<Rule>| Arc::new(Rule { index: rule.index + offset, ..(**rule).clone() });
+        let renumbered: Vec<_> = other.rules.iter().map(renumber).collect();
+        let mut root = other.root;
+        root.replace_rules(&renumbered);
+        self.root.absorb(root)?;
+        self.rules.extend(renumbered);
+        Ok(())
     }
 }
+
+/// A key and its value.
+type Entry<'e> = (&'e str, &'e str);
+
+/// Entries of a descriptor without an order; each order may have to be tried.
+pub const MAX_UNORDERED: usize = 8;
 
 /// What may stand at one depth of a descriptor.
 #[derive(Debug, Default)]
@@ -102,7 +140,7 @@ struct Choices {
 /// One entry of a limits file.
 #[derive(Debug, Default)]
 pub(super) struct Node {
-    pub(super) rule: Option<Arc<Rule>>,
+    pub(super) rules: Vec<Arc<Rule>>,
     pub(super) next: Level,
 }
 
@@ -124,6 +162,61 @@ impl Level {
                 choices.wildcards.iter().find(|(prefix, _)| value.starts_with(&**prefix)).map(|(_, n)| n)
             })
             .or(choices.any.as_ref())
+    }
+
+    /// Tries the entries in every order the tree has a way for; no more ways than the tree has nodes of that depth.
+    fn any_order<'e>(&self, entries: &[Entry<'e>], order: &mut Vec<Entry<'e>>) -> Option<&[Arc<Rule>]> {
+        for entry in entries {
+            if order.contains(entry) {
+                continue;
+            }
+            let Some(node) = self.step(entry.0, entry.1) else { continue };
+            order.push(*entry);
+            if order.len() == entries.len() {
+                if !node.rules.is_empty() {
+                    return Some(&node.rules);
+                }
+            } else if let Some(rules) = node.next.any_order(entries, order) {
+                return Some(rules);
+            }
+            order.pop();
+        }
+        None
+    }
+
+    fn nodes_mut(&mut self) -> impl Iterator<Item = &mut Node> {
+        self.keys.values_mut().flat_map(|choices| {
+            let wildcards = choices.wildcards.iter_mut().map(|(_, node)| node);
+            choices.exact.values_mut().chain(wildcards).chain(choices.any.as_mut())
+        })
+    }
+
+    fn replace_rules(&mut self, renumbered: &[Arc<Rule>]) {
+        for node in self.nodes_mut() {
+            for rule in &mut node.rules {
+                *rule = Arc::clone(&renumbered[rule.index]);
+            }
+            node.next.replace_rules(renumbered);
+        }
+    }
+
+    fn absorb(&mut self, other: Self) -> Result<(), String> {
+        for (key, choices) in other.keys {
+            for (value, node) in choices.exact {
+                self.add(&key, &value, Wanted::Exactly(&value), node)?;
+            }
+            for (prefix, node) in choices.wildcards {
+                self.add(&key, &format!("{prefix}*"), Wanted::Prefix(&prefix), node)?;
+            }
+            if let Some(node) = choices.any {
+                self.add(&key, "", Wanted::Anything, node)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, key: &str, value: &str, wanted: Wanted<'_>, node: Node) -> Result<(), String> {
+        if self.insert(key, wanted, node) { Ok(()) } else { Err(format!("{key}_{value}")) }
     }
 
     /// Adds an entry; false if there is one like it.

@@ -10,6 +10,6 @@ pub mod folder;
 pub mod matching;
 pub mod rule;
 
-pub use folder::Folder;
+pub use folder::{Domains, Folder};
 pub use matching::{Domain, LimitSet};
-pub use rule::{Allowance, Limit, Mode, Rule, Source};
+pub use rule::{Algorithm, Allowance, Enforced, Limit, Mode, Rule, Source};

@@ -5,13 +5,55 @@ use std::sync::Arc;
 
 use crate::window::Window;
 
-/// So many requests in such a window.
+/// How requests are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// Windows cut from the epoch, as the reference has; refused requests count.
+    FixedWindow,
+    /// Never more than the limit in any time as long as the window (see [`crate::sliding`]).
+    SlidingWindow,
+    /// A burst at once, and the limit's rate after it (see [`crate::bucket`]).
+    TokenBucket {
+        /// The tokens a bucket holds.
+        burst: u32,
+    },
+}
+
+impl Algorithm {
+    /// The word of the limits file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FixedWindow => "fixed_window",
+            Self::SlidingWindow => "sliding_window",
+            Self::TokenBucket { .. } => "token_bucket",
+        }
+    }
+}
+
+/// So many requests in such a window, counted so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
     /// Requests allowed in one window.
     pub requests: u32,
     /// The window they are counted in.
     pub window: Window,
+    /// How.
+    pub algorithm: Algorithm,
+}
+
+impl Limit {
+    /// In a fixed window.
+    pub fn fixed(requests: u32, window: Window) -> Self {
+        Self { requests, window, algorithm: Algorithm::FixedWindow }
+    }
+
+    /// Hits that can pass at once.
+    pub fn capacity(&self) -> u32 {
+        match self.algorithm {
+            Algorithm::TokenBucket { burst } => burst,
+            _ => self.requests,
+        }
+    }
 }
 
 /// What a rule grants.
@@ -32,6 +74,19 @@ pub enum Mode {
     Shadow,
     /// The request is refused only if all of its rules in this mode are passed.
     Quota,
+    /// Tried beside the limit in force: counted, shown to operators, and never part of an answer.
+    Candidate,
+}
+
+/// Who holds a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enforced {
+    /// This service, request by request.
+    #[default]
+    Exact,
+    /// The proxies, by shares of it that this service deals out (RLQS).
+    Quota,
 }
 
 /// Where a rule was written.
@@ -50,12 +105,18 @@ pub struct Rule {
     pub path: Box<str>,
     /// The name it was given, which other rules may say they replace.
     pub given_name: Option<Box<str>>,
+    /// Its place among the rules of its domain.
+    pub index: usize,
     /// What it grants.
     pub allowance: Allowance,
     /// Names of the rules that do not count in a request this one matches.
     pub replaces: Box<[Box<str>]>,
     /// What passing it leads to.
     pub mode: Mode,
+    /// Who holds it.
+    pub enforced: Enforced,
+    /// What may be taken at once of it where it is divided among proxies.
+    pub burst: u32,
     /// By depth, the wildcard whose values share one counter (`share_threshold`).
     pub shared: Box<[Option<Box<str>>]>,
     /// Where it stands.
@@ -66,5 +127,21 @@ impl Rule {
     /// What people know it by: the name it was given, else its composite key.
     pub fn name(&self) -> &str {
         self.given_name.as_deref().unwrap_or(&self.path)
+    }
+
+    /// The limit, where there is one.
+    pub fn limit(&self) -> Option<&Limit> {
+        match &self.allowance {
+            Allowance::Limited(limit) => Some(limit),
+            Allowance::Unlimited => None,
+        }
+    }
+
+    /// Whether two rules of one entry would count in the same counter.
+    pub fn shares_counter(&self, other: &Self) -> bool {
+        let (Some(ours), Some(theirs)) = (self.limit(), other.limit()) else { return false };
+        let same_kind = std::mem::discriminant(&ours.algorithm) == std::mem::discriminant(&theirs.algorithm);
+        let tried = |rule: &Self| rule.mode == Mode::Candidate;
+        same_kind && ours.window.seconds() == theirs.window.seconds() && tried(self) == tried(other)
     }
 }

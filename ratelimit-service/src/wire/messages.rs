@@ -65,9 +65,20 @@ pub struct RateLimitResponse {
     pub overall_code: i32,
     #[prost(message, repeated, tag = "2")]
     pub statuses: Vec<DescriptorStatus>,
+    #[prost(message, repeated, tag = "3")]
+    pub response_headers_to_add: Vec<Header>,
     /// An encoded `google.protobuf.Struct`; nothing is sent while it is empty.
     #[prost(bytes = "vec", tag = "6")]
     pub dynamic_metadata: Vec<u8>,
+}
+
+/// `envoy.config.core.v3.HeaderValue`
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Header {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(string, tag = "2")]
+    pub value: String,
 }
 
 /// `RateLimitResponse.Code`. UNKNOWN lets requests pass unnoticed and is never sent.

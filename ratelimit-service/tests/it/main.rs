@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop there, helpers included")]
 
 mod failover;
+mod quota;
+mod quota_envoy;
 mod recorded;
 mod reload;
 mod rls;

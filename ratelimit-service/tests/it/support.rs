@@ -1,5 +1,6 @@
 //! A served app and a client that speaks as Envoy's generated code does.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ pub(crate) struct Served {
     pub(crate) folder: tempfile::TempDir,
     client: RateLimitServiceClient<Channel>,
     channel: Channel,
+    address: SocketAddr,
 }
 
 impl Served {
@@ -33,18 +35,33 @@ impl Served {
 
     /// With one limits file and a changed configuration.
     pub(crate) async fn with(text: &str, change: impl FnOnce(&mut Config)) -> Self {
+        let (clock, hand) = Clock::manual(START_SECONDS * 1_000_000_000);
+        Self::at(clock, hand, text, change).await
+    }
+
+    /// As [`Self::with`], in the machine's time; the hand moves nothing.
+    pub(crate) async fn with_real_clock(text: &str, change: impl FnOnce(&mut Config)) -> Self {
+        let (_, hand) = Clock::manual(0);
+        Self::at(Clock::system(), hand, text, change).await
+    }
+
+    async fn at(clock: Clock, hand: ManualClock, text: &str, change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("limits.yaml"), text).unwrap();
         let mut config = Config::with_folder(folder.path());
         config.listen = "127.0.0.1:0".parse().unwrap();
         change(&mut config);
-        let (clock, hand) = Clock::manual(START_SECONDS * 1_000_000_000);
         let service = Service::for_test_at("ratelimit", clock);
         let app = App::build(config, service.clone()).await.unwrap();
-        let address = format!("http://{}", app.addresses().grpc);
+        let address = app.addresses().grpc;
         drop(service.tasks().spawn("test-app", app.run()));
-        let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
-        Self { service, clock: hand, folder, client: RateLimitServiceClient::new(channel.clone()), channel }
+        let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+        let client = RateLimitServiceClient::new(channel.clone());
+        Self { service, clock: hand, folder, client, channel, address }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) fn client(&self) -> RateLimitServiceClient<Channel> {

@@ -1,0 +1,210 @@
+//! Counters in Redis, for several replicas of this service.
+//!
+//! One script counts all limits of a call by the server's clock, so that replicas agree on windows whatever their own
+//! clocks say. Calls that wait at the same time are gathered into one command ([`gather`]), so that under load the
+//! cost of talking to Redis is shared. A counter expires with its window, so it needs no window in its name.
+//!
+//! ```text
+//!            .--- connect, load the scripts ---> linked --- broken, or silent thrice ---.
+//!  unlinked -'      (again and again, with growing pauses)                               '-> unlinked
+//! ```
+//!
+//! While unlinked a call fails at once instead of waiting for a timeout; the task that owns the link
+//! finds out by itself when the server is back.
+
+mod connect;
+mod gather;
+mod script;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use redis::{Cmd, RedisError, ServerErrorKind, Value};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tollgate_runtime::tasks::Tasks;
+
+pub use connect::{ConnectError, Target, TlsFiles, Topology};
+
+use super::{Batch, StoreError};
+use crate::window::Tally;
+use connect::Connection;
+use gather::Job;
+use script::Scripts;
+
+/// Flights in a row without an answer after which the connection is given up.
+const SILENCES: u32 = 3;
+/// The pause after a failed connection, doubled each time up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Counters in a Redis server.
+#[derive(Debug, Clone)]
+pub struct RedisStore {
+    inner: Arc<Inner>,
+    jobs: mpsc::Sender<Job>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    target: Target,
+    prefix: Box<str>,
+    timeout: Duration,
+    scripts: Scripts,
+    link: ArcSwapOption<Link>,
+    linked: Notify,
+}
+
+/// One connection, for as long as it is good.
+#[derive(Debug)]
+struct Link {
+    connection: Connection,
+    silences: AtomicU32,
+    broken: Notify,
+}
+
+impl RedisStore {
+    /// A store whose keys begin with `prefix`, and the tasks that connect it and send its calls. It begins unlinked.
+    pub fn start(target: Target, prefix: &str, timeout: Duration, tasks: &Tasks) -> Self {
+        let inner = Arc::new(Inner {
+            target,
+            prefix: prefix.into(),
+            timeout,
+            scripts: Scripts::new(),
+            link: ArcSwapOption::empty(),
+            linked: Notify::new(),
+        });
+        let (jobs, waiting) = mpsc::channel(gather::MAX_WAITING);
+        let (linker, stopping) = (Arc::clone(&inner), tasks.stopping());
+        tasks.spawn("redis-link", async move {
+            tokio::select! {
+                () = stopping.wait() => {}
+                () = linker.keep_linked() => {}
+            }
+            // What is in flight when the service stops may still be counted: the link stays.
+        });
+        // It ends when the last handle on the store is gone.
+        tasks.spawn("redis-gather", gather::run(Arc::clone(&inner), waiting));
+        Self { inner, jobs }
+    }
+
+    /// Returns once there is a link.
+    pub async fn linked(&self) {
+        loop {
+            let linked = self.inner.linked.notified();
+            if self.is_linked() {
+                return;
+            }
+            linked.await;
+        }
+    }
+
+    /// Whether there is a link now.
+    pub fn is_linked(&self) -> bool {
+        self.inner.link.load().is_some()
+    }
+
+    /// Where it connects to, without user and password.
+    pub fn shown_url(&self) -> String {
+        self.inner.target.url.redacted_url()
+    }
+
+    /// As [`super::CounterStore::count`]; the batch is shared with the task that sends it.
+    pub async fn count(&self, batch: &Arc<Batch>, tallies: &mut Vec<Tally>) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        if !self.is_linked() {
+            return Err(StoreError::Unlinked);
+        }
+        let (answer, answered) = oneshot::channel();
+        let counting = async {
+            let job = Job { batch: Arc::clone(batch), answer };
+            self.jobs.send(job).await.map_err(|_| StoreError::Unlinked)?;
+            answered.await.map_err(|_| StoreError::Unlinked)?
+        };
+        let counted = tokio::time::timeout(self.inner.timeout, counting).await;
+        tallies.extend(counted.map_err(|_| StoreError::Timeout(self.inner.timeout))??);
+        Ok(())
+    }
+
+    /// Sends one command of another kind than counting.
+    pub async fn command(&self, cmd: &Cmd) -> Result<Value, StoreError> {
+        let Some(link) = self.inner.link.load_full() else { return Err(StoreError::Unlinked) };
+        let answer = link.connection.clone().send(cmd).await;
+        link.judge(&answer);
+        Ok(answer?)
+    }
+
+    /// The name a counter has there.
+    pub fn stored_key(&self, key: &[u8]) -> Vec<u8> {
+        [self.inner.prefix.as_bytes(), key].concat()
+    }
+}
+
+impl Inner {
+    async fn keep_linked(&self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.connect().await {
+                Ok(link) => {
+                    pause = FIRST_PAUSE;
+                    let link = Arc::new(link);
+                    self.link.store(Some(Arc::clone(&link)));
+                    self.linked.notify_waiters();
+                    link.broken.notified().await;
+                    self.link.store(None);
+                }
+                Err(error) => {
+                    let url = self.target.url.redacted_url();
+                    tracing::debug!(
+                        url,
+                        error = &error as &dyn std::error::Error,
+                        "no connection to redis yet"
+                    );
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Link, ConnectError> {
+        let mut connection = self.target.connect(self.timeout).await?;
+        // The nodes of a Cluster learn the scripts when they first meet them.
+        if let Connection::One(one) = &mut connection {
+            for script in self.scripts.all() {
+                script.load_async(one).await?;
+            }
+        }
+        Ok(Link { connection, silences: AtomicU32::new(0), broken: Notify::new() })
+    }
+}
+
+impl Link {
+    /// Gives the connection up when it is broken, has been silent too often, or leads to a server that may not write.
+    fn judge<T>(&self, answer: &Result<T, RedisError>) {
+        match answer {
+            Ok(_) => {
+                // A store for every call would move the cache line between cores.
+                if self.silences.load(Ordering::Relaxed) != 0 {
+                    self.silences.store(0, Ordering::Relaxed);
+                }
+            }
+            Err(error) if error.is_timeout() => {
+                if self.silences.fetch_add(1, Ordering::Relaxed) + 1 >= SILENCES {
+                    self.broken.notify_one();
+                }
+            }
+            Err(error)
+                if error.is_unrecoverable_error()
+                    || error.is_io_error()
+                    || error.kind() == redis::ErrorKind::Server(ServerErrorKind::ReadOnly) =>
+            {
+                self.broken.notify_one();
+            }
+            Err(_) => {}
+        }
+    }
+}
