@@ -16,7 +16,7 @@ use opentelemetry::Context;
 use serde_json::{Value, json};
 use tollgate_authz::authorize::{Authorizer, KeyAccess};
 use tollgate_authz::decisions::{Bounds, Decisions, Room};
-use tollgate_authz::facts::{Credential, Entry, Facts, PathReadings};
+use tollgate_authz::facts::{Credential, Entry, Facts, NoHeaders, PathReadings};
 use tollgate_authz::metrics::Metrics;
 use tollgate_authz::policy::compile::{Parts, compile};
 use tollgate_authz::policy::object::{Document, policy_set};
@@ -75,6 +75,9 @@ fn evaluation(c: &mut Criterion) {
             host: "h",
             path: PathReadings::of_target(path).expect("a path"),
             credential: Credential::Verified(&token),
+            headers: &NoHeaders,
+            source: None,
+            certificate_serial: None,
         };
         let (allow, deny) = (ask("/policies/1"), ask("/claims/1"));
         c.bench_function(&format!("evaluate allow, {size} services"), |b| {

@@ -7,6 +7,7 @@
 //! Every wire ends up here. With keys at hand nothing in here waits; a token that names a key we do
 //! not know is worth one question to its issuer, and a short wait for the answer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +19,10 @@ use tollgate_runtime::clock::Clock;
 use uuid::Uuid;
 
 use crate::decisions::{self, Decisions, Kept, TokenSeen};
-use crate::facts::{Credential, Entry, Facts, PathReadings};
+use crate::facts::{Credential, Entry, Facts, Headers, PathReadings};
 use crate::metrics::Metrics;
-use crate::policy::footprint::Footprint;
+use crate::policy::check::significant_digits;
+use crate::policy::footprint::Parts;
 use crate::policy::snapshot::ServiceRules;
 use crate::policy::{Decision, Snapshot, SnapshotCell, Verdict, evaluate};
 use crate::token::keys::SharedSecrets;
@@ -53,6 +55,10 @@ pub struct Question<'a> {
     pub target: &'a str,
     /// The request's id, where the asker says one.
     pub request_id: Option<&'a str>,
+    /// The headers.
+    pub headers: &'a dyn Headers,
+    /// The client's address, where the asker knows it.
+    pub source: Option<IpAddr>,
 }
 
 /// A decision with the name under which it is kept, and with its words.
@@ -286,7 +292,8 @@ impl Authorizer {
             verdict: decided.decision.verdict,
             reason: decided.decision.reason,
             forgiven: decided.decision.forgiven,
-            footprint: decided.decision.footprint,
+            read: decided.decision.footprint.parts,
+            names: decided.decision.footprint.named().collect(),
             expires: decided.decision.expires,
             service: service.map_or("", |rules| &rules.service.key),
             token: presented.seen(),
@@ -314,7 +321,8 @@ impl Authorizer {
             verdict: Verdict::Deny,
             reason: Reason::RequestMalformed,
             forgiven: None,
-            footprint: Footprint::EMPTY,
+            read: Parts::NONE,
+            names: Vec::new(),
             expires: None,
             request_id: question.request_id.unwrap_or_default(),
             service: "",
@@ -354,6 +362,9 @@ fn facts_of<'s>(
         host: question.host,
         path,
         credential: presented.credential(),
+        headers: question.headers,
+        source: question.source,
+        certificate_serial: question.certificate.map(|shown| significant_digits(&shown.serial)),
     }
 }
 

@@ -1,9 +1,9 @@
 //! What we believe about one request, and why we may: the input of evaluation.
 
-use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
 
-use smallvec::SmallVec;
-use tollgate_paths::{Level, PathError, normalize};
+use tollgate_paths::{PathError, Readings, SentPath, TooManyReadings, Upstream};
 
 use crate::policy::snapshot::ServiceRules;
 use crate::token::{Refusal, VerifiedToken};
@@ -29,6 +29,51 @@ pub struct Facts<'a> {
     pub path: PathReadings<'a>,
     /// Who the user is.
     pub credential: Credential<'a>,
+    /// The headers.
+    pub headers: &'a dyn Headers,
+    /// The client's address, where the asker knows it.
+    pub source: Option<IpAddr>,
+    /// The serial number of the peer's certificate: lower-case hexadecimal digits without leading zeros.
+    pub certificate_serial: Option<&'a str>,
+}
+
+/// The headers of a request, as a wire has them.
+pub trait Headers: fmt::Debug + Send + Sync {
+    /// The header of this name in lower case; several lines of it joined by commas.
+    fn header(&self, name: &str) -> Option<Header<'_>>;
+}
+
+/// The value of a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header<'h> {
+    /// The value, or all of them joined by commas.
+    pub value: &'h str,
+    /// Whether there may have been several lines of it. A wire that joins them cannot tell a comma that was sent
+    /// from one that it put there, and says yes to every comma.
+    pub may_be_several: bool,
+}
+
+impl<'h> Header<'h> {
+    /// A header from a wire that joins lines by commas.
+    pub fn joined(value: &'h str) -> Self {
+        Self { value, may_be_several: value.contains(',') }
+    }
+}
+
+/// No headers at all.
+#[derive(Debug, Clone, Copy)]
+pub struct NoHeaders;
+
+impl Headers for NoHeaders {
+    fn header(&self, _name: &str) -> Option<Header<'_>> {
+        None
+    }
+}
+
+impl Headers for std::collections::HashMap<String, String> {
+    fn header(&self, name: &str) -> Option<Header<'_>> {
+        self.get(name).map(|value| Header::joined(value))
+    }
 }
 
 /// Where a request came into the mesh.
@@ -71,86 +116,28 @@ impl<'a> Credential<'a> {
     }
 }
 
-/// The ways in which an upstream may read the path. Nearly always there is one.
-#[derive(Debug)]
+/// The path, which upstreams may read in several ways. Nearly always there is one.
+#[derive(Debug, Clone, Copy)]
 pub struct PathReadings<'a> {
-    normal: Cow<'a, str>,
-    literal: Option<Cow<'a, str>>,
-    stripped: SmallVec<[Box<str>; MAX_STRIPPED]>,
+    sent: SentPath<'a>,
 }
-
-/// Parameters are cut off before or after escapes are decoded, and slashes are merged or not.
-const MAX_STRIPPED: usize = 4;
 
 impl<'a> PathReadings<'a> {
     /// Reads a request target; the query is cut off.
     pub fn of_target(target: &'a str) -> Result<Self, PathError> {
         let path = target.split_once('?').map_or(target, |(path, _query)| path);
-        let normal = normalize(path, Level::DecodeAndMerge)?;
-        let literal = match &normal {
-            // Nothing was rewritten, so every level gives the same.
-            Cow::Borrowed(_) => None,
-            Cow::Owned(_) => Some(normalize(path, Level::Base)?).filter(|literal| *literal != normal),
-        };
-        let mut readings = Self { normal, literal, stripped: SmallVec::new() };
-        if has_params(path) {
-            readings.strip(path)?;
-        }
-        Ok(readings)
+        Ok(Self { sent: SentPath::parse(path)? })
     }
 
-    /// Adds how an upstream reads the path that cuts `;parameters` off: `/public/..;/admin` is `/admin` to Tomcat.
-    fn strip(&mut self, path: &str) -> Result<(), PathError> {
-        for base in [without_params(path), without_params(&self.normal)] {
-            for level in [Level::DecodeAndMerge, Level::Base] {
-                let reading = normalize(&base, level)?;
-                let known = *reading == *self.normal
-                    || self.stripped.iter().any(|other| **other == *reading)
-                    || self.literal() == Some(&*reading);
-                if !known {
-                    self.stripped.push(reading.into());
-                }
-            }
-        }
-        Ok(())
+    /// As it was sent.
+    pub fn as_str(&self) -> &'a str {
+        self.sent.as_str()
     }
 
-    /// Escapes decoded, slashes merged.
-    pub fn normal(&self) -> &str {
-        &self.normal
+    /// What an upstream of this declaration may make of it.
+    pub fn readings(&self, upstream: Upstream) -> Result<Readings<'a>, TooManyReadings> {
+        self.sent.readings(upstream)
     }
-
-    /// As an upstream reads it that keeps escaped and doubled slashes apart, where that differs.
-    pub fn literal(&self) -> Option<&str> {
-        self.literal.as_deref()
-    }
-
-    /// Every reading but the normal one; those without `;parameters` only where the upstream may strip them.
-    pub fn others(&self, strips_params: bool) -> impl Iterator<Item = &str> {
-        let stripped = if strips_params { &self.stripped[..] } else { &[] };
-        self.literal().into_iter().chain(stripped.iter().map(|reading| &**reading))
-    }
-}
-
-/// An escaped semicolon counts: some upstreams decode first.
-const ESCAPED_SEMICOLON: [&str; 2] = ["%3b", "%3B"];
-
-fn has_params(path: &str) -> bool {
-    path.contains(';') || ESCAPED_SEMICOLON.iter().any(|escape| path.contains(escape))
-}
-
-/// The path with each segment cut off at its first semicolon, and without its fragment.
-fn without_params(path: &str) -> String {
-    let path = path.split_once('#').map_or(path, |(before, _fragment)| before);
-    let mut out = String::with_capacity(path.len());
-    for (index, segment) in path.split('/').enumerate() {
-        if index > 0 {
-            out.push('/');
-        }
-        let starts = std::iter::once(";").chain(ESCAPED_SEMICOLON).filter_map(|start| segment.find(start));
-        out.push_str(&segment[..starts.min().unwrap_or(segment.len())]);
-    }
-    out
 }
 
 #[cfg(test)]
@@ -158,43 +145,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_ambiguous_paths_have_two_readings() {
-        for (target, normal, literal) in [
-            ("/policies/1?x=/../", "/policies/1", None),
-            ("/a/../b", "/b", None),
-            ("/%61", "/a", None),
-            ("/a%2Fb", "/a/b", Some("/a%2Fb")),
-            ("/a//b", "/a/b", Some("/a//b")),
-        ] {
+    fn the_query_is_no_part_of_the_path() {
+        for (target, path) in [("/a?x=/../", "/a"), ("/a?b=;c", "/a"), ("/a", "/a"), ("/?", "/")] {
             let readings = PathReadings::of_target(target).unwrap();
-            assert_eq!((readings.normal(), readings.literal()), (normal, literal), "{target}");
-        }
-        assert!(PathReadings::of_target("*").is_err());
-    }
-
-    #[test]
-    fn parameters_are_stripped_in_a_reading_of_their_own() {
-        for (target, normal, others) in [
-            ("/admin;x", "/admin;x", &["/admin"][..]),
-            ("/public/..;/admin", "/public/..;/admin", &["/admin"]),
-            ("/public/..;a=b/admin?q=;", "/public/..;a=b/admin", &["/admin"]),
-            ("/public/..%3b/admin", "/public/..%3b/admin", &["/admin"]),
-            ("/public/%2e%2e;/admin", "/public/..;/admin", &["/admin"]),
-            ("/public/..;\\admin", "/public/..;/admin", &["/", "/admin"]),
-            ("/;x/admin", "/;x/admin", &["/admin", "//admin"]),
-            ("/public;%2F../admin", "/admin", &["/public;%2F../admin", "/public/admin"]),
-            ("/a?b=;c", "/a", &[]),
-        ] {
-            let readings = PathReadings::of_target(target).unwrap();
-            assert_eq!(readings.normal(), normal, "{target}");
-            assert_eq!(readings.others(true).collect::<Vec<_>>(), others, "{target}");
-            assert_eq!(readings.others(false).collect::<Vec<_>>(), Vec::from_iter(readings.literal()));
+            assert_eq!(readings.as_str(), path, "{target}");
+            assert_eq!(readings.readings(Upstream::default()).unwrap().len(), 1, "{target}");
         }
     }
 
     #[test]
     fn what_is_no_path_has_no_reading() {
-        assert!(PathReadings::of_target("*").is_err());
-        assert!(PathReadings::of_target("/%zz").is_err());
+        for target in ["*", "", "example.com:443", "/%zz", "/a%00"] {
+            assert!(PathReadings::of_target(target).is_err(), "{target}");
+        }
     }
 }

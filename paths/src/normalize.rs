@@ -10,6 +10,8 @@ use std::borrow::Cow;
 
 use thiserror::Error;
 
+use crate::spell::{ends_segment, escaped, is_unreserved, push_escaped};
+
 /// How much of a path's spelling is undone before anybody looks at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Level {
@@ -64,7 +66,7 @@ pub fn is_normal(path: &str, level: Level) -> bool {
 }
 
 /// True when no level would change the path, which is true of nearly all paths.
-fn is_plain(path: &str) -> bool {
+pub(crate) fn is_plain(path: &str) -> bool {
     let mut previous = 0_u8;
     for byte in path.bytes() {
         match byte {
@@ -122,12 +124,12 @@ fn end_segment(out: &mut String, segment: usize) -> usize {
 }
 
 /// Removes the last segment if it is `.`, and the one before it too if it is `..`. What is left ends in a slash.
-fn drop_dot_segment(out: &mut String, segment: usize) -> bool {
+pub(crate) fn drop_dot_segment(out: &mut String, segment: usize) -> bool {
     match &out[segment..] {
         "." => out.truncate(segment),
         ".." => {
             out.truncate(segment - 1);
-            let parent = out.rfind('/').map_or(0, |slash| slash + 1);
+            let parent = out.rfind(ends_segment).map_or(0, |slash| slash + 1);
             out.truncate(parent);
             if out.is_empty() {
                 out.push('/');
@@ -145,27 +147,6 @@ fn merge_slashes(out: &mut String) {
         previous = character;
         keep
     });
-}
-
-fn push_escaped(out: &mut String, byte: u8) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    out.push('%');
-    out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-    out.push(char::from(DIGITS[usize::from(byte & 0xf)]));
-}
-
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
-}
-
-fn escaped(bytes: &[u8], at: usize) -> Option<u8> {
-    let high = hex(*bytes.get(at + 1)?)?;
-    let low = hex(*bytes.get(at + 2)?)?;
-    Some(high << 4 | low)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]

@@ -1,14 +1,18 @@
 //! Path templates: `/policies/{id}`, `/files/{**}`.
 //!
-//! A template is a list of whole segments. `{name}` and `{*}` match one segment that is not empty; `{**}` matches
+//! A template is a list of whole segments. `{name}` and `{*}` match one segment that is not empty; `{name:encoded}`
+//! matches one too, and takes a slash that was escaped in the request as part of it, whoever decodes it; `{**}` matches
 //! one or more segments of any kind, an empty one too, so that `/files/{**}` matches `/files/` but not `/files`
 //! (as Istio's templates do). Templates are written in normal form and matched against normalised paths.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use thiserror::Error;
 
 use crate::normalize::{Level, is_normal};
+use crate::spell::{decoded, ends_segment, folded, upper_escapes};
+use crate::upstream::Spelling;
 
 /// The most segments that a template may have.
 pub const MAX_SEGMENTS: usize = 32;
@@ -26,6 +30,8 @@ pub(crate) enum Segment {
     Literal(Box<str>),
     /// Any one segment that is not empty.
     One,
+    /// The same, with escaped slashes in it.
+    Encoded,
     /// One or more segments of any kind.
     Rest,
 }
@@ -43,7 +49,9 @@ pub enum TemplateError {
     #[error("path template `{0}` has an empty segment")]
     EmptySegment(String),
     /// A brace or star that is not a whole `{name}`, `{*}` or `{**}`.
-    #[error("`{0}` is not a segment: write text, `{{name}}`, `{{*}}` or `{{**}}`, each between two slashes")]
+    #[error(
+        "`{0}` is not a segment: write text, `{{name}}`, `{{name:encoded}}`, `{{*}}` or `{{**}}`, each between two slashes"
+    )]
     BadSegment(String),
     /// The same name twice.
     #[error("the name `{0}` stands twice in the template")]
@@ -107,8 +115,16 @@ impl Template {
             let Some(text) = left else { return false };
             let (head, tail) = split_segment(text);
             let fits = match segment {
-                Segment::Literal(literal) => canonical(head) == **literal,
+                Segment::Literal(literal) => upper_escapes(head) == **literal,
                 Segment::One => !head.is_empty(),
+                Segment::Encoded => {
+                    let (head, tail) = split_plain(text);
+                    if head.is_empty() {
+                        return false;
+                    }
+                    left = tail;
+                    continue;
+                }
                 Segment::Rest => return rest_matches(text, &self.segments[index + 1..]),
             };
             if !fits {
@@ -119,8 +135,40 @@ impl Template {
         left.is_none()
     }
 
+    /// The template as it is matched against readings of this spelling.
+    pub fn spelt(&self, spelling: Spelling) -> Cow<'_, Self> {
+        let spelt = |literal: &str| {
+            let decoded = if spelling.decoded { decoded(literal) } else { Cow::Borrowed(literal) };
+            if spelling.folded { folded(&decoded).into_owned() } else { decoded.into_owned() }
+        };
+        let changes = |segment: &Segment| matches!(segment, Segment::Literal(text) if spelt(text) != **text);
+        if !self.segments.iter().any(changes) {
+            return Cow::Borrowed(self);
+        }
+        let segments = self.segments.iter().map(|segment| match segment {
+            Segment::Literal(text) => Segment::Literal(spelt(text).into()),
+            other => other.clone(),
+        });
+        Cow::Owned(Self { segments: segments.collect() })
+    }
+
     pub(crate) fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+}
+
+/// As it may be written; the names of segments are not kept.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(text) => write!(f, "/{text}")?,
+                Segment::One => f.write_str("/{*}")?,
+                Segment::Encoded => f.write_str("/{*:encoded}")?,
+                Segment::Rest => f.write_str("/{**}")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -137,7 +185,12 @@ fn parse_segment<'t>(part: &'t str, names: &mut Vec<&'t str>) -> Result<Segment,
     match part.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')) {
         Some("*") => Ok(Segment::One),
         Some("**") => Ok(Segment::Rest),
+        Some("*:encoded") => Ok(Segment::Encoded),
         Some(name) => {
+            let (name, segment) = match name.strip_suffix(":encoded") {
+                Some(name) => (name, Segment::Encoded),
+                None => (name, Segment::One),
+            };
             let starts_well = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
             if !starts_well || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
                 return Err(bad());
@@ -146,18 +199,27 @@ fn parse_segment<'t>(part: &'t str, names: &mut Vec<&'t str>) -> Result<Segment,
                 return Err(TemplateError::DuplicateName(name.into()));
             }
             names.push(name);
-            Ok(Segment::One)
+            Ok(segment)
         }
         None if part.contains(['{', '}', '*']) => Err(bad()),
         None if part.contains(['?', '#']) || !is_normal(&format!("/{part}"), Level::DecodeAndMerge) => {
             Err(TemplateError::NotNormal(part.into()))
         }
-        None => Ok(Segment::Literal(canonical(part).into())),
+        None => Ok(Segment::Literal(upper_escapes(part).into())),
     }
 }
 
 /// Splits at the first slash: the segment, and what comes after the slash if there is one.
 pub(crate) fn split_segment(text: &str) -> (&str, Option<&str>) {
+    // Both kinds of slash are one byte, so this never cuts a character.
+    match text.bytes().position(|byte| ends_segment(char::from(byte))) {
+        Some(at) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
+    }
+}
+
+/// Splits at the first slash that was not escaped.
+pub(crate) fn split_plain(text: &str) -> (&str, Option<&str>) {
     match text.split_once('/') {
         Some((head, tail)) => (head, Some(tail)),
         None => (text, None),
@@ -169,35 +231,13 @@ pub(crate) fn rest_matches(text: &str, after: &[Segment]) -> bool {
     let mut left = text;
     for segment in after.iter().rev() {
         let Segment::Literal(literal) = segment else { return false };
-        let Some((before, last)) = left.rsplit_once('/') else { return false };
-        if canonical(last) != **literal {
+        let Some((before, last)) = left.rsplit_once(ends_segment) else { return false };
+        if upper_escapes(last) != **literal {
             return false;
         }
         left = before;
     }
     true
-}
-
-/// The segment with its percent escapes in upper case: RFC 3986 says that `%3a` and `%3A` are the same, and
-/// normal form leaves them as they came.
-pub(crate) fn canonical(segment: &str) -> Cow<'_, str> {
-    if !segment.contains('%') {
-        return Cow::Borrowed(segment);
-    }
-    let mut upper = 0;
-    Cow::Owned(
-        segment
-            .chars()
-            .map(|character| {
-                if character == '%' {
-                    upper = 3;
-                }
-                let mapped = if upper > 0 { character.to_ascii_uppercase() } else { character };
-                upper = usize::saturating_sub(upper, 1);
-                mapped
-            })
-            .collect(),
-    )
 }
 
 #[cfg(test)]
@@ -228,6 +268,14 @@ mod tests {
         check("/files/{**}", "/files/", true);
         check("/files/{**}/meta/v1", "/files/a/b/meta/v1", true);
         check("/files/{**}/meta/v1", "/files/meta/v1", false);
+        check("/projects/{id:encoded}/issues", "/projects/a%2Fb/issues", true);
+        check("/projects/{id:encoded}/issues", "/projects/a\u{1}b/issues", true);
+        check("/projects/{id:encoded}/issues", "/projects/a/b/issues", false);
+        check("/projects/{id:encoded}/issues", "/projects//issues", false);
+        check("/projects/{id}/issues", "/projects/a\u{1}b/issues", false);
+        check("/projects/{a}/{b}", "/projects/a\u{1}b", true);
+        check("/projects/{**}/x", "/projects/a\u{1}x", true);
+        check("/{*:encoded}", "/a\u{1}b", true);
         check("/a%3Ab", "/a%3ab", true);
         check("/a%3ab", "/a%3Ab", true);
         check("/Ab", "/ab", false);
@@ -265,6 +313,9 @@ mod tests {
             ("/{1d}", E::BadSegment("{1d}".into())),
             ("/*", E::BadSegment("*".into())),
             ("/{a}/{a}", E::DuplicateName("a".into())),
+            ("/{a:encoded}/{a}", E::DuplicateName("a".into())),
+            ("/{a:decoded}", E::BadSegment("{a:decoded}".into())),
+            ("/{**:encoded}", E::BadSegment("{**:encoded}".into())),
             ("/{**}/{a}", E::AfterRest("/{**}/{a}".into())),
             ("/a/../b", E::NotNormal("..".into())),
             ("/a%41", E::NotNormal("a%41".into())),

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! /policies ─┬─ {id} ─── claims        A node a segment. At each node literal text comes before `{id}`,
-//!            └─ archive ─ {**}         and `{id}` before `{**}`; that is the order of the answers.
+//!            └─ archive ─ {**}         `{id}` before `{id:encoded}`, and that before `{**}`: the order of answers.
 //! ```
 
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use crate::template::{Segment, Template, canonical, rest_matches, split_segment};
+use crate::spell::upper_escapes;
+use crate::template::{Segment, Template, rest_matches, split_plain, split_segment};
 
 /// Values filed under templates. Several values may stand under one template.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct TemplateTrie<T> {
 struct Node<T> {
     literals: FxHashMap<Box<str>, Node<T>>,
     one: Option<Box<Node<T>>>,
+    /// Of `{id:encoded}`.
+    encoded: Option<Box<Node<T>>>,
     /// Templates that go on with `{**}` from here, the longest literal end first.
     rest: Vec<Rest<T>>,
     /// Values of the templates that end here.
@@ -57,6 +60,7 @@ impl<T> TemplateTrie<T> {
             node = match segment {
                 Segment::Literal(text) => node.literals.entry(text.clone()).or_insert_with(Node::new),
                 Segment::One => node.one.get_or_insert_with(|| Box::new(Node::new())),
+                Segment::Encoded => node.encoded.get_or_insert_with(|| Box::new(Node::new())),
                 Segment::Rest => return node.insert_rest(&template.segments()[index + 1..], value),
             };
         }
@@ -81,7 +85,13 @@ impl<T> Default for TemplateTrie<T> {
 
 impl<T> Node<T> {
     fn new() -> Self {
-        Self { literals: FxHashMap::default(), one: None, rest: Vec::new(), values: Vec::new() }
+        Self {
+            literals: FxHashMap::default(),
+            one: None,
+            encoded: None,
+            rest: Vec::new(),
+            values: Vec::new(),
+        }
     }
 
     fn insert_rest(&mut self, after: &[Segment], value: T) {
@@ -98,7 +108,7 @@ impl<T> Node<T> {
 #[derive(Debug, Clone)]
 pub struct Matches<'t, 'p, T> {
     values: std::slice::Iter<'t, T>,
-    /// Where else to look, the next on top. At most two wait per segment, so a usual path needs no heap.
+    /// Where else to look, the next on top. At most three wait per segment, so a usual path needs no heap.
     waiting: SmallVec<[Step<'t, 'p, T>; 8]>,
 }
 
@@ -132,11 +142,17 @@ impl<'t, T> Iterator for Matches<'t, '_, T> {
                     if !node.rest.is_empty() {
                         self.waiting.push(Step::Rest(&node.rest, left));
                     }
+                    if let Some(encoded) = node.encoded.as_deref() {
+                        let (head, tail) = split_plain(left);
+                        if !head.is_empty() {
+                            self.waiting.push(Step::Node(encoded, tail));
+                        }
+                    }
                     let (head, tail) = split_segment(left);
                     if let Some(one) = node.one.as_deref().filter(|_| !head.is_empty()) {
                         self.waiting.push(Step::Node(one, tail));
                     }
-                    if let Some(literal) = node.literals.get(&*canonical(head)) {
+                    if let Some(literal) = node.literals.get(&*upper_escapes(head)) {
                         self.waiting.push(Step::Node(literal, tail));
                     }
                 }

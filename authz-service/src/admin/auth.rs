@@ -1,5 +1,6 @@
 //! Who may administer what: the policy, asked about its own API.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -15,7 +16,7 @@ use super::Admin;
 use super::problem::Problem;
 use super::request::RequestId;
 use crate::authorize::{Presented, Question};
-use crate::facts::{ADMIN_ISSUER, Entry, PathReadings};
+use crate::facts::{ADMIN_ISSUER, Entry, Header, Headers, PathReadings};
 use crate::policy::check::admin_service;
 use crate::policy::delegation;
 use crate::policy::object::{ObjectId, PolicySet, SYSTEM_NAMESPACE};
@@ -38,6 +39,7 @@ pub(super) struct Caller {
     snapshot: Arc<Snapshot>,
     reason: String,
     request_id: String,
+    headers: Arc<SentHeaders>,
 }
 
 impl Caller {
@@ -69,7 +71,8 @@ impl Caller {
         let mut namespaces: Vec<String> = granting.map(|change| change.object.namespace.clone()).collect();
         namespaces.sort_unstable();
         namespaces.dedup();
-        namespaces.retain(|namespace| !self.would_be_allowed(admin, "PUT", &format!("/v1/grants/{namespace}")));
+        namespaces
+            .retain(|namespace| !self.would_be_allowed(admin, "PUT", &format!("/v1/grants/{namespace}")));
         namespaces
     }
 
@@ -87,14 +90,15 @@ impl Caller {
         if excess.is_empty() {
             return Ok(());
         }
-        let problem = Problem::new(StatusCode::FORBIDDEN, "grant_not_held", "nobody grants what they do not hold")
-            .with_faults(excess);
+        let problem =
+            Problem::new(StatusCode::FORBIDDEN, "grant_not_held", "nobody grants what they do not hold")
+                .with_faults(excess);
         Err(self.refused(problem, "GRANT", &namespaces.join(",")))
     }
 
     fn would_be_allowed(&self, admin: &Admin, method: &str, path: &str) -> bool {
         let Ok(readings) = PathReadings::of_target(path) else { return false };
-        let question = question(method, path, &self.request_id);
+        let question = question(method, path, &self.request_id, &self.headers);
         let decision = admin.authorizer.weigh(&self.snapshot, &question, readings, &self.presented);
         decision.verdict == Verdict::Allow
     }
@@ -116,7 +120,7 @@ impl Caller {
     }
 
     fn allowed(&self, admin: &Admin, method: &str, path: &str) -> Result<(), Problem> {
-        let question = question(method, path, &self.request_id);
+        let question = question(method, path, &self.request_id, &self.headers);
         let readings =
             PathReadings::of_target(path).map_err(|error| Problem::malformed(format!("path: {error}")))?;
         let nowhere = Context::new();
@@ -181,7 +185,7 @@ pub(super) async fn unknown_path(State(admin): State<Admin>, request: Request) -
 struct Visit {
     method: String,
     path: String,
-    headers: Vec<(String, String)>,
+    headers: SentHeaders,
     context: Context,
     request_id: String,
 }
@@ -191,7 +195,7 @@ impl Visit {
         Self {
             method: request.method().as_str().to_owned(),
             path: request.uri().path().to_owned(),
-            headers: joined(request.headers(), request.uri().path()),
+            headers: SentHeaders::of(request.headers(), request.uri().path()),
             context: request.extensions().get::<Context>().cloned().unwrap_or_default(),
             request_id: request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
         }
@@ -200,7 +204,7 @@ impl Visit {
 
 async fn admit(admin: &Admin, visit: Visit) -> Result<Caller, Problem> {
     let Visit { method, path, headers, context, request_id } = visit;
-    let header = |name: &str| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str());
+    let header = |name: &str| headers.header(name).map(|header| header.value);
     let reason = header("x-tollgate-change-reason").unwrap_or_default().to_owned();
     if reason.len() > MAX_REASON_BYTES {
         return Err(Problem::malformed(format!("the reason is longer than {MAX_REASON_BYTES} bytes")));
@@ -211,16 +215,22 @@ async fn admit(admin: &Admin, visit: Visit) -> Result<Caller, Problem> {
         None => {
             admin
                 .authorizer
-                .identify(&mut snapshot, &question(&method, &path, &request_id), header, &context)
+                .identify(&mut snapshot, &question(&method, &path, &request_id, &headers), header, &context)
                 .await
         }
     };
-    let caller = Caller { presented: Arc::new(presented), snapshot, reason, request_id };
+    let caller =
+        Caller { presented: Arc::new(presented), snapshot, reason, request_id, headers: Arc::new(headers) };
     caller.allowed(admin, &method, &path)?;
     Ok(caller)
 }
 
-fn question<'a>(method: &'a str, path: &'a str, request_id: &'a str) -> Question<'a> {
+fn question<'a>(
+    method: &'a str,
+    path: &'a str,
+    request_id: &'a str,
+    headers: &'a SentHeaders,
+) -> Question<'a> {
     Question {
         service: Some(ADMIN_SERVICE),
         destination: None,
@@ -231,6 +241,9 @@ fn question<'a>(method: &'a str, path: &'a str, request_id: &'a str) -> Question
         host: "",
         target: path,
         request_id: Some(request_id),
+        headers,
+        // Nobody says where the caller is; a condition on it is false.
+        source: None,
     }
 }
 
@@ -257,17 +270,28 @@ fn of_basic(value: &str) -> Option<String> {
     Some(format!("Bearer {}", pair.split_once(':')?.1))
 }
 
-/// Headers as Envoy would hand them over: repeats joined, so that a second token is seen.
-fn joined(headers: &HeaderMap, path: &str) -> Vec<(String, String)> {
-    headers
-        .keys()
-        .map(|name| {
+/// The headers of a request to this API, by name; whether there were several lines of one is known.
+#[derive(Debug)]
+struct SentHeaders(BTreeMap<String, (String, bool)>);
+
+impl SentHeaders {
+    fn of(headers: &HeaderMap, path: &str) -> Self {
+        let joined = headers.keys().map(|name| {
             let values: Vec<_> =
                 headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+            // Joined as Envoy would, so that a second token is seen.
             let value = values.join(",");
             let basic =
                 (path == PAGE_FOR_PEOPLE && name == AUTHORIZATION).then(|| of_basic(&value)).flatten();
-            (name.as_str().to_owned(), basic.unwrap_or(value))
-        })
-        .collect()
+            (name.as_str().to_owned(), (basic.unwrap_or(value), values.len() > 1))
+        });
+        Self(joined.collect())
+    }
+}
+
+impl Headers for SentHeaders {
+    fn header(&self, name: &str) -> Option<Header<'_>> {
+        let (value, several) = self.0.get(name)?;
+        Some(Header { value, may_be_several: *several })
+    }
 }

@@ -74,7 +74,11 @@ pub(super) async fn perform(admin: &Admin, caller: &Caller, wanted: Wanted) -> R
             outcome => return outcome?,
         }
     }
-    Err(Problem::new(StatusCode::CONFLICT, "moved", "the policy is changed by others all the time; try again"))
+    Err(Problem::new(
+        StatusCode::CONFLICT,
+        "moved",
+        "the policy is changed by others all the time; try again",
+    ))
 }
 
 /// What the caller may, asked about each change.

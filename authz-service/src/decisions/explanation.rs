@@ -9,7 +9,8 @@ use tollgate_proto::Reason;
 
 use crate::authorize::{Presented, Question};
 use crate::policy::Decision;
-use crate::policy::evaluate::{NearestMiss, Rule, missing_scopes};
+use crate::policy::evaluate::Rule;
+use crate::policy::nearest::{Failed, NearestMiss, missing_scopes};
 use crate::policy::snapshot::ServiceRules;
 
 /// A line is cut here.
@@ -56,29 +57,60 @@ fn why(
         (Reason::AmbiguousRequest, _) => {
             write!(line, "{path} can be read in more than one way, and {service} judges them differently")
         }
-        (_, Some(NearestMiss::Scopes(permission))) => {
-            let scopes = presented.credential().scopes();
-            write!(line, "role {}: scope needs ", permission.role_name)?;
-            names(line, missing_scopes(permission, scopes))?;
-            line.push_str(", token has ");
-            if scopes.is_empty() {
-                line.push_str("none");
-                return Ok(());
-            }
-            names(line, scopes.iter().map(String::as_str))
+        (_, Some(miss)) if !miss.failed.contains(Failed::METHOD) && !miss.failed.contains(Failed::HOST) => {
+            nearest(line, miss, question, presented)
         }
-        (_, Some(NearestMiss::Roles(permissions))) => {
-            who(line, question, presented)?;
-            write!(line, " holds no role that allows {method} {path}; enough would be ")?;
-            let mut roles: Vec<&str> = permissions.iter().map(|offer| &*offer.permission.role_name).collect();
-            roles.dedup();
-            names(line, roles.into_iter())
-        }
-        (_, None) if decision.rule == Rule::DefaultDeny => {
+        _ if decision.rule == Rule::DefaultDeny => {
             write!(line, "no permission of {service} speaks of {method} {path}")
         }
-        (reason, None) => write!(line, "{reason}: {}", decision.rule),
+        (reason, _) => write!(line, "{reason}: {}", decision.rule),
     }
+}
+
+/// What the nearest grant lacked, one thing after the other.
+fn nearest(
+    line: &mut String,
+    miss: &NearestMiss<'_>,
+    question: &Question<'_>,
+    presented: &Presented,
+) -> std::fmt::Result {
+    let (method, path) = (question.method, path_of(question.target));
+    let Some(permission) = miss.permission() else { return Ok(()) };
+    let role = &permission.role_name;
+    let mut next = "";
+    if miss.failed.contains(Failed::ROLE) {
+        who(line, question, presented)?;
+        write!(line, " holds no role that allows {method} {path}; enough would be ")?;
+        let mut roles: Vec<&str> = miss.permissions.iter().map(|permission| &*permission.role_name).collect();
+        roles.dedup();
+        names(line, roles.into_iter())?;
+        next = "; ";
+    }
+    if miss.failed.contains(Failed::SCOPES) {
+        let scopes = presented.credential().scopes();
+        write!(line, "{next}role {role}: scope needs ")?;
+        names(line, missing_scopes(permission, scopes))?;
+        line.push_str(", token has ");
+        match scopes {
+            [] => line.push_str("none"),
+            scopes => names(line, scopes.iter().map(String::as_str))?,
+        }
+        next = "; ";
+    }
+    if miss.failed.contains(Failed::PERMISSION_WHEN) {
+        write!(line, "{next}role {role}: the condition of {} does not hold", permission.name)?;
+        next = "; ";
+    }
+    if let Some(binding) = miss.binding {
+        if miss.failed.contains(Failed::BINDING_WHEN) {
+            write!(line, "{next}the condition of binding {} does not hold", binding.key)?;
+            next = "; ";
+        }
+        if miss.failed.contains(Failed::PERIOD) {
+            write!(line, "{next}binding {} does not grant now", binding.key)?;
+        }
+    }
+    Ok(())
 }
 
 fn who(line: &mut String, question: &Question<'_>, presented: &Presented) -> std::fmt::Result {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::Hasher;
 use crate::facts::Entry;
 use crate::policy::Verdict;
-use crate::policy::footprint::Footprint;
+use crate::policy::footprint::Parts;
 use crate::token::VerifiedToken;
 
 /// A text is cut here; what is longer was made to be a nuisance.
@@ -73,7 +73,9 @@ pub struct Record {
     at_millis: u64,
     epoch: u64,
     entry: Entry,
-    footprint: Footprint,
+    parts: Parts,
+    /// Headers and claims that were read; nearly always none.
+    names: Vec<String>,
     expires: Option<i64>,
     token_state: &'static str,
     text: String,
@@ -91,7 +93,8 @@ impl Default for Record {
             at_millis: 0,
             epoch: 0,
             entry: Entry::Inside,
-            footprint: Footprint::EMPTY,
+            parts: Parts::NONE,
+            names: Vec::new(),
             expires: None,
             token_state: "absent",
             text: String::new(),
@@ -117,7 +120,9 @@ pub struct Kept<'a> {
     /// In audit mode: why it would have been refused.
     pub forgiven: Option<Reason>,
     /// What was read.
-    pub footprint: Footprint,
+    pub read: Parts,
+    /// Headers and claims that were read, as a footprint names them.
+    pub names: Vec<String>,
     /// Unix seconds at which the same question may have another answer.
     pub expires: Option<i64>,
     /// The request's id, where it has one.
@@ -165,7 +170,8 @@ impl Record {
     ) {
         (self.id, self.at_millis, self.epoch) = (kept.id, kept.at_millis, kept.epoch);
         (self.verdict, self.reason, self.forgiven) = (kept.verdict, kept.reason, kept.forgiven);
-        (self.entry, self.footprint, self.expires) = (kept.entry, kept.footprint, kept.expires);
+        (self.entry, self.parts, self.expires) = (kept.entry, kept.read, kept.expires);
+        self.names.clone_from(&kept.names);
         self.token_state = kept.token.state;
         let token = kept.token.token;
         let of_token = |part: fn(&VerifiedToken) -> &str| token.map_or("", part);
@@ -318,7 +324,7 @@ impl Record {
                 detail: optional(Text::Detail),
             },
             hashed: list(List::Hashed),
-            read: self.footprint.names().map(str::to_owned).collect(),
+            read: self.parts.names().map(str::to_owned).chain(self.names.iter().cloned()).collect(),
             expires_at: self.expires,
         }
     }

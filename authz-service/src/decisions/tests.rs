@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{Bounds, Decisions, Filter, Hasher, Kept, MAX_RECORD_BYTES, Room, SHARDS, TokenSeen};
 use crate::facts::Entry;
 use crate::policy::Verdict;
-use crate::policy::footprint::Footprint;
+use crate::policy::footprint::Parts;
 
 fn room(entries: usize, bytes: usize) -> Room {
     Room { entries: entries * SHARDS, bytes: bytes * SHARDS }
@@ -25,7 +25,8 @@ fn keep(decisions: &Decisions, verdict: Verdict, request_id: &str, path: &str) -
         verdict,
         reason: if verdict == Verdict::Allow { Reason::Ok } else { Reason::RoleMissing },
         forgiven: None,
-        footprint: Footprint::METHOD.and(Footprint::PATH),
+        read: Parts::METHOD.and(Parts::PATH),
+        names: Vec::new(),
         expires: None,
         request_id,
         service: "shop/orders",

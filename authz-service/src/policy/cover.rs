@@ -3,16 +3,35 @@
 //! The answer errs on one side: "yes" is always true, "no" may only mean that it takes more than a look at the text.
 //! So it may decide whom to let grant, and it may call a rule shadowed, but it must not call two rules equal.
 
+use std::borrow::Cow;
+
 use super::spec::PermissionSpec;
 
 /// Whether whoever has `wide` may do all that `narrow` allows.
 pub fn covers(wide: &PermissionSpec, narrow: &PermissionSpec) -> bool {
+    let (wide_requests, narrow_requests) = (requests(wide), requests(narrow));
     (wide.service == "*" || wide.service == narrow.service)
-        && (any(&wide.methods) || !any(&narrow.methods) && subset(&narrow.methods, &wide.methods))
-        && narrow.paths.iter().all(|path| wide.paths.iter().any(|wide| path_covers(wide, path)))
+        && !wide.dry_run
+        && (wide.when.is_none() || wide.when == narrow.when)
+        && (any(&wide_requests.0) || !any(&narrow_requests.0) && subset(&narrow_requests.0, &wide_requests.0))
+        && narrow_requests.1.iter().all(|path| wide_requests.1.iter().any(|wide| path_covers(wide, path)))
         && (wide.hosts.is_empty() || !narrow.hosts.is_empty() && subset_of_hosts(&narrow.hosts, &wide.hosts))
         && subset(&wide.scopes.all, &narrow.scopes.all)
         && any_scope_covers(wide, narrow)
+}
+
+/// Methods and paths, of gRPC too.
+fn requests(permission: &PermissionSpec) -> (Cow<'_, [String]>, Cow<'_, [String]>) {
+    match &permission.grpc {
+        None => (Cow::Borrowed(&permission.methods), Cow::Borrowed(&permission.paths)),
+        Some(grpc) if grpc.methods.is_empty() => {
+            (Cow::Owned(vec!["POST".to_owned()]), Cow::Owned(vec![format!("/{}/{{*}}", grpc.service)]))
+        }
+        Some(grpc) => {
+            let paths = grpc.methods.iter().map(|method| format!("/{}/{method}", grpc.service));
+            (Cow::Owned(vec!["POST".to_owned()]), Cow::Owned(paths.collect()))
+        }
+    }
 }
 
 fn any(methods: &[String]) -> bool {
@@ -139,6 +158,19 @@ mod tests {
             (serde_json::json!({}), serde_json::json!({"methods": ["GET", "PUT"]}), false),
             (serde_json::json!({"paths": ["/{**}"]}), serde_json::json!({}), true),
             (serde_json::json!({}), serde_json::json!({"paths": ["/a/{id}", "/b"]}), false),
+            (serde_json::json!({"dry_run": true}), serde_json::json!({}), false),
+            (serde_json::json!({"when": {"claim": "a", "equals": 1}}), serde_json::json!({}), false),
+            (serde_json::json!({}), serde_json::json!({"when": {"claim": "a", "equals": 1}}), true),
+            (
+                serde_json::json!({"methods": ["POST"], "paths": ["/p.S/{m}"]}),
+                serde_json::json!({"methods": [], "paths": [], "grpc": {"service": "p.S", "methods": ["Get"]}}),
+                true,
+            ),
+            (
+                serde_json::json!({"methods": [], "paths": [], "grpc": {"service": "p.S", "methods": ["Get"]}}),
+                serde_json::json!({"methods": [], "paths": [], "grpc": {"service": "p.S"}}),
+                false,
+            ),
             (serde_json::json!({}), serde_json::json!({"hosts": ["h"]}), true),
             (serde_json::json!({"hosts": ["h"]}), serde_json::json!({}), false),
             (serde_json::json!({"hosts": ["H", "i"]}), serde_json::json!({"hosts": ["h"]}), true),

@@ -128,6 +128,8 @@ impl<'p> Held<'p> {
 
 fn gives(binding: &BindingSpec, token: &VerifiedToken, now: i64) -> bool {
     is(&binding.who, token)
+        && binding.when.is_none()
+        && !binding.dry_run
         && binding.not_before.is_none_or(|from| from.as_second() <= now)
         && binding.not_after.is_none_or(|end| now < end.as_second())
 }
@@ -210,8 +212,10 @@ mod tests {
             (vec![role("new", &[], &["/x"]), binding("new", None)], vec![]),
         ] {
             let changes: Vec<Change> = changes.into_iter().map(|after| change(&set, after)).collect();
-            let keys: Vec<String> =
-                excess(&set, &changes, &me(), &["a".to_owned()], NOW).into_iter().map(|fault| fault.key).collect();
+            let keys: Vec<String> = excess(&set, &changes, &me(), &["a".to_owned()], NOW)
+                .into_iter()
+                .map(|fault| fault.key)
+                .collect();
             assert_eq!(keys, expected, "{changes:?}");
         }
     }
@@ -222,7 +226,10 @@ mod tests {
         let service =
             |mode: &str| document(json!({"kind": "Service", "namespace": "a", "name": "s", "mode": mode}));
         assert!(grants(&change(&set, service("audit"))) && !grants(&change(&set, service("enforce"))));
-        assert_eq!(excess(&set, &[change(&set, service("audit"))], &me(), &["a".to_owned()], NOW)[0].key, "mode");
+        assert_eq!(
+            excess(&set, &[change(&set, service("audit"))], &me(), &["a".to_owned()], NOW)[0].key,
+            "mode"
+        );
         let already = policy_set([service("audit")]).unwrap();
         assert!(!grants(&change(&already, service("audit"))));
     }

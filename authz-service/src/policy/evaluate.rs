@@ -1,24 +1,31 @@
 //! May this request pass? A pure function of the rules, what we believe about the request, and the time.
 //!
 //! ```text
-//! bad token ──> caller gate ──> grants: binding × permission × scopes ──> default deny
+//! bad token ──> revocation ──> denials ──> caller gate ──> grants ──> default deny
+//!                              └────── once for each way to read the request ──────┘
 //! ```
 //!
-//! No I/O, no clock, no lock, and nothing on the heap unless more than [`MATCHES`] permissions speak of one path.
+//! No I/O, no clock, no lock, and nothing on the heap unless more than [`MATCHES`] permissions speak of one path, or
+//! the path is spelt in a way that has several readings. The request is seen through a `Reader` alone, which notes
+//! what was read.
 
 use std::fmt;
 
 use smallvec::SmallVec;
+use tollgate_paths::MAX_READINGS;
 use tollgate_proto::Reason;
 
+use super::condition::Truth;
 use super::footprint::Footprint;
-use super::model::{Binding, Offer, Permission};
-use super::snapshot::{ServiceRules, Snapshot, without_port};
+use super::model::{Binding, Denial, Offer, Permission, Revocation};
+use super::nearest::NearestMiss;
+use super::reader::{Lines, Reader};
+use super::snapshot::{ServiceRules, Snapshot};
 use super::spec::Mode;
 use crate::facts::{Credential, Entry, Facts};
 
-/// How many permissions that speak of one path are held without the heap, and how many of them a
-/// nearest miss names: a refusal must cost no more than twice an allow.
+/// How many permissions that speak of one path are held without the heap, and how many grants the search for the
+/// nearest miss looks at: a refusal must cost no more than twice an allow.
 pub const MATCHES: usize = 16;
 
 /// The answer.
@@ -43,10 +50,23 @@ pub struct Decision<'s> {
     pub nearest_miss: Option<NearestMiss<'s>>,
     /// In audit mode: why it would have been refused.
     pub forgiven: Option<Reason>,
+    /// What the rules that are only tried would have made of it, where that is another answer.
+    pub dry_run: Option<DryRun<'s>>,
     /// What was read.
-    pub footprint: Footprint,
+    pub footprint: Footprint<'s>,
     /// Unix seconds at which the same question may have another answer.
     pub expires: Option<i64>,
+}
+
+/// What would have been decided had the dry-run rules been in force.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DryRun<'s> {
+    /// The answer.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// What would have decided.
+    pub rule: Rule<'s>,
 }
 
 /// What decided.
@@ -54,6 +74,10 @@ pub struct Decision<'s> {
 pub enum Rule<'s> {
     /// The token was refused before any rule was looked at.
     Token,
+    /// What the caller presented was revoked.
+    Revocation(&'s Revocation),
+    /// A denial.
+    Denial(&'s Denial),
     /// The workload may not talk to the service.
     CallerGate,
     /// A grant allowed it, or would have.
@@ -67,6 +91,8 @@ impl fmt::Display for Rule<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Token => f.write_str("token"),
+            Self::Revocation(revocation) => write!(f, "revocation {}", revocation.name),
+            Self::Denial(denial) => write!(f, "denial {}", denial.key),
             Self::CallerGate => f.write_str("caller-gate"),
             Self::Grant(binding, permission) => {
                 write!(f, "{} → {}.{}", binding.key, permission.role_name, permission.name)
@@ -76,189 +102,232 @@ impl fmt::Display for Rule<'_> {
     }
 }
 
-/// The nearest thing to an allow, and what it lacked.
-#[derive(Debug, Clone)]
-pub enum NearestMiss<'s> {
-    /// This grant holds, but the token lacks scopes.
-    Scopes(&'s Permission),
-    /// These permissions would do, but the caller holds no role that has them.
-    Roles(Matched<'s>),
-}
-
-/// Permissions that speak of a request's method, host and path.
-pub type Matched<'s> = SmallVec<[&'s Offer; MATCHES]>;
-
 /// Decides. `now` is in Unix seconds.
 pub fn evaluate<'s>(snapshot: &'s Snapshot, facts: &Facts<'s>, now: i64) -> Decision<'s> {
-    let token_end = match facts.credential {
-        Credential::Refused(refusal) => return Decision::deny(refusal.reason, Rule::Token, Footprint::TOKEN),
-        Credential::Verified(token) => Some(token.expires_at),
-        Credential::Absent => None,
-    };
-    let mut decision = match facts.service {
-        Some(service) => decide(snapshot, service, facts, facts.path.normal(), now),
-        None => default_deny(facts, Matched::new(), Footprint::HOST.and(Footprint::TOKEN)),
-    };
-    if let Some(service) = facts.service {
-        for reading in facts.path.others(service.service.strip_params) {
-            let other = decide(snapshot, service, facts, reading, now);
-            if other.verdict != decision.verdict {
-                let read = decision.footprint.and(other.footprint);
-                decision = Decision::deny(Reason::AmbiguousRequest, Rule::DefaultDeny, read);
-                break;
-            }
+    let mut reader = Reader::new(facts, now);
+    let credential = reader.credential();
+    let mut dry_run = None;
+    let mut forgiven = None;
+    let mut outcome = if let Credential::Refused(refusal) = credential {
+        Outcome::deny(refusal.reason, Rule::Token)
+    } else if let Some(revocation) = snapshot.revocations.find(&mut reader) {
+        Outcome::deny(revocation.reason(), Rule::Revocation(revocation))
+    } else if let Some(rules) = facts.service {
+        let mut judge = Judge { snapshot, rules, reader: &mut reader, dry: Dry::Unseen };
+        let outcome = judge.every_reading();
+        if judge.dry == Dry::Seen {
+            judge.dry = Dry::InForce;
+            dry_run = Some(judge.every_reading()).filter(|tried| tried.verdict != outcome.verdict);
         }
+        outcome
+    } else {
+        // That it is about no service follows from its host.
+        reader.host();
+        Outcome::no_grant(credential, None)
+    };
+    if outcome.verdict == Verdict::Deny
+        && outcome.lacks_grant
+        && facts.service.is_some_and(|rules| rules.service.mode == Mode::Audit)
+    {
+        forgiven = Some(outcome.reason);
+        (outcome.verdict, outcome.reason) = (Verdict::Allow, Reason::Ok);
     }
-    decision.expires = earliest(decision.expires, token_end);
-    decision
+    let (footprint, expires) = reader.finish();
+    Decision {
+        verdict: outcome.verdict,
+        reason: outcome.reason,
+        rule: outcome.rule,
+        nearest_miss: outcome.nearest,
+        forgiven,
+        dry_run: dry_run.map(|Outcome { verdict, reason, rule, .. }| DryRun { verdict, reason, rule }),
+        footprint,
+        expires,
+    }
 }
 
-fn decide<'s>(
+/// What the rules say about one reading of a request.
+struct Outcome<'s> {
+    verdict: Verdict,
+    reason: Reason,
+    rule: Rule<'s>,
+    nearest: Option<NearestMiss<'s>>,
+    /// Whether nothing but a grant is missing, which audit mode forgives.
+    lacks_grant: bool,
+}
+
+impl<'s> Outcome<'s> {
+    const fn allow(rule: Rule<'s>) -> Self {
+        Self { verdict: Verdict::Allow, reason: Reason::Ok, rule, nearest: None, lacks_grant: false }
+    }
+
+    const fn deny(reason: Reason, rule: Rule<'s>) -> Self {
+        Self { verdict: Verdict::Deny, reason, rule, nearest: None, lacks_grant: false }
+    }
+
+    fn no_grant(credential: Credential<'_>, nearest: Option<NearestMiss<'s>>) -> Self {
+        let reason = match (&nearest, credential) {
+            (_, Credential::Absent) => Reason::TokenAbsent,
+            (Some(miss), _) => miss.reason(),
+            (None, _) => Reason::DefaultDeny,
+        };
+        let rule = match &nearest {
+            Some(NearestMiss { binding: Some(binding), permissions, .. })
+                if reason == Reason::ScopeMissing =>
+            {
+                permissions.first().map_or(Rule::DefaultDeny, |permission| Rule::Grant(binding, permission))
+            }
+            _ => Rule::DefaultDeny,
+        };
+        Self { verdict: Verdict::Deny, reason, rule, nearest, lacks_grant: true }
+    }
+}
+
+/// Rules that are only tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dry {
+    /// Left out, and none was met yet.
+    Unseen,
+    /// Left out, and one was met that may matter.
+    Seen,
+    /// Taken as if they were in force.
+    InForce,
+}
+
+struct Judge<'j, 'a, 's> {
     snapshot: &'s Snapshot,
     rules: &'s ServiceRules,
-    facts: &Facts<'s>,
-    path: &str,
-    now: i64,
-) -> Decision<'s> {
-    let mut read = Footprint::HOST.and(Footprint::ENTRY).and(Footprint::TOKEN);
-    if !gate_is_open(rules, facts, &mut read) {
-        return Decision::deny(Reason::CallerDenied, Rule::CallerGate, read);
-    }
-    read.read(Footprint::METHOD.and(Footprint::PATH));
-    let host = without_port(facts.host);
-    let anywhere = snapshot.anywhere(&rules.service.namespace).map(|offers| offers.paths.matches(path));
-    let offers = rules.offers.paths.matches(path).chain(anywhere.into_iter().flatten());
-    let matched: Matched<'s> = (offers.map(|offer| &**offer))
-        .filter(|offer| offer.permission.allows_method(facts.method) && offer.permission.allows_host(host))
-        .collect();
-    let granted = grant(snapshot, rules, facts, &matched, now, &mut read);
-    let mut decision = match granted {
-        Grant::Full(binding, permission) => {
-            Decision { expires: binding.not_after, ..Decision::allow(Rule::Grant(binding, permission), read) }
-        }
-        Grant::WithoutScopes(binding, permission) if facts.credential.token().is_some() => Decision {
-            nearest_miss: Some(NearestMiss::Scopes(permission)),
-            ..Decision::deny(Reason::ScopeMissing, Rule::Grant(binding, permission), read)
-        },
-        Grant::WithoutScopes(..) | Grant::None => default_deny(facts, matched, read),
-    };
-    if decision.verdict == Verdict::Deny && rules.service.mode == Mode::Audit {
-        decision.forgiven = Some(decision.reason);
-        (decision.verdict, decision.reason) = (Verdict::Allow, Reason::Ok);
-    }
-    decision
+    reader: &'j mut Reader<'a, 's>,
+    dry: Dry,
 }
 
-/// The caller gate: a stolen token is useless from a workload that has no business here.
-fn gate_is_open(rules: &ServiceRules, facts: &Facts<'_>, read: &mut Footprint) -> bool {
-    let callers = &rules.service.callers;
-    if callers.external && facts.entry == Entry::Outside {
-        return true;
-    }
-    read.read(Footprint::PEER);
-    facts.peer.is_some_and(|peer| callers.workloads.iter().any(|pattern| pattern.matches(peer)))
-}
-
-enum Grant<'s> {
-    Full(&'s Binding, &'s Permission),
-    WithoutScopes(&'s Binding, &'s Permission),
-    None,
-}
-
-fn grant<'s>(
-    snapshot: &'s Snapshot,
-    rules: &'s ServiceRules,
-    facts: &Facts<'s>,
-    matched: &[&'s Offer],
-    now: i64,
-    read: &mut Footprint,
-) -> Grant<'s> {
-    if matched.is_empty() {
-        return Grant::None;
-    }
-    read.read(Footprint::PEER);
-    let token = facts.credential.token();
-    let mut nearest = Grant::None;
-    let candidates = snapshot.subjects().candidates(&rules.service.namespace, token, facts.peer);
-    for binding in candidates.into_iter().flatten() {
-        if binding.not_before.is_some() || binding.not_after.is_some() {
-            read.read(Footprint::TIME);
-        }
-        if !binding.holds_for(token, facts.peer) || !binding.grants_at(now) {
-            continue;
-        }
-        for offer in matched.iter().filter(|offer| offer.is_given_by(&binding.role)) {
-            let permission = &*offer.permission;
-            if permission.scopes_hold(facts.credential.scopes()) {
-                return Grant::Full(binding, permission);
-            }
-            if matches!(nearest, Grant::None) {
-                nearest = Grant::WithoutScopes(binding, permission);
-            }
-        }
-    }
-    nearest
-}
-
-fn default_deny<'s>(facts: &Facts<'s>, matched: Matched<'s>, read: Footprint) -> Decision<'s> {
-    let reason = match (facts.credential, matched.is_empty()) {
-        (Credential::Absent, _) => Reason::TokenAbsent,
-        (_, false) => Reason::RoleMissing,
-        (_, true) => Reason::DefaultDeny,
-    };
-    let nearest_miss = (!matched.is_empty()).then_some(NearestMiss::Roles(matched));
-    Decision { nearest_miss, ..Decision::deny(reason, Rule::DefaultDeny, read) }
-}
-
-fn earliest(a: Option<i64>, b: Option<i64>) -> Option<i64> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (one, other) => one.or(other),
-    }
-}
-
-impl<'s> Decision<'s> {
-    fn allow(rule: Rule<'s>, footprint: Footprint) -> Self {
-        Self {
-            verdict: Verdict::Allow,
-            reason: Reason::Ok,
-            rule,
-            nearest_miss: None,
-            forgiven: None,
-            footprint,
-            expires: None,
-        }
-    }
-
-    fn deny(reason: Reason, rule: Rule<'s>, footprint: Footprint) -> Self {
-        Self { verdict: Verdict::Deny, reason, ..Self::allow(rule, footprint) }
-    }
-
-    /// What would have been enough, as `scope:…` and `role:…`.
-    pub fn missing(&self, scopes: &[String]) -> Vec<String> {
-        match &self.nearest_miss {
-            None => Vec::new(),
-            Some(NearestMiss::Scopes(permission)) => {
-                missing_scopes(permission, scopes).map(|scope| format!("scope:{scope}")).collect()
-            }
-            Some(NearestMiss::Roles(offers)) => {
-                let mut roles: Vec<String> = Vec::new();
-                for offer in offers.iter().take(MATCHES) {
-                    let role = format!("role:{}", offer.permission.role_name);
-                    if !roles.contains(&role) {
-                        roles.push(role);
-                    }
+impl<'s> Judge<'_, '_, 's> {
+    /// Judges the request as it may be read. Where readings are judged differently there is no right answer.
+    fn every_reading(&mut self) -> Outcome<'s> {
+        let ambiguous = || Outcome::deny(Reason::AmbiguousRequest, Rule::DefaultDeny);
+        let Ok(readings) = self.reader.path().readings(self.rules.service.upstream) else {
+            return ambiguous();
+        };
+        let mut first: Option<Outcome<'s>> = None;
+        for (count, lines) in (1..).zip([Lines::Joined, Lines::First, Lines::Last]) {
+            if lines != Lines::Joined {
+                if !self.reader.saw_repeated_header() {
+                    break;
                 }
-                roles
+                if readings.len() * count > MAX_READINGS {
+                    return ambiguous();
+                }
+            }
+            self.reader.read_lines(lines);
+            for path in &readings {
+                let outcome = self.judge(path);
+                match &first {
+                    None => first = Some(outcome),
+                    Some(first) if first.verdict != outcome.verdict => return ambiguous(),
+                    Some(_) => {}
+                }
             }
         }
+        self.reader.read_lines(Lines::Joined);
+        first.unwrap_or_else(ambiguous)
+    }
+
+    fn judge(&mut self, path: &str) -> Outcome<'s> {
+        if let Some(denial) = self.denial(path) {
+            return Outcome::deny(Reason::RuleDeny, Rule::Denial(denial));
+        }
+        if !self.gate_is_open() {
+            return Outcome::deny(Reason::CallerDenied, Rule::CallerGate);
+        }
+        if let Some((binding, permission)) = self.grant(path) {
+            return Outcome::allow(Rule::Grant(binding, permission));
+        }
+        let nearest = NearestMiss::find(self.snapshot, self.rules, self.reader, path);
+        Outcome::no_grant(self.reader.credential(), nearest)
+    }
+
+    /// Whether a rule counts now. One that is only tried is remembered.
+    fn counts(&mut self, dry_run: bool) -> bool {
+        if dry_run && self.dry != Dry::InForce {
+            self.dry = Dry::Seen;
+            return false;
+        }
+        true
+    }
+
+    /// The first denial that speaks of the request. A condition that cannot be answered denies.
+    fn denial(&mut self, path: &str) -> Option<&'s Denial> {
+        let (rules, snapshot) = (self.rules, self.snapshot);
+        let mut denials = snapshot.rules_of(rules).flat_map(|rules| rules.denials.matches(path));
+        denials.by_ref().map(|denial| &**denial).find(|denial| {
+            (denial.selector.methods.is_empty() || denial.selector.allows_method(self.reader.method()))
+                && (denial.selector.hosts.is_empty() || denial.selector.allows_host(self.reader.host()))
+                && self.reader.is(&denial.who)
+                && self.reader.within(denial.period)
+                && self.counts(denial.dry_run)
+                && denial.when.as_ref().is_none_or(|when| when.ask(self.reader) != Truth::False)
+        })
+    }
+
+    /// The caller gate: a stolen token is useless from a workload that has no business here.
+    fn gate_is_open(&mut self) -> bool {
+        let callers = &self.rules.service.callers;
+        if callers.external && self.reader.entry() == Entry::Outside {
+            return true;
+        }
+        if callers.workloads.is_empty() {
+            return false;
+        }
+        let peer = self.reader.peer();
+        peer.is_some_and(|peer| callers.workloads.iter().any(|pattern| pattern.matches(peer)))
+    }
+
+    /// The first grant that holds in full.
+    fn grant(&mut self, path: &str) -> Option<(&'s Binding, &'s Permission)> {
+        let (rules, snapshot) = (self.rules, self.snapshot);
+        let offers: SmallVec<[&'s Offer; MATCHES]> = (snapshot.rules_of(rules))
+            .flat_map(|rules| rules.paths.matches(path))
+            .map(|offer| &**offer)
+            .filter(|offer| {
+                let selector = &offer.permission.selector;
+                (selector.methods.is_empty() || selector.allows_method(self.reader.method()))
+                    && (selector.hosts.is_empty() || selector.allows_host(self.reader.host()))
+                    && self.counts(offer.permission.dry_run)
+            })
+            .collect();
+        if offers.is_empty() {
+            return None;
+        }
+        let namespace = &rules.service.namespace;
+        let candidates =
+            snapshot.subjects().candidates(namespace, self.reader.principal(), self.reader.peer());
+        for binding in candidates.into_iter().flatten() {
+            if !self.reader.is(&binding.who) {
+                continue;
+            }
+            let mut given = offers.iter().filter(|offer| offer.is_given_by(&binding.role)).peekable();
+            if given.peek().is_none()
+                || !self.reader.within(binding.period)
+                || !self.counts(binding.dry_run)
+                || !binding.when.as_ref().is_none_or(|when| when.ask(self.reader) == Truth::True)
+            {
+                continue;
+            }
+            let held = given.find(|offer| {
+                let permission = &offer.permission;
+                (permission.needs_no_scopes() || permission.scopes_hold(self.reader.scopes()))
+                    && permission.when.as_ref().is_none_or(|when| when.ask(self.reader) == Truth::True)
+            });
+            if let Some(offer) = held {
+                return Some((binding, &offer.permission));
+            }
+        }
+        None
     }
 }
 
-/// Scopes that `permission` asks for and `scopes` has not; of alternatives, the first stands for all.
-pub fn missing_scopes<'s>(permission: &'s Permission, scopes: &[String]) -> impl Iterator<Item = &'s str> {
-    let has = |wanted: &str| scopes.iter().any(|scope| scope == wanted);
-    let any_holds = permission.scopes_any.iter().any(|scope| has(scope));
-    let alternative = (!any_holds).then(|| permission.scopes_any.first()).flatten();
-    (permission.scopes_all.iter().filter(move |scope| !has(scope))).chain(alternative).map(|scope| &**scope)
+impl Decision<'_> {
+    /// What would have been enough, as `scope:…`, `role:…`, `period:…` and `condition:…`.
+    pub fn missing(&self, scopes: &[String]) -> Vec<String> {
+        self.nearest_miss.as_ref().map_or_else(Vec::new, |miss| miss.missing(scopes))
+    }
 }

@@ -7,6 +7,7 @@
 
 pub mod check;
 pub mod compile;
+pub mod condition;
 pub mod cover;
 pub mod delegation;
 pub mod diff;
@@ -14,15 +15,18 @@ pub mod documents;
 pub mod evaluate;
 pub mod footprint;
 pub mod model;
+pub mod nearest;
 pub mod object;
+mod reader;
 pub mod references;
+pub mod revocations;
 pub mod roles;
 pub mod shards;
 pub mod snapshot;
 pub mod spec;
 pub mod subjects;
 
-pub use evaluate::{Decision, Verdict, evaluate};
+pub use evaluate::{Decision, DryRun, Verdict, evaluate};
 pub use object::{Document, Kind, ObjectId, PolicySet};
 pub use snapshot::{Snapshot, SnapshotCell};
 

@@ -10,7 +10,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::spec::{BindingSpec, EnforcerSpec, IssuerSpec, RoleSpec, ServiceSpec};
+use super::spec::{BindingSpec, DenialSpec, EnforcerSpec, IssuerSpec, RevocationSpec, RoleSpec, ServiceSpec};
 
 /// The namespace whose objects govern Tollgate itself.
 pub const SYSTEM_NAMESPACE: &str = "tollgate-system";
@@ -28,11 +28,23 @@ pub enum Kind {
     Role,
     /// Who holds a role.
     Binding,
+    /// Who may not do something, whatever is granted.
+    Denial,
+    /// What was issued once and is good no more.
+    Revocation,
 }
 
 impl Kind {
     /// In the order in which objects refer to each other.
-    pub const ALL: [Self; 5] = [Self::Issuer, Self::Enforcer, Self::Service, Self::Role, Self::Binding];
+    pub const ALL: [Self; 7] = [
+        Self::Issuer,
+        Self::Enforcer,
+        Self::Service,
+        Self::Role,
+        Self::Binding,
+        Self::Denial,
+        Self::Revocation,
+    ];
 
     /// As written after `kind:`.
     pub const fn as_str(self) -> &'static str {
@@ -42,6 +54,8 @@ impl Kind {
             Self::Service => "Service",
             Self::Role => "Role",
             Self::Binding => "Binding",
+            Self::Denial => "Denial",
+            Self::Revocation => "Revocation",
         }
     }
 
@@ -53,12 +67,14 @@ impl Kind {
             Self::Service => "services",
             Self::Role => "roles",
             Self::Binding => "bindings",
+            Self::Denial => "denials",
+            Self::Revocation => "revocations",
         }
     }
 
     /// Whether objects of this kind live in a namespace.
     pub const fn is_namespaced(self) -> bool {
-        matches!(self, Self::Service | Self::Role | Self::Binding)
+        matches!(self, Self::Service | Self::Role | Self::Binding | Self::Denial)
     }
 }
 
@@ -123,6 +139,10 @@ pub enum Document {
     Role(RoleSpec),
     /// Who holds a role.
     Binding(BindingSpec),
+    /// Who may not do something, whatever is granted.
+    Denial(DenialSpec),
+    /// What was issued once and is good no more.
+    Revocation(RevocationSpec),
 }
 
 impl Document {
@@ -134,6 +154,8 @@ impl Document {
             Self::Service(spec) => ObjectId::new(Kind::Service, &spec.namespace, &spec.name),
             Self::Role(spec) => ObjectId::new(Kind::Role, &spec.namespace, &spec.name),
             Self::Binding(spec) => ObjectId::new(Kind::Binding, &spec.namespace, &spec.name),
+            Self::Denial(spec) => ObjectId::new(Kind::Denial, &spec.namespace, &spec.name),
+            Self::Revocation(spec) => ObjectId::new(Kind::Revocation, "", &spec.name),
         }
     }
 
@@ -145,6 +167,8 @@ impl Document {
             Kind::Service => Self::Service(ServiceSpec::deserialize(fields)?),
             Kind::Role => Self::Role(RoleSpec::deserialize(fields)?),
             Kind::Binding => Self::Binding(BindingSpec::deserialize(fields)?),
+            Kind::Denial => Self::Denial(DenialSpec::deserialize(fields)?),
+            Kind::Revocation => Self::Revocation(RevocationSpec::deserialize(fields)?),
         })
     }
 }
@@ -221,8 +245,8 @@ mod tests {
             (r#"{"kind":"Role","namespace":"a","name":"b","permisions":[]}"#, "permisions"),
             (r#"{"name":"b","name":"c","kind":"Enforcer","point":"ingress"}"#, "duplicate"),
             (
-                r#"{"kind":"Role","namespace":"a","name":"b","permissions":[{"name":"r","service":"s","methods":["GET"],"paths":["/"],"when":{}}]}"#,
-                "when",
+                r#"{"kind":"Role","namespace":"a","name":"b","permissions":[{"name":"r","service":"s","methods":["GET"],"paths":["/"],"wen":{}}]}"#,
+                "wen",
             ),
         ] {
             let error = serde_json::from_str::<Document>(text).unwrap_err().to_string();

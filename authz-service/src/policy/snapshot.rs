@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 use rustc_hash::FxHashMap;
 use tokio::sync::watch;
-use tollgate_paths::TemplateTrie;
+use tollgate_paths::{Spelling, TemplateTrie};
 
-use super::model::{Binding, Enforcer, Offer, Role, Service};
+use super::model::{Binding, Denial, Enforcer, Offer, Role, Service};
+use super::revocations::Revocations;
 use super::shards::Shards;
 use super::subjects::Subjects;
 use crate::token::{TokenPlace, TrustedIssuer};
@@ -27,10 +28,12 @@ pub struct Snapshot {
     pub(super) hosts: Shards<Box<str>, Arc<ServiceRules>>,
     /// By SPIFFE id.
     pub(super) identities: Shards<Box<str>, Arc<ServiceRules>>,
-    /// What can be granted on every service of a namespace, by namespace.
-    pub(super) anywhere: Shards<Arc<str>, Arc<Offers>>,
+    /// What is said of every service of a namespace, by namespace, and by how its services spell paths.
+    pub(super) anywhere: Shards<Arc<str>, [Arc<Offers>; Spelling::COUNT]>,
     /// Who holds a role.
     pub(super) subjects: Subjects,
+    /// What was issued once and is good no more.
+    pub(super) revocations: Revocations,
     /// By name.
     pub(super) issuers: Shards<Arc<str>, Arc<TrustedIssuer>>,
     /// By the value of `iss`.
@@ -54,6 +57,10 @@ pub(super) struct Sources {
     pub(super) including: Shards<Arc<str>, Vec<Arc<str>>>,
     /// Keys of roles with permissions on the service of this key, or on all services of `namespace/*`; sorted.
     pub(super) speakers: Shards<Arc<str>, Vec<Arc<str>>>,
+    /// By `namespace/name`.
+    pub(super) denials: Shards<Arc<str>, Arc<Denial>>,
+    /// Keys of denials on the service of this key, or on all services of `namespace/*`; sorted.
+    pub(super) refusing: Shards<Arc<str>, Vec<Arc<str>>>,
 }
 
 /// One service with all that can be granted on it alone.
@@ -66,10 +73,11 @@ pub struct ServiceRules {
     pub(super) offers: Offers,
 }
 
-/// Offers by the paths that they speak of.
+/// Offers and denials by the paths that they speak of.
 #[derive(Debug, Default)]
 pub struct Offers {
     pub(super) paths: TemplateTrie<Arc<Offer>>,
+    pub(super) denials: TemplateTrie<Arc<Denial>>,
 }
 
 impl Snapshot {
@@ -117,9 +125,15 @@ impl Snapshot {
         &self.subjects
     }
 
-    /// What can be granted on every service of `namespace`.
-    pub fn anywhere(&self, namespace: &str) -> Option<&Offers> {
-        self.anywhere.get(namespace).map(|offers| &**offers)
+    /// What is said of every service of `namespace`, for one that spells paths so.
+    pub fn anywhere(&self, namespace: &str, spelling: Spelling) -> Option<&Offers> {
+        self.anywhere.get(namespace).map(|offers| &*offers[spelling.index()])
+    }
+
+    /// All that speaks of a service: of it alone, and of every one of its namespace.
+    pub(super) fn rules_of<'s>(&'s self, rules: &'s ServiceRules) -> impl Iterator<Item = &'s Offers> {
+        let spelling = rules.service.upstream.spelling();
+        std::iter::once(&rules.offers).chain(self.anywhere(&rules.service.namespace, spelling))
     }
 
     /// How many bindings there are.

@@ -127,6 +127,15 @@ fn place_of(binding: &Binding) -> Place {
     }
 }
 
+/// Lists are in the order of keys, so that every replica finds the same binding first.
+fn place_among(list: &[Arc<Binding>], binding: &Binding) -> usize {
+    list.partition_point(|other| other.key < binding.key)
+}
+
+fn file(list: &mut Vec<Arc<Binding>>, binding: Arc<Binding>) {
+    list.insert(place_among(list, &binding), binding);
+}
+
 impl Subjects {
     /// Files a binding.
     pub fn insert(&mut self, binding: Arc<Binding>) {
@@ -140,11 +149,12 @@ impl Subjects {
                 if holdings.is_empty() {
                     Arc::make_mut(broad).named[by as usize] += 1;
                 }
-                holdings.push(binding);
+                let place = place_among(holdings, &binding);
+                holdings.insert(place, binding);
             }
-            Place::Issuer => Arc::make_mut(broad).issuers.push(binding),
-            Place::Authenticated => Arc::make_mut(broad).authenticated.push(binding),
-            Place::Anyone => Arc::make_mut(broad).anyone.push(binding),
+            Place::Issuer => file(&mut Arc::make_mut(broad).issuers, binding),
+            Place::Authenticated => file(&mut Arc::make_mut(broad).authenticated, binding),
+            Place::Anyone => file(&mut Arc::make_mut(broad).anyone, binding),
         }
     }
 
@@ -212,31 +222,5 @@ impl Subjects {
         }
         lists.push(&broad.anyone);
         lists
-    }
-}
-
-impl Binding {
-    /// Whether all that the binding asks of the caller holds.
-    pub fn holds_for(&self, token: Option<&VerifiedToken>, peer: Option<&str>) -> bool {
-        let who = &self.who;
-        if who.workload.as_ref().is_some_and(|wanted| !peer.is_some_and(|peer| wanted.matches(peer))) {
-            return false;
-        }
-        if !who.authenticated {
-            return true;
-        }
-        let Some(token) = token else { return false };
-        let says = |wanted: &Option<Box<str>>, said: &mut dyn FnMut(&str) -> bool| {
-            wanted.as_deref().is_none_or(said)
-        };
-        who.issuer.as_ref().is_none_or(|issuer| *issuer == token.issuer)
-            && says(&who.subject, &mut |subject| token.subject == subject)
-            && says(&who.client, &mut |client| token.client_id.as_deref() == Some(client))
-            && says(&who.group, &mut |group| token.groups.iter().any(|has| has == group))
-    }
-
-    /// Whether the binding grants at `now`, in Unix seconds.
-    pub fn grants_at(&self, now: i64) -> bool {
-        self.not_before.is_none_or(|from| from <= now) && self.not_after.is_none_or(|end| now < end)
     }
 }

@@ -8,7 +8,7 @@ use super::compile::{Parts, compile};
 use super::object::{Document, PolicySet, policy_set};
 use super::snapshot::Snapshot;
 use super::{Verdict, check, evaluate};
-use crate::facts::{Credential, Entry, Facts, PathReadings};
+use crate::facts::{Credential, Entry, Facts, NoHeaders, PathReadings};
 use crate::token::VerifiedToken;
 
 const NOW: i64 = 1_800_000_000;
@@ -69,6 +69,9 @@ impl<'a> Ask<'a> {
             host: self.host,
             path: PathReadings::of_target(self.path).unwrap(),
             credential: self.token.map_or(Credential::Absent, Credential::Verified),
+            headers: &NoHeaders,
+            source: None,
+            certificate_serial: None,
         };
         let decision = evaluate(snapshot, &facts, self.now);
         (decision.verdict, decision.reason, decision.rule.to_string())
@@ -289,14 +292,6 @@ fn what_must_not_be_is_a_fault() {
             "who": {"anyone": true, "issuer": "demo"}}),
             "who.anyone",
         ),
-        (
-            json!({"kind": "Service", "namespace": "a", "name": "x", "upstream": {"fold_case": true}}),
-            "upstream.fold_case",
-        ),
-        (
-            json!({"kind": "Service", "namespace": "a", "name": "x", "upstream": {"merge": false}}),
-            "upstream.merge",
-        ),
         (json!({"kind": "Service", "namespace": "tollgate-system", "name": "admin"}), "callers"),
         (
             json!({"kind": "Service", "namespace": "tollgate-system", "name": "admin", "callers": ["external"],
@@ -362,6 +357,9 @@ proptest! {
                 host: "",
                 path: readings,
                 credential: Credential::Absent,
+                headers: &NoHeaders,
+                source: None,
+                certificate_serial: None,
             };
             evaluate(&rules, &facts, NOW);
         }

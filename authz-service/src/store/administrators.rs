@@ -22,9 +22,7 @@ use crate::facts::ADMIN_ISSUER;
 use crate::policy::check::ADMIN_SERVICE_NAME;
 use crate::policy::object::{Document, SYSTEM_NAMESPACE};
 use crate::policy::snapshot::SecretHash;
-use crate::policy::spec::{
-    BindingSpec, Mode, PermissionSpec, RoleSpec, ScopesSpec, ServiceSpec, UpstreamSpec, WhoSpec,
-};
+use crate::policy::spec::{BindingSpec, Mode, PermissionSpec, RoleSpec, ServiceSpec, UpstreamSpec, WhoSpec};
 
 /// How long the one-use token is good for.
 const BOOTSTRAP_SECONDS: i64 = 3600;
@@ -208,8 +206,6 @@ fn repaired(mut service: ServiceSpec) -> ServiceSpec {
         service.callers.push(EXTERNAL.to_owned());
     }
     service.mode = Mode::Enforce;
-    service.upstream =
-        UpstreamSpec { strip_params: service.upstream.strip_params, ..UpstreamSpec::default() };
     service
 }
 
@@ -239,8 +235,7 @@ fn builtin(administrator: &str) -> [Document; 3] {
                 service: ADMIN_SERVICE_NAME.to_owned(),
                 methods: any("*"),
                 paths: any("/{**}"),
-                hosts: Vec::new(),
-                scopes: ScopesSpec::default(),
+                ..PermissionSpec::default()
             }],
         }),
         Document::Binding(BindingSpec {
@@ -252,8 +247,7 @@ fn builtin(administrator: &str) -> [Document; 3] {
                 subject: Some(administrator.to_owned()),
                 ..WhoSpec::default()
             },
-            not_before: None,
-            not_after: None,
+            ..BindingSpec::default()
         }),
     ]
 }

@@ -56,6 +56,8 @@ fn count_administrators(set: &PolicySet, holders: &[Administrator]) -> usize {
             && binding.role == ADMIN_ROLE
             && binding.not_before.is_none()
             && binding.not_after.is_none()
+            && binding.when.is_none()
+            && !binding.dry_run
             && somebody_is(&binding.who, set, service, holders)
     };
     set.values()
@@ -70,6 +72,8 @@ fn allows_everything(permission: &PermissionSpec) -> bool {
         // The admin API is asked about under no host.
         && permission.hosts.is_empty()
         && permission.scopes == ScopesSpec::default()
+        && permission.when.is_none()
+        && !permission.dry_run
 }
 
 fn somebody_is(who: &WhoSpec, set: &PolicySet, service: &ServiceSpec, holders: &[Administrator]) -> bool {

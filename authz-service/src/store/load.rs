@@ -132,7 +132,7 @@ fn checked(set: &mut PolicySet, around: &PolicySet, on_fault: &mut OnFault) -> R
 const fn can_be_left_out(kind: Kind) -> bool {
     match kind {
         Kind::Issuer | Kind::Role | Kind::Binding => true,
-        Kind::Enforcer | Kind::Service => false,
+        Kind::Enforcer | Kind::Service | Kind::Denial | Kind::Revocation => false,
     }
 }
 

@@ -14,6 +14,7 @@ pub mod follow;
 mod idempotency;
 mod last_administrator;
 pub mod load;
+mod refusing;
 mod rows;
 mod select;
 mod sql;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::StoreError;
 use super::select::of_table;
 use super::sql::{Row, Tx, Value};
+use super::{StoreError, refusing};
 use crate::policy::object::{Document, Kind, ObjectId};
 use crate::policy::spec::{BindingSpec, EnforcerSpec, IssuerSpec, PermissionSpec, RoleSpec, ServiceSpec};
 
@@ -54,6 +55,9 @@ pub(super) fn permission(row: &Row) -> Result<PermissionSpec, StoreError> {
         paths: row.json("paths")?,
         hosts: row.json("hosts")?,
         scopes: row.json("scopes")?,
+        grpc: optional_json(row, "grpc")?,
+        when: optional_json(row, "condition")?,
+        dry_run: flag(row, "dry_run")?,
     })
 }
 
@@ -110,7 +114,11 @@ fn document(kind: Kind, row: &Row, permissions: Vec<PermissionSpec>) -> Result<D
             who: row.json("who")?,
             not_before: moment(row, "not_before")?,
             not_after: moment(row, "not_after")?,
+            when: optional_json(row, "condition")?,
+            dry_run: flag(row, "dry_run")?,
         }),
+        Kind::Denial => Document::Denial(refusing::denial(row)?),
+        Kind::Revocation => Document::Revocation(refusing::revocation(row)?),
     })
 }
 
@@ -119,13 +127,24 @@ fn seconds(number: i64) -> Result<u32, StoreError> {
         .map_err(|_| StoreError::BadRow { what: "seconds".to_owned(), problem: format!("{number}") })
 }
 
-fn moment(row: &Row, column: &'static str) -> Result<Option<jiff::Timestamp>, StoreError> {
+pub(super) fn moment(row: &Row, column: &'static str) -> Result<Option<jiff::Timestamp>, StoreError> {
     let Some(text) = row.optional_text(column)? else { return Ok(None) };
     let bad = |error: jiff::Error| StoreError::BadRow { what: column.to_owned(), problem: error.to_string() };
     text.parse().map(Some).map_err(bad)
 }
 
-fn json(value: &impl Serialize) -> String {
+pub(super) fn optional_json<T: DeserializeOwned>(
+    row: &Row,
+    column: &'static str,
+) -> Result<Option<T>, StoreError> {
+    row.optional_text(column)?.map(|_| row.json(column)).transpose()
+}
+
+pub(super) fn flag(row: &Row, column: &'static str) -> Result<bool, StoreError> {
+    Ok(row.int(column)? != 0)
+}
+
+pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("lists and maps of texts are always JSON")
 }
 
@@ -204,12 +223,13 @@ pub(super) async fn put(tx: &mut Tx, document: &Document, epoch: u64) -> Result<
         }
         Document::Role(spec) => put_role(tx, spec, epoch).await?,
         Document::Binding(spec) => {
+            let when = spec.when.as_ref().map(json);
             let (not_before, not_after) =
                 (spec.not_before.map(|t| t.to_string()), spec.not_after.map(|t| t.to_string()));
             tx.execute(
                 insert,
-                "INSERT INTO bindings (namespace, name, role, who, not_before, not_after, epoch) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                "INSERT INTO bindings (namespace, name, role, who, not_before, not_after, condition, dry_run, epoch) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
                 &[
                     Value::Text(&spec.namespace),
                     Value::Text(&spec.name),
@@ -217,11 +237,15 @@ pub(super) async fn put(tx: &mut Tx, document: &Document, epoch: u64) -> Result<
                     Value::Text(&json(&spec.who)),
                     Value::OptionalText(not_before.as_deref()),
                     Value::OptionalText(not_after.as_deref()),
+                    Value::OptionalText(when.as_deref()),
+                    Value::Int(spec.dry_run.into()),
                     epoch,
                 ],
             )
             .await?;
         }
+        Document::Denial(spec) => refusing::put_denial(tx, spec, epoch).await?,
+        Document::Revocation(spec) => refusing::put_revocation(tx, spec, epoch).await?,
     }
     Ok(())
 }
@@ -236,10 +260,11 @@ async fn put_role(tx: &mut Tx, spec: &RoleSpec, epoch: Value<'_>) -> Result<(), 
     let sql = "DELETE FROM permissions WHERE namespace = $1 AND role = $2";
     tx.execute("remove old permissions", sql, &[namespace, name]).await?;
     for (position, permission) in (0_i64..).zip(&spec.permissions) {
+        let (grpc, when) = (permission.grpc.as_ref().map(json), permission.when.as_ref().map(json));
         tx.execute(
             "write a permission",
-            "INSERT INTO permissions (namespace, role, position, name, service, methods, paths, hosts, scopes) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "INSERT INTO permissions (namespace, role, position, name, service, methods, paths, hosts, scopes, grpc, \
+             condition, dry_run) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
             &[
                 namespace,
                 name,
@@ -250,6 +275,9 @@ async fn put_role(tx: &mut Tx, spec: &RoleSpec, epoch: Value<'_>) -> Result<(), 
                 Value::Text(&json(&permission.paths)),
                 Value::Text(&json(&permission.hosts)),
                 Value::Text(&json(&permission.scopes)),
+                Value::OptionalText(grpc.as_deref()),
+                Value::OptionalText(when.as_deref()),
+                Value::Int(permission.dry_run.into()),
             ],
         )
         .await?;

@@ -17,6 +17,8 @@ macro_rules! of_table {
             Kind::Service => concat!($before, "services", $after),
             Kind::Role => concat!($before, "roles", $after),
             Kind::Binding => concat!($before, "bindings", $after),
+            Kind::Denial => concat!($before, "denials", $after),
+            Kind::Revocation => concat!($before, "revocations", $after),
         }
     };
 }
@@ -103,10 +105,7 @@ pub(super) async fn bindings_after(
 }
 
 /// The roles and bindings of some namespaces, which is all that says who may do what in them.
-pub(super) async fn roles_and_bindings(
-    tx: &mut Tx,
-    namespaces: &[String],
-) -> Result<PolicySet, StoreError> {
+pub(super) async fn roles_and_bindings(tx: &mut Tx, namespaces: &[String]) -> Result<PolicySet, StoreError> {
     let mut set = PolicySet::new();
     for namespace in namespaces {
         for kind in [Kind::Role, Kind::Binding] {

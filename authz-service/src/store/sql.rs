@@ -136,6 +136,7 @@ const SQLITE: &[(i64, &str, &str)] = migrations!(
     "sqlite",
     [
         (1, "policy", "0001_policy.sql"),
+        (2, "conditions", "0002_conditions.sql"),
         (3, "references", "0003_references.sql"),
         (4, "issuers", "0004_issuers.sql"),
         (5, "idempotency", "0005_idempotency.sql"),
@@ -145,6 +146,7 @@ const POSTGRES: &[(i64, &str, &str)] = migrations!(
     "postgres",
     [
         (1, "policy", "0001_policy.sql"),
+        (2, "conditions", "0002_conditions.sql"),
         (3, "references", "0003_references.sql"),
         (4, "issuers", "0004_issuers.sql"),
         (5, "idempotency", "0005_idempotency.sql"),

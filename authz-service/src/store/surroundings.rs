@@ -66,10 +66,16 @@ impl Part {
 /// Some of what refers to an object.
 async fn referrers(tx: &mut Tx, id: &ObjectId) -> Result<Vec<ObjectId>, StoreError> {
     let queries: &[(Kind, &'static str)] = match id.kind {
-        Kind::Service => &[(
-            Kind::Role,
-            "SELECT DISTINCT namespace, role AS name FROM permissions WHERE namespace = $1 AND service = $2 LIMIT $3",
-        )],
+        Kind::Service => &[
+            (
+                Kind::Role,
+                "SELECT DISTINCT namespace, role AS name FROM permissions WHERE namespace = $1 AND service = $2 LIMIT $3",
+            ),
+            (
+                Kind::Denial,
+                "SELECT namespace, name FROM denials WHERE namespace = $1 AND service = $2 LIMIT $3",
+            ),
+        ],
         Kind::Role => &[
             (
                 Kind::Binding,
@@ -80,7 +86,7 @@ async fn referrers(tx: &mut Tx, id: &ObjectId) -> Result<Vec<ObjectId>, StoreErr
                 "SELECT namespace, role AS name FROM role_includes WHERE namespace = $1 AND included = $2 LIMIT $3",
             ),
         ],
-        Kind::Issuer | Kind::Enforcer | Kind::Binding => &[],
+        Kind::Issuer | Kind::Enforcer | Kind::Binding | Kind::Denial | Kind::Revocation => &[],
     };
     let mut found = Vec::new();
     let values = [Value::Text(&id.namespace), Value::Text(&id.name), Value::Int(REFERRERS)];
@@ -114,7 +120,9 @@ async fn rivals(tx: &mut Tx, document: &Document) -> Result<Vec<ObjectId>, Store
             });
             identity.collect()
         }
-        Document::Role(_) | Document::Binding(_) => Vec::new(),
+        Document::Role(_) | Document::Binding(_) | Document::Denial(_) | Document::Revocation(_) => {
+            Vec::new()
+        }
     };
     let mut found = Vec::new();
     for (sql, name) in claimed {

@@ -4,12 +4,14 @@
 //! say (`x-tollgate-*`) and that a client has sent are removed.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use opentelemetry::Context;
 use tollgate_proto::Reason;
+use tollgate_proto::envoy_types::pb::envoy::config::core::v3::address::Address;
 use tollgate_proto::envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use tollgate_proto::envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
-use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
+use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer};
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::authorization_server::Authorization;
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::{
@@ -23,7 +25,7 @@ use tonic::{Code, Request, Response, Status};
 use super::metadata::{self, Fields};
 use super::refusal::{Refused, refused};
 use crate::authorize::{Authorizer, Decided, Presented, Question};
-use crate::facts::{Entry, PathReadings};
+use crate::facts::{self, Entry, Header, PathReadings};
 use crate::policy::Verdict;
 use crate::policy::model::Enforcer;
 use crate::policy::spec::Point;
@@ -59,7 +61,7 @@ impl ExtAuthz {
         let certificate = certificate_of(attributes)?;
         let headers = Headers::of(request);
         let request_id = headers.get("x-request-id").filter(|given| is_request_id(given));
-        let question = question(attributes, request, enforcer.as_deref(), certificate.as_ref())?;
+        let question = question(attributes, (request, &headers), enforcer.as_deref(), certificate.as_ref())?;
         let question = Question { request_id, ..question };
         let path = match PathReadings::of_target(question.target) {
             Ok(path) => path,
@@ -112,7 +114,7 @@ fn certificate_of(attributes: &AttributeContext) -> Result<Option<PeerCertificat
 
 fn question<'a>(
     attributes: &'a AttributeContext,
-    http: &'a HttpRequest,
+    (http, headers): (&'a HttpRequest, &'a Headers<'a>),
     enforcer: Option<&Enforcer>,
     certificate: Option<&'a PeerCertificate>,
 ) -> Result<Question<'a>, Status> {
@@ -142,8 +144,18 @@ fn question<'a>(
         method: &http.method,
         host: &http.host,
         target: &http.path,
+        headers,
+        source: attributes.source.as_ref().and_then(address_of),
         request_id: None,
     })
+}
+
+/// The address of a peer, where it has one that is an IP address.
+fn address_of(peer: &Peer) -> Option<IpAddr> {
+    match peer.address.as_ref()?.address.as_ref()? {
+        Address::SocketAddress(socket) => socket.address.parse().ok(),
+        Address::Pipe(_) | Address::EnvoyInternalAddress(_) => None,
+    }
 }
 
 fn may_ask(enforcer: Option<&Enforcer>, service: &str) -> Result<(), Status> {
@@ -161,9 +173,23 @@ fn is_request_id(text: &str) -> bool {
 }
 
 /// Headers in either of the two forms in which Envoy sends them.
+#[derive(Debug)]
 enum Headers<'a> {
     Joined(&'a HashMap<String, String>),
-    Raw(HashMap<&'a str, String>),
+    /// Each with whether there were several lines of it.
+    Raw(HashMap<&'a str, (String, bool)>),
+}
+
+impl facts::Headers for Headers<'_> {
+    fn header(&self, name: &str) -> Option<Header<'_>> {
+        match self {
+            Self::Joined(map) => map.get(name).map(|value| Header::joined(value)),
+            Self::Raw(map) => {
+                let (value, several) = map.get(name)?;
+                Some(Header { value, may_be_several: *several })
+            }
+        }
+    }
 }
 
 impl<'a> Headers<'a> {
@@ -171,17 +197,18 @@ impl<'a> Headers<'a> {
         let Some(map) = http.header_map.as_ref().filter(|map| !map.headers.is_empty()) else {
             return Self::Joined(&http.headers);
         };
-        let mut joined: HashMap<&str, String> = HashMap::new();
+        let mut joined: HashMap<&str, (String, bool)> = HashMap::new();
         for header in &map.headers {
             let raw = String::from_utf8_lossy(&header.raw_value);
             let value = if header.raw_value.is_empty() { header.value.as_str().into() } else { raw };
             joined
                 .entry(&header.key)
-                .and_modify(|before| {
+                .and_modify(|(before, several)| {
                     before.push(',');
                     before.push_str(&value);
+                    *several = true;
                 })
-                .or_insert_with(|| value.clone().into_owned());
+                .or_insert_with(|| (value.clone().into_owned(), false));
         }
         Self::Raw(joined)
     }
@@ -189,7 +216,7 @@ impl<'a> Headers<'a> {
     fn get(&self, name: &str) -> Option<&str> {
         match self {
             Self::Joined(map) => map.get(name).map(String::as_str),
-            Self::Raw(map) => map.get(name).map(String::as_str),
+            Self::Raw(map) => map.get(name).map(|(value, _)| value.as_str()),
         }
     }
 

@@ -6,7 +6,7 @@ use tollgate_proto::Reason;
 
 use crate::authorize::Presented;
 use crate::policy::Decision;
-use crate::policy::evaluate::{NearestMiss, missing_scopes};
+use crate::policy::nearest::missing_scopes;
 
 /// How long a client should wait when an issuer is away.
 const RETRY_AFTER_SECONDS: u32 = 5;
@@ -51,13 +51,18 @@ pub fn refused(decision: &Decision<'_>, presented: &Presented) -> Refused {
         _ if matches!(presented, Presented::Refused(_)) => {
             Refused::challenged(401, "invalid_token", format!(r#"{REALM}, error="invalid_token""#))
         }
-        // No error code where nothing was presented (RFC 6750 §3.1). A denial proper is not mended by a token.
-        _ if matches!(presented, Presented::Absent) && decision.reason != Reason::RuleDeny => {
+        // No error code where nothing was presented (RFC 6750 §3.1). What is refused by name is not mended by a token.
+        _ if matches!(presented, Presented::Absent)
+            && !matches!(
+                decision.reason,
+                Reason::RuleDeny | Reason::TokenRevoked | Reason::CertificateRevoked
+            ) =>
+        {
             Refused::challenged(401, "unauthenticated", REALM.to_owned())
         }
         Reason::ScopeMissing => {
             let mut challenge = format!(r#"{REALM}, error="insufficient_scope""#);
-            if let Some(NearestMiss::Scopes(permission)) = &decision.nearest_miss {
+            if let Some(permission) = decision.nearest_miss.as_ref().and_then(|miss| miss.permission()) {
                 let scopes = presented.credential().scopes();
                 let missing: Vec<_> =
                     missing_scopes(permission, scopes).filter(|s| is_scope_token(s)).collect();

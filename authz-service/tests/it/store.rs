@@ -42,13 +42,31 @@ fn everything() -> Vec<Document> {
             "upstream": {"strip_params": false}}),
         json!({"kind": "Role", "namespace": "a", "name": "r", "includes": ["q"], "permissions": [
             {"name": "two", "service": "s", "methods": ["GET"], "paths": ["/a/{id}"], "hosts": ["h"],
-                "scopes": {"all": ["x"], "any": ["y", "z"]}},
+                "scopes": {"all": ["x"], "any": ["y", "z"]}, "dry_run": true, "when": {"all": [
+                    {"claim": "tier", "in": ["gold", "silver"]}, {"not": {"header": "x-env", "prefix": "p"}},
+                    {"any": [{"source_cidr": ["10.0.0.0/8"]}, {"claim": "a.b", "equals": 1.5}]},
+                    {"time": {"days": ["mon"], "from": "08:00", "to": "18:00", "zone": "Europe/Berlin"}}]}},
+            {"name": "three", "service": "s", "grpc": {"service": "p.S", "methods": ["Get"]}},
             {"name": "one", "service": "*", "methods": ["*"], "paths": ["/{**}"]}]}),
         json!({"kind": "Role", "namespace": "a", "name": "q"}),
         json!({"kind": "Binding", "namespace": "a", "name": "b", "role": "r", "who": {"issuer": "i", "subject": "s",
             "group": "g", "client": "c", "workload": "spiffe://d/ns/a/*"},
-            "not_before": "2026-01-01T00:00:00Z", "not_after": "2027-01-01T00:00:00.5Z"}),
+            "not_before": "2026-01-01T00:00:00Z", "not_after": "2027-01-01T00:00:00.5Z",
+            "when": {"claim": "groups", "contains": "x"}, "dry_run": true}),
         json!({"kind": "Binding", "namespace": "a", "name": "c", "role": "q", "who": {"anyone": true}}),
+        json!({"kind": "Denial", "namespace": "a", "name": "d", "service": "s", "who": {"issuer": "i", "group": "g"},
+            "methods": ["POST"], "paths": ["/a/{id:encoded}"], "hosts": ["h"], "when": {"header": "x", "equals": "y"},
+            "not_before": "2026-01-01T00:00:00Z", "not_after": "2027-01-01T00:00:00Z", "dry_run": true,
+            "reason": "frozen"}),
+        json!({"kind": "Denial", "namespace": "a", "name": "e", "service": "*", "who": {"anyone": true},
+            "grpc": {"service": "p.S"}}),
+        json!({"kind": "Revocation", "name": "t", "issuer": "i", "jti": "1", "until": "2027-01-01T00:00:00Z"}),
+        json!({"kind": "Revocation", "name": "u", "issuer": "i", "subject": "s", "until": "2027-01-01T00:00:00Z",
+            "issued_before": "2026-01-01T00:00:00Z", "reason": "left"}),
+        json!({"kind": "Revocation", "name": "v", "issuer": "i", "client": "c", "until": "2027-01-01T00:00:00Z"}),
+        json!({"kind": "Revocation", "name": "w", "issuer": "i", "key_id": "k", "until": "2027-01-01T00:00:00Z"}),
+        json!({"kind": "Revocation", "name": "x", "workload": "spiffe://d/ns/a/*", "until": "2027-01-01T00:00:00Z"}),
+        json!({"kind": "Revocation", "name": "y", "certificate_serial": "0A:1b", "until": "2027-01-01T00:00:00Z"}),
     ]
     .map(document)
     .to_vec()
@@ -57,7 +75,7 @@ fn everything() -> Vec<Document> {
 async fn what_is_written_is_read(url: &str) {
     let store = open(url).await;
     let applied = store.apply(everything(), by(), false, false).await.unwrap();
-    assert_eq!((applied.epoch, applied.changes.len()), (1, 8));
+    assert_eq!((applied.epoch, applied.changes.len()), (1, 16));
     let loaded = store.load().await.unwrap();
     assert_eq!(loaded.epoch, 1);
     let mut wanted = everything();
@@ -68,12 +86,12 @@ async fn what_is_written_is_read(url: &str) {
     let again = store.apply(found, by(), false, false).await.unwrap();
     assert_eq!((again.epoch, again.changes.len()), (1, 0));
     let changes = store.changes(None, 100).await.unwrap();
-    assert_eq!(changes.len(), 8);
+    assert_eq!(changes.len(), 16);
     assert!(changes.iter().all(|row| row.epoch == 1 && row.author == "test/me" && row.reason == "because"));
     assert!(changes.iter().all(|row| row.before.is_none() && row.after.is_some()));
     store.close().await;
     // What was written is there when somebody else opens the database.
-    assert_eq!(open(url).await.load().await.unwrap().objects.len(), 8);
+    assert_eq!(open(url).await.load().await.unwrap().objects.len(), 16);
 }
 
 /// The key in the first issuer is new in each call of `everything`.
@@ -124,8 +142,8 @@ async fn a_write_that_would_break_the_policy_leaves_no_trace(url: &str) {
     let tried = store.apply(vec![service("new")], by(), true, true).await.unwrap();
     assert!(tried.changes.len() > 1, "what is absent would go");
     let loaded = store.load().await.unwrap();
-    assert_eq!((loaded.epoch, loaded.objects.len()), (1, 8));
-    assert_eq!(store.changes(None, 100).await.unwrap().len(), 8);
+    assert_eq!((loaded.epoch, loaded.objects.len()), (1, 16));
+    assert_eq!(store.changes(None, 100).await.unwrap().len(), 16);
 }
 
 /// A write looks at what it touches; that must be enough to find what is wrong, and no more than is wrong.
@@ -201,7 +219,7 @@ async fn pruning_spares_what_governs_tollgate(url: &str) {
     store.recover_administrator("root", "test").await.unwrap();
     store.apply(everything(), by(), false, false).await.unwrap();
     let applied = store.apply(vec![service("only")], by(), true, false).await.unwrap();
-    assert_eq!(applied.changes.iter().filter(|change| change.after.is_none()).count(), 5);
+    assert_eq!(applied.changes.iter().filter(|change| change.after.is_none()).count(), 7);
     let left: Vec<String> = store.load().await.unwrap().objects.keys().map(ToString::to_string).collect();
     assert_eq!(
         left,
@@ -212,7 +230,13 @@ async fn pruning_spares_what_governs_tollgate(url: &str) {
             "Service a/only",
             "Service tollgate-system/admin",
             "Role tollgate-system/admin",
-            "Binding tollgate-system/admin-root"
+            "Binding tollgate-system/admin-root",
+            "Revocation t",
+            "Revocation u",
+            "Revocation v",
+            "Revocation w",
+            "Revocation x",
+            "Revocation y"
         ]
     );
 }

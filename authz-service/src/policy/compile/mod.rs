@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use rustc_hash::FxHashMap;
-use tollgate_paths::TemplateTrie;
+use tollgate_paths::{Spelling, Template, TemplateTrie};
 
-use super::model::{Binding, Model, Offer, Role, Service};
+use super::model::{Binding, Denial, Model, Offer, Permission, Role, Service};
 use super::object::{Kind, ObjectId};
 use super::snapshot::{Offers, SecretHash, ServiceRules, Snapshot};
 use crate::token::keys::KeySet;
@@ -108,6 +108,13 @@ impl Compiler {
             self.remove_binding(&binding.key);
             self.put_binding(binding);
         }
+        for denial in model.denials.into_values() {
+            self.remove_denial(&denial.key);
+            self.put_denial(denial);
+        }
+        for revocation in model.revocations.into_values() {
+            self.next.revocations.insert(revocation);
+        }
     }
 
     /// Takes an object out.
@@ -128,6 +135,8 @@ impl Compiler {
             }
             Kind::Role => self.remove_role(&key.as_str().into()),
             Kind::Binding => self.remove_binding(&key),
+            Kind::Denial => self.remove_denial(&key),
+            Kind::Revocation => self.next.revocations.remove(&id.name),
         }
     }
 
@@ -135,14 +144,15 @@ impl Compiler {
     pub fn finish(mut self, epoch: u64) -> Snapshot {
         for target in std::mem::take(&mut self.touched) {
             if let Some(namespace) = target.strip_suffix("/*") {
-                let offers = Arc::new(self.offers(&target));
+                let offers = self.offers_anywhere(&target);
                 self.next.anywhere.insert(namespace.into(), offers);
                 continue;
             }
             let known = || self.next.services.get(&*target).map(|rules| Arc::clone(&rules.service));
             let Some(service) = self.services.remove(&target).or_else(known) else { continue };
             let token_places = self.token_places(&service);
-            let rules = Arc::new(ServiceRules { token_places, offers: self.offers(&target), service });
+            let offers = self.offers(&target, service.upstream.spelling());
+            let rules = Arc::new(ServiceRules { token_places, offers, service });
             for host in &rules.service.hosts {
                 self.next.hosts.insert(host.clone(), Arc::clone(&rules));
             }
@@ -281,22 +291,84 @@ impl Compiler {
         }
     }
 
-    /// All that can be granted on a target.
-    fn offers(&self, target: &str) -> Offers {
-        let mut paths = TemplateTrie::new();
+    fn put_denial(&mut self, denial: Arc<Denial>) {
+        let target = target_of(&denial.namespace, denial.selector.service.as_deref()).into();
+        let refusing = self.next.sources.refusing.get_or_default(&target);
+        if let Err(place) = refusing.binary_search(&denial.key) {
+            refusing.insert(place, Arc::clone(&denial.key));
+        }
+        self.touched.insert(target);
+        self.next.sources.denials.insert(Arc::clone(&denial.key), denial);
+    }
+
+    fn remove_denial(&mut self, key: &str) {
+        let Some(denial) = self.next.sources.denials.remove(key) else { return };
+        let target: Arc<str> = target_of(&denial.namespace, denial.selector.service.as_deref()).into();
+        let refusing = self.next.sources.refusing.get_or_default(&target);
+        refusing.retain(|other| **other != *key);
+        if refusing.is_empty() {
+            self.next.sources.refusing.remove(&*target);
+        }
+        self.touched.insert(target);
+    }
+
+    /// What is said of every service of a namespace, in each spelling; one that changes nothing is shared.
+    fn offers_anywhere(&self, target: &str) -> [Arc<Offers>; Spelling::COUNT] {
+        let usual = Arc::new(self.offers(target, Spelling::default()));
+        Spelling::ALL.map(|spelling| {
+            let templates = self.templates(target);
+            let mut others = templates.filter(|one| one.spelt(spelling) != one.spelt(Spelling::default()));
+            match others.next() {
+                Some(_) => Arc::new(self.offers(target, spelling)),
+                None => Arc::clone(&usual),
+            }
+        })
+    }
+
+    fn templates(&self, target: &str) -> impl Iterator<Item = &Template> {
+        let of_permissions =
+            self.permissions(target).flat_map(|(_, permission)| &permission.selector.templates);
+        of_permissions.chain(self.denials(target).flat_map(|denial| &denial.selector.templates))
+    }
+
+    /// The permissions that speak of a target, with their roles.
+    fn permissions(&self, target: &str) -> impl Iterator<Item = (&Arc<Role>, &Arc<Permission>)> {
         let speakers = self.next.sources.speakers.get(target).map_or(&[][..], Vec::as_slice);
-        for role in speakers.iter().filter_map(|key| self.next.sources.roles.get(&**key)) {
-            let roles = self.giving(&role.key);
-            for permission in
-                role.permissions.iter().filter(|p| *target_of(role, p.service.as_deref()) == *target)
-            {
-                let offer = Arc::new(Offer { permission: Arc::clone(permission), roles: Arc::clone(&roles) });
-                for template in &permission.templates {
-                    paths.insert(template, Arc::clone(&offer));
-                }
+        let roles = speakers.iter().filter_map(|key| self.next.sources.roles.get(&**key));
+        roles.flat_map(move |role| {
+            let permissions = role.permissions.iter().map(move |permission| (role, permission));
+            permissions.filter(move |(role, permission)| {
+                *target_of(&role.namespace, permission.selector.service.as_deref()) == *target
+            })
+        })
+    }
+
+    fn denials(&self, target: &str) -> impl Iterator<Item = &Arc<Denial>> {
+        let refusing = self.next.sources.refusing.get(target).map_or(&[][..], Vec::as_slice);
+        refusing.iter().filter_map(|key| self.next.sources.denials.get(&**key))
+    }
+
+    /// All that is said of a target.
+    fn offers(&self, target: &str, spelling: Spelling) -> Offers {
+        let mut paths = TemplateTrie::new();
+        let (mut giving, mut roles): (Option<&Arc<str>>, Arc<[Arc<str>]>) = (None, Arc::default());
+        for (role, permission) in self.permissions(target) {
+            // Permissions of one role follow each other.
+            if giving != Some(&role.key) {
+                (giving, roles) = (Some(&role.key), self.giving(&role.key));
+            }
+            let offer = Arc::new(Offer { permission: Arc::clone(permission), roles: Arc::clone(&roles) });
+            for template in &permission.selector.templates {
+                paths.insert(&template.spelt(spelling), Arc::clone(&offer));
             }
         }
-        Offers { paths }
+        let mut denials = TemplateTrie::new();
+        for denial in self.denials(target) {
+            for template in &denial.selector.templates {
+                denials.insert(&template.spelt(spelling), Arc::clone(denial));
+            }
+        }
+        Offers { paths, denials }
     }
 
     /// The role and all that include it, however far up.
@@ -339,13 +411,15 @@ fn share<'k>(text: &mut Arc<str>, known: impl FnOnce(&str) -> Option<&'k Arc<str
 
 /// What the role's own permissions speak of: keys of services, and `namespace/*`.
 fn targets(role: &Role) -> BTreeSet<Arc<str>> {
-    let of_permissions =
-        role.permissions.iter().map(|permission| target_of(role, permission.service.as_deref()));
+    let of_permissions = role
+        .permissions
+        .iter()
+        .map(|permission| target_of(&role.namespace, permission.selector.service.as_deref()));
     of_permissions.map(Into::into).collect()
 }
 
-fn target_of<'a>(role: &Role, service: Option<&'a str>) -> std::borrow::Cow<'a, str> {
-    service.map_or_else(|| format!("{}/*", role.namespace).into(), Into::into)
+fn target_of<'a>(namespace: &str, service: Option<&'a str>) -> std::borrow::Cow<'a, str> {
+    service.map_or_else(|| format!("{namespace}/*").into(), Into::into)
 }
 
 #[cfg(test)]

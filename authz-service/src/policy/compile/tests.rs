@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{Compiler, Parts, compile};
-use crate::facts::{Credential, Entry, Facts, PathReadings};
+use crate::facts::{Credential, Entry, Facts, NoHeaders, PathReadings};
 use crate::policy::object::{Document, Kind, ObjectId, PolicySet, policy_set};
 use crate::policy::references::references;
 use crate::policy::{Snapshot, check, evaluate};
@@ -58,12 +58,24 @@ fn any_document() -> impl Strategy<Value = Document> {
         json!({"kind": "Issuer", "name": "i", "issuer": format!("https://i{place}"), "token_places": places,
             "jwks_url": "https://i/keys"})
     });
-    prop_oneof![2 => service, 3 => role, 3 => binding, 1 => issuer].prop_map(document)
+    let denial = (0_u8..3, 0_u8..4, 0..PATHS.len(), 0..SUBJECTS.len()).prop_map(|(n, service, path, subject)| {
+        let service = if service == 3 { "*".to_owned() } else { format!("s{service}") };
+        json!({"kind": "Denial", "namespace": "a", "name": format!("d{n}"), "service": service, "methods": ["*"],
+            "paths": [PATHS[path]], "who": {"issuer": "i", "subject": SUBJECTS[subject]}})
+    });
+    let revocation = (0_u8..2, 0..SUBJECTS.len()).prop_map(|(n, subject)| {
+        json!({"kind": "Revocation", "name": format!("v{n}"), "issuer": "i", "subject": SUBJECTS[subject],
+            "until": "2030-01-01T00:00:00Z"})
+    });
+    prop_oneof![2 => service, 3 => role, 3 => binding, 1 => issuer, 1 => denial, 1 => revocation]
+        .prop_map(document)
 }
 
 /// One write: objects that are put, and kinds and numbers of objects that are removed.
 fn any_write() -> impl Strategy<Value = (Vec<Document>, Vec<ObjectId>)> {
-    let removed = (0_u8..4, 0_u8..5).prop_map(|(kind, n)| match kind {
+    let removed = (0_u8..6, 0_u8..5).prop_map(|(kind, n)| match kind {
+        3 => ObjectId::new(Kind::Denial, "a", format!("d{n}")),
+        4 => ObjectId::new(Kind::Revocation, "", format!("v{n}")),
         0 => ObjectId::new(Kind::Service, "a", format!("s{n}")),
         1 => ObjectId::new(Kind::Role, "a", format!("r{n}")),
         2 => ObjectId::new(Kind::Binding, "a", format!("b{n}")),
@@ -110,6 +122,9 @@ fn answers(snapshot: &Snapshot) -> Vec<String> {
                 host: "h",
                 path: PathReadings::of_target(path).unwrap(),
                 credential,
+                headers: &NoHeaders,
+                source: None,
+                certificate_serial: None,
             };
             let decision = evaluate(snapshot, &facts, 0);
             answers.push(format!(
@@ -148,6 +163,8 @@ proptest! {
             model.services.retain(|key, _| is_put(Kind::Service, key));
             model.roles.retain(|key, _| is_put(Kind::Role, key));
             model.bindings.retain(|key, _| is_put(Kind::Binding, key));
+            model.denials.retain(|key, _| is_put(Kind::Denial, key));
+            model.revocations.retain(|name, _| is_put(Kind::Revocation, name));
             compiler.put(model);
             (snapshot, set) = (compiler.finish(snapshot.epoch + 1), next);
             prop_assert_eq!(answers(&snapshot), answers(&whole(&set)));

@@ -1,11 +1,19 @@
 //! What people write about each kind of object.
 //!
-//! Nothing in here is checked beyond its shape; `model` does that, once. The shape itself is strict:
+//! Nothing in here is checked beyond its shape; `check` does that, once. The shape itself is strict:
 //! an unknown key is an error, so a misspelt `scopes` can never widen a grant.
+
+mod condition;
+mod permission;
+mod refusing;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use condition::{ConditionSpec, TimeSpec};
+pub use permission::{GrpcSpec, PermissionSpec, ScopesSpec};
+pub use refusing::{DenialSpec, RevocationSpec};
 
 /// Whether a missing grant refuses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -74,7 +82,7 @@ fn is_enforce(mode: &Mode) -> bool {
 pub struct UpstreamSpec {
     /// It decodes percent escapes.
     pub decode: bool,
-    /// It decodes an escaped slash.
+    /// It decodes an escaped slash too. Says nothing where `decode` is false.
     pub decode_slash: bool,
     /// It merges runs of slashes.
     pub merge: bool,
@@ -87,6 +95,13 @@ pub struct UpstreamSpec {
 impl Default for UpstreamSpec {
     fn default() -> Self {
         Self { decode: true, decode_slash: true, merge: true, strip_params: true, fold_case: false }
+    }
+}
+
+impl From<UpstreamSpec> for tollgate_paths::Upstream {
+    fn from(spec: UpstreamSpec) -> Self {
+        let UpstreamSpec { decode, decode_slash, merge, strip_params, fold_case } = spec;
+        Self { decode, decode_slash, merge, strip_params, fold_case }
     }
 }
 
@@ -112,46 +127,8 @@ pub struct RoleSpec {
     pub permissions: Vec<PermissionSpec>,
 }
 
-/// One thing that a role allows.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PermissionSpec {
-    /// Its name within the role.
-    pub name: String,
-    /// A service of the role's namespace, or `*` for all of them.
-    pub service: String,
-    /// Methods, or `["*"]`.
-    pub methods: Vec<String>,
-    /// Path templates.
-    pub paths: Vec<String>,
-    /// Hosts it is limited to; every host of the service when empty.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hosts: Vec<String>,
-    /// Scopes that the token must have.
-    #[serde(default, skip_serializing_if = "ScopesSpec::is_empty")]
-    pub scopes: ScopesSpec,
-}
-
-/// Scopes that a token must have.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ScopesSpec {
-    /// Every one of these.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub all: Vec<String>,
-    /// At least one of these, unless empty.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub any: Vec<String>,
-}
-
-impl ScopesSpec {
-    fn is_empty(&self) -> bool {
-        self.all.is_empty() && self.any.is_empty()
-    }
-}
-
 /// A binding: who holds a role.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BindingSpec {
     /// Where it lives.
@@ -170,6 +147,12 @@ pub struct BindingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub not_after: Option<Timestamp>,
+    /// What must hold beside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<ConditionSpec>,
+    /// Only record what this would have granted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// A conjunction: all that is given must hold.

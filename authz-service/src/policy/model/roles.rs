@@ -1,0 +1,102 @@
+//! Roles and what they allow.
+
+use std::sync::Arc;
+
+use tollgate_paths::Template;
+
+use crate::policy::condition::Condition;
+
+/// Named permissions.
+#[derive(Debug)]
+pub struct Role {
+    /// `namespace/name`.
+    pub key: Arc<str>,
+    /// Where it lives.
+    pub namespace: Arc<str>,
+    /// Keys of the roles that it includes by name.
+    pub includes: Box<[Arc<str>]>,
+    /// Its own permissions.
+    pub permissions: Box<[Arc<Permission>]>,
+}
+
+/// Requests that a permission or a denial speaks of.
+#[derive(Debug, PartialEq)]
+pub struct Selector {
+    /// `namespace/name` of a service, or `None` for all of the namespace.
+    pub service: Option<Box<str>>,
+    /// Methods; any when empty.
+    pub methods: Box<[Box<str>]>,
+    /// Path templates.
+    pub templates: Box<[Template]>,
+    /// Hosts, in lower case; any when empty.
+    pub hosts: Box<[Box<str>]>,
+}
+
+impl Selector {
+    /// Whether it speaks of the service with this key.
+    pub fn names_service(&self, key: &str) -> bool {
+        self.service.as_deref().is_none_or(|service| *service == *key)
+    }
+
+    /// Whether it speaks of `method`.
+    pub fn allows_method(&self, method: &str) -> bool {
+        self.methods.is_empty() || self.methods.iter().any(|allowed| **allowed == *method)
+    }
+
+    /// Whether it speaks of `host`.
+    pub fn allows_host(&self, host: &str) -> bool {
+        self.hosts.is_empty() || self.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
+    }
+}
+
+/// One thing that a role allows.
+#[derive(Debug, PartialEq)]
+pub struct Permission {
+    /// `namespace/name` of its role.
+    pub role: Arc<str>,
+    /// Its role's name alone.
+    pub role_name: Arc<str>,
+    /// Its name.
+    pub name: Box<str>,
+    /// What it allows.
+    pub selector: Selector,
+    /// Scopes all of which the token must have.
+    pub scopes_all: Box<[Box<str>]>,
+    /// Scopes one of which the token must have, unless empty.
+    pub scopes_any: Box<[Box<str>]>,
+    /// What must hold beside.
+    pub when: Option<Box<Condition>>,
+    /// Whether what it would allow is only recorded.
+    pub dry_run: bool,
+}
+
+impl Permission {
+    /// Whether it is held without any scope.
+    pub fn needs_no_scopes(&self) -> bool {
+        self.scopes_all.is_empty() && self.scopes_any.is_empty()
+    }
+
+    /// Whether a token with `scopes` has what is asked for.
+    pub fn scopes_hold(&self, scopes: &[String]) -> bool {
+        let has = |wanted: &str| scopes.iter().any(|scope| scope == wanted);
+        self.scopes_all.iter().all(|scope| has(scope))
+            && (self.scopes_any.is_empty() || self.scopes_any.iter().any(|scope| has(scope)))
+    }
+}
+
+/// A permission on a service, and the roles that give it. Bindings name a role alone: what a role includes is
+/// worked out on this side, so that a change to a role touches no binding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offer {
+    /// What is allowed.
+    pub permission: Arc<Permission>,
+    /// Keys of its own role and of all roles that include that one, however far up; sorted.
+    pub roles: Arc<[Arc<str>]>,
+}
+
+impl Offer {
+    /// Whether holders of the role with this key have the permission.
+    pub fn is_given_by(&self, role: &str) -> bool {
+        self.roles.binary_search_by(|key| (**key).cmp(role)).is_ok()
+    }
+}
