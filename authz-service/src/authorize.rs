@@ -27,7 +27,7 @@ use crate::policy::snapshot::ServiceRules;
 use crate::policy::{Decision, Snapshot, SnapshotCell, Verdict, evaluate};
 use crate::token::keys::SharedSecrets;
 use crate::token::keys::refresh::KeyRefresh;
-use crate::token::{self, Failure, Judge, Occasion, Refusal, VerifiedToken};
+use crate::token::{self, Failure, Judge, Occasion, Refusal, Remembered, TokenDigest, VerifiedToken};
 use crate::x509::PeerCertificate;
 
 /// How long a request waits for an issuer's new keys. It must end well before the 200 ms that an enforcer waits for
@@ -84,7 +84,7 @@ pub enum Presented {
     /// A bad one.
     Refused(Refusal),
     /// A good one.
-    Verified(Box<VerifiedToken>),
+    Verified(Arc<VerifiedToken>),
 }
 
 impl Presented {
@@ -143,6 +143,7 @@ pub struct Authorizer {
 struct Inner {
     cell: Arc<SnapshotCell>,
     keys: KeyAccess,
+    remembered: Remembered,
     decisions: Arc<Decisions>,
     clock: Clock,
     tracer: SdkTracer,
@@ -157,7 +158,17 @@ impl Authorizer {
         decisions: Arc<Decisions>,
         (clock, tracer, metrics): (Clock, SdkTracer, Metrics),
     ) -> Self {
-        Self { inner: Arc::new(Inner { cell, keys, decisions, clock, tracer, metrics }) }
+        Self {
+            inner: Arc::new(Inner {
+                cell,
+                keys,
+                remembered: Remembered::default(),
+                decisions,
+                clock,
+                tracer,
+                metrics,
+            }),
+        }
     }
 
     /// The rules in force.
@@ -212,7 +223,7 @@ impl Authorizer {
         }
         end(span);
         match verified {
-            Ok(token) => Presented::Verified(Box::new(token)),
+            Ok(token) => Presented::Verified(token),
             Err(failure) => Presented::Refused(failure.refusal),
         }
     }
@@ -224,11 +235,20 @@ impl Authorizer {
         found: token::Found<'_>,
         question: &Question<'_>,
         now: i64,
-    ) -> Result<VerifiedToken, Failure> {
+    ) -> Result<Arc<VerifiedToken>, Failure> {
         let service = service.map(|rules| &*rules.service);
         let audiences = service.map_or(&[][..], |service| &service.audiences);
         let occasion = Occasion { audiences, certificate: question.certificate, now };
-        self.judge(snapshot).verify(found, service, &occasion)
+        let (judge, digest) = (self.judge(snapshot), TokenDigest::of(found.token));
+        let known = self.inner.remembered.get(&digest);
+        if let Some(known) = known.filter(|known| judge.still_holds(known, found.place, service, &occasion)) {
+            return Ok(known.token);
+        }
+        let token = Arc::new(judge.verify(found, service, &occasion)?);
+        if let Some(verification) = judge.verification(Arc::clone(&token), now) {
+            self.inner.remembered.keep(digest, verification);
+        }
+        Ok(token)
     }
 
     /// What tokens are judged by.

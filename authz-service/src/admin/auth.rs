@@ -211,7 +211,7 @@ async fn admit(admin: &Admin, visit: Visit) -> Result<Caller, Problem> {
     }
     let mut snapshot = admin.authorizer.cell().load_full();
     let presented = match administrator(&snapshot, header)? {
-        Some(token) => Presented::Verified(Box::new(token)),
+        Some(token) => Presented::Verified(Arc::new(token)),
         None => {
             admin
                 .authorizer

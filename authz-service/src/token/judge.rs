@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::check::Check;
 use super::keys::{KeySet, SharedSecrets};
-use super::{Found, KeyOrigin, Occasion, Refusal, TokenPlace, TrustedIssuer, Unverified, VerifiedToken};
+use super::{
+    Found, KeyOrigin, Occasion, Refusal, TokenPlace, TrustedIssuer, Unverified, Verification, VerifiedToken,
+};
 use crate::policy::Snapshot;
 use crate::policy::model::Service;
 
@@ -64,6 +66,32 @@ impl<'s> Judge<'s> {
         }
     }
 
+    /// Whether a token that was verified before may pass without another look at its signature. Whatever speaks against
+    /// that is for [`Self::verify`] to say.
+    pub fn still_holds(
+        &self,
+        known: &Verification,
+        place: &TokenPlace,
+        service: Option<&Service>,
+        at: &Occasion<'_>,
+    ) -> bool {
+        let Some(trusted) = self.snapshot.issuer(&known.token.issuer_url) else { return false };
+        let Ok(keys) = self.keys_of(trusted, at.now) else { return false };
+        Arc::ptr_eq(&trusted.issuer, &known.issuer)
+            && Arc::ptr_eq(keys, &known.keys)
+            && keys.valid_until().is_none_or(|until| at.now <= until)
+            && accepted_by(service, trusted).is_ok()
+            && stands_in(place, trusted).is_ok()
+            && known.token.admit(&trusted.issuer, at).is_ok()
+    }
+
+    /// What there is to remember of a token that was just verified.
+    pub fn verification(&self, token: Arc<VerifiedToken>, now: i64) -> Option<Verification> {
+        let trusted = self.snapshot.issuer(&token.issuer_url)?;
+        let keys = Arc::clone(self.keys_of(trusted, now).ok()?);
+        Some(Verification { token, issuer: Arc::clone(&trusted.issuer), keys })
+    }
+
     /// Whom the token claims to be from, if we know such an issuer.
     pub(super) fn issuer_of(&self, unverified: &Unverified<'_>) -> Result<&'s Arc<TrustedIssuer>, Refusal> {
         let claimed = unverified.claimed_issuer()?;
@@ -72,9 +100,9 @@ impl<'s> Judge<'s> {
     }
 
     /// The issuer's keys, unless we cannot say what they are.
-    pub(super) fn keys_of(&self, trusted: &'s TrustedIssuer, now: i64) -> Result<&'s KeySet, Refusal> {
+    pub(super) fn keys_of(&self, trusted: &'s TrustedIssuer, now: i64) -> Result<&'s Arc<KeySet>, Refusal> {
         if let KeyOrigin::Shared(name) = &trusted.issuer.keys {
-            return self.secrets.named(name).map(|keys| &**keys).ok_or_else(|| {
+            return self.secrets.named(name).ok_or_else(|| {
                 let detail = format!("keys.shared_secrets of this process has no `{name}`");
                 Refusal::new(Check::KeysAtHand, detail)
             });

@@ -19,6 +19,7 @@ mod judge;
 mod jws;
 pub mod keys;
 mod place;
+mod remembered;
 mod unverified;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use issuer::{Issuer, KeyOrigin, TrustedIssuer};
 pub use judge::{Failure, Judge};
 pub use jws::Jws;
 pub use place::{Found, TokenPlace, find};
+pub use remembered::{Remembered, TokenDigest, Verification};
 pub use unverified::Unverified;
 
 /// What a good token says.

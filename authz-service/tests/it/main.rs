@@ -16,6 +16,7 @@ mod issuers;
 mod keys;
 mod load;
 mod namespaces;
+mod remembered;
 mod running;
 mod signer;
 mod store;
