@@ -100,5 +100,7 @@ pub(crate) fn binding(size: Size, number: u32) -> Document {
         who: WhoSpec { issuer: Some("demo".to_owned()), subject: Some(subject(held)), ..WhoSpec::default() },
         not_before: None,
         not_after: None,
+        when: None,
+        dry_run: false,
     })
 }
