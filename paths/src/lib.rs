@@ -17,7 +17,7 @@ mod trie;
 mod upstream;
 
 pub use normalize::{Level, PathError, is_normal, normalize};
-pub use readings::{MAX_READINGS, Readings, SentPath, TooManyReadings};
+pub use readings::{MAX_READINGS, Readings, SentPath, TooManyReadings, shown};
 pub use template::{MAX_SEGMENTS, Template, TemplateError};
 pub use trie::{Matches, TemplateTrie};
 pub use upstream::{Spelling, Upstream};

@@ -77,6 +77,14 @@ impl<'p> SentPath<'p> {
     }
 }
 
+/// A reading as it may be shown to people: whether a slash was escaped is not seen any more.
+pub fn shown(reading: &str) -> Cow<'_, str> {
+    match reading.contains(ESCAPED_SLASH) {
+        true => Cow::Owned(reading.replace(ESCAPED_SLASH, "/")),
+        false => Cow::Borrowed(reading),
+    }
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Cut {
     Never,

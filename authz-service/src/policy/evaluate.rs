@@ -145,6 +145,18 @@ pub fn evaluate<'s>(snapshot: &'s Snapshot, facts: &Facts<'s>, now: i64) -> Deci
     }
 }
 
+/// What is decided on one reading of the path alone.
+pub(super) fn judge_reading<'s>(
+    snapshot: &'s Snapshot,
+    rules: &'s ServiceRules,
+    facts: &Facts<'s>,
+    (path, now): (&str, i64),
+) -> (Verdict, Reason, String) {
+    let mut reader = Reader::new(facts, now);
+    let outcome = Judge { snapshot, rules, reader: &mut reader, dry: Dry::Unseen }.judge(path);
+    (outcome.verdict, outcome.reason, outcome.rule.to_string())
+}
+
 /// What the rules say about one reading of a request.
 struct Outcome<'s> {
     verdict: Verdict,

@@ -13,6 +13,7 @@ pub mod delegation;
 pub mod diff;
 pub mod documents;
 pub mod evaluate;
+pub mod explain;
 pub mod footprint;
 pub mod model;
 pub mod nearest;

@@ -16,6 +16,8 @@ const DAYS: [(&str, Weekday); 7] = [
     ("sat", Weekday::Saturday),
     ("sun", Weekday::Sunday),
 ];
+/// A bit a day.
+const EVERY_DAY: u8 = 0x7f;
 const MINUTES_A_DAY: u16 = 24 * 60;
 
 /// A window of each of some days. One that ends before it begins goes on past midnight.
@@ -50,7 +52,7 @@ impl Week {
             let problem = format!("there is no time zone `{}`; write Europe/Berlin or UTC", spec.zone);
             ("zone", problem)
         })?;
-        Ok(Self { days: if days == 0 { 0x7f } else { days }, from, to, zone })
+        Ok(Self { days: if days == 0 { EVERY_DAY } else { days }, from, to, zone })
     }
 
     /// Whether `now` (Unix seconds) lies in the window, and until when that answer surely holds.
@@ -91,6 +93,20 @@ impl Week {
             }
         }
         next
+    }
+}
+
+/// `mon tue 08:00-18:00 Europe/Berlin`.
+impl std::fmt::Display for Week {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (name, day) in DAYS {
+            if self.days != EVERY_DAY && self.has(day) {
+                write!(f, "{name} ")?;
+            }
+        }
+        let time = |minute: u16| format!("{:02}:{:02}", minute / 60, minute % 60);
+        let zone = self.zone.iana_name().unwrap_or("UTC");
+        write!(f, "{}-{} {zone}", time(self.from), time(self.to))
     }
 }
 

@@ -1,5 +1,9 @@
 //! Tables and properties of evaluation, without anything around it.
 
+mod properties;
+mod reference;
+mod worlds;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tollgate_proto::Reason;
@@ -12,6 +16,10 @@ use crate::facts::{Credential, Entry, Facts, NoHeaders, PathReadings};
 use crate::token::VerifiedToken;
 
 const NOW: i64 = 1_800_000_000;
+
+fn document(value: Value) -> Document {
+    serde_json::from_value(value).unwrap()
+}
 
 fn documents(value: Value) -> PolicySet {
     let documents: Vec<Document> = serde_json::from_value(value).unwrap();
