@@ -14,6 +14,7 @@ use tollgate_runtime::{Service, grpc, http_server, net};
 
 use crate::admin;
 use crate::authorize::{Authorizer, KeyAccess};
+use crate::ca::Enrolment;
 use crate::config::Config;
 use crate::decisions::Decisions;
 use crate::metrics::Metrics;
@@ -36,6 +37,8 @@ pub struct Addresses {
     pub grpc: SocketAddr,
     /// The admin API.
     pub http: SocketAddr,
+    /// Enrolment and renewal, where there is a certificate authority.
+    pub enrolment: Option<SocketAddr>,
 }
 
 /// The authorization service, bound and ready to run.
@@ -48,6 +51,7 @@ pub struct App {
     metrics: Metrics,
     grpc: TcpListener,
     http: TcpListener,
+    enrolment: Option<Enrolment>,
     addresses: Addresses,
     grace: Duration,
     starting: Blocker,
@@ -70,8 +74,16 @@ impl App {
         let starting = service.readiness().blocker("authorization server");
         let grpc = net::bind(config.listen.grpc, "authorization gRPC (listen.grpc)")?;
         let http = net::bind(config.listen.http, "admin HTTP (listen.http)")?;
-        let addresses = Addresses { grpc: grpc.local_addr()?, http: http.local_addr()? };
         let store = Store::open(&config.database.url, service.clock().clone()).await?;
+        let enrolment = match &config.ca {
+            Some(ca) => Some(Enrolment::build(ca, &store, &service).await?),
+            None => None,
+        };
+        let addresses = Addresses {
+            grpc: grpc.local_addr()?,
+            http: http.local_addr()?,
+            enrolment: enrolment.as_ref().map(Enrolment::address),
+        };
         let metrics = Metrics::new(&service.telemetry().meter());
         let (snapshot, left_out) =
             load::first_snapshot(&store).await.context("cannot load the policy that is in the database")?;
@@ -106,7 +118,19 @@ impl App {
             Arc::new(Decisions::new(config.decisions.bounds())),
             (clock, service.telemetry().tracer().clone(), metrics.clone()),
         );
-        Ok(Self { service, store, authorizer, refresh, metrics, grpc, http, addresses, grace, starting })
+        Ok(Self {
+            service,
+            store,
+            authorizer,
+            refresh,
+            metrics,
+            grpc,
+            http,
+            enrolment,
+            addresses,
+            grace,
+            starting,
+        })
     }
 
     /// Where it listens.
@@ -159,8 +183,14 @@ impl tollgate_runtime::App for App {
                 () = async { stopping.wait().await; tokio::time::sleep(self.grace).await } => Ok(()),
             }
         };
-        let (served, ()) = tokio::join!(serving_grpc, serving_http);
-        served
+        let serving_enrolment = async {
+            match self.enrolment {
+                Some(enrolment) => enrolment.serve(&self.service).await,
+                None => Ok(()),
+            }
+        };
+        let (served, enrolled, ()) = tokio::join!(serving_grpc, serving_enrolment, serving_http);
+        served.and(enrolled)
     }
 }
 

@@ -10,6 +10,7 @@ use tollgate_runtime::config::{Invalid, Secret, ServiceConfig, duration};
 use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
 
+use crate::ca::CaConfig;
 use crate::decisions::{Bounds, MAX_RECORD_BYTES, Room, SHARDS};
 use crate::token::keys::SharedSecrets;
 
@@ -25,6 +26,9 @@ pub struct Config {
     pub keys: KeysConfig,
     /// Records of decisions.
     pub decisions: DecisionsConfig,
+    /// The built-in certificate authority; without this there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<CaConfig>,
     /// The first administrator.
     pub bootstrap: BootstrapConfig,
     /// The process itself.

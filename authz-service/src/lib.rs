@@ -14,6 +14,7 @@ pub mod x509;
 pub mod policy;
 
 pub mod admin;
+pub mod ca;
 pub mod store;
 
 mod app;

@@ -85,15 +85,13 @@ impl Leaf {
         if serial.len() > MAX_SERIAL_BYTES + 1 {
             return Err(CertificateFault::Serial);
         }
-        let mut sha256 = [0; 32];
-        sha256.copy_from_slice(digest::digest(&digest::SHA256, der).as_ref());
         Ok(Self {
             id: only_uri(&certificate)?.parse()?,
             serial: serial_text(serial),
             issuer: certificate.issuer().to_string(),
             not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),
-            sha256,
+            sha256: sha256(der),
         })
     }
 
@@ -101,6 +99,13 @@ impl Leaf {
     pub fn holds_at(&self, now: i64) -> bool {
         (self.not_before..=self.not_after).contains(&now)
     }
+}
+
+/// SHA-256.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    hash
 }
 
 fn only_uri<'a>(certificate: &'a X509Certificate<'_>) -> Result<&'a str, CertificateFault> {

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 use tollgate_runtime::Service;
 
 use crate::identity::Identity;
-use crate::source::{Files, FilesConfig, Source, SourceFault, WorkloadApi, WorkloadApiConfig};
+use crate::source::{
+    Authority, AuthorityConfig, Files, FilesConfig, Source, SourceFault, WorkloadApi, WorkloadApiConfig,
+};
 
 /// Where the identity of this process comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +16,8 @@ pub enum IdentityConfig {
     Files(FilesConfig),
     /// A SPIFFE Workload API.
     WorkloadApi(WorkloadApiConfig),
+    /// Tollgate's built-in authority.
+    Authority(AuthorityConfig),
 }
 
 impl IdentityConfig {
@@ -22,6 +26,7 @@ impl IdentityConfig {
         let source: Box<dyn Source> = match self {
             Self::Files(config) => Box::new(Files::new(config.clone(), service)),
             Self::WorkloadApi(config) => Box::new(WorkloadApi::new(config.clone())),
+            Self::Authority(config) => Box::new(Authority::new(config.clone(), service.clock().clone())),
         };
         Identity::follow(source, service).await
     }

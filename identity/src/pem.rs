@@ -1,10 +1,14 @@
-//! Certificates and keys out of PEM files, with errors that name the file and never its content.
+//! Certificates and keys in PEM (RFC 7468), with errors that name the file and never its content.
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+/// Characters of a line, as the RFC has it.
+const LINE: usize = 64;
 /// Larger files are no certificates.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
@@ -23,6 +27,21 @@ pub enum PemFault {
     /// It is damaged.
     #[error("{}: is damaged: {problem}", file.display())]
     Damaged { file: PathBuf, problem: String },
+}
+
+/// A certificate as PEM.
+pub fn certificate(certificate: &CertificateDer<'_>) -> String {
+    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    let encoded = STANDARD.encode(certificate);
+    let mut rest = encoded.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(LINE));
+        text.push_str(line);
+        text.push('\n');
+        rest = after;
+    }
+    text.push_str("-----END CERTIFICATE-----\n");
+    text
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, PemFault> {

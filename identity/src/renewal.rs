@@ -24,6 +24,12 @@ pub fn renew_at(not_before: i64, not_after: i64, draw: f64) -> f64 {
     from + life * (0.5 + JITTER * draw.clamp(0.0, 1.0))
 }
 
+/// How long it is from `now` to the moment `renew_at`, both in Unix seconds.
+pub fn until(renew_at: f64, now: i64) -> Duration {
+    #[expect(clippy::cast_precision_loss, reason = "seconds of this age are far below 2^52")]
+    Duration::from_secs_f64((renew_at - now as f64).max(0.0))
+}
+
 /// How long to wait after `failures` of them in a row (at least one). `draw` is a random number from 0 to 1.
 pub fn retry_after(failures: u32, draw: f64) -> Duration {
     let doubled = RETRY_FROM.saturating_mul(1 << failures.saturating_sub(1).min(16));

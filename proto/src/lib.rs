@@ -7,6 +7,12 @@
 pub mod attributes;
 pub mod reason;
 
+/// Signing of workload certificates; see `tollgate/identity/v1/certificate_authority.proto`.
+pub mod identity {
+    #![allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated; the .proto file documents it")]
+    tonic::include_proto!("tollgate.identity.v1");
+}
+
 pub use envoy_types;
 pub use opentelemetry_proto;
 pub use prost;

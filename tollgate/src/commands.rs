@@ -12,7 +12,7 @@ use tollgate_runtime::config::{Env, duration};
 
 use crate::demo::apps;
 use crate::demo::issuer::{self, Grant, Issuer};
-use crate::{check, policy, up};
+use crate::{ca, check, policy, up};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -36,6 +36,9 @@ enum Command {
     /// Read and change the policy.
     #[command(subcommand)]
     Policy(policy::Command),
+    /// The built-in certificate authority.
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// Administrators.
     #[command(subcommand)]
     Admin(policy::AdminCommand),
@@ -165,6 +168,7 @@ fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
         }
         Command::Check(args) => return Ok(check::command(&args.files, env)),
         Command::Policy(command) => block_on(policy::run(command, env))?,
+        Command::Ca(command) => block_on(ca::run(command, env))?,
         Command::Admin(command) => block_on(policy::run_admin(command, env))?,
         Command::Demo(DemoCommand::Seed { data }) => {
             let data = data.path(env);

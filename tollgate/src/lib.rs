@@ -2,6 +2,7 @@
 //!
 //! A library too, so that the end-to-end tests run the very system that `tollgate up` runs.
 
+pub mod ca;
 pub mod check;
 pub mod commands;
 pub mod demo;

@@ -7,6 +7,7 @@
 //! lock. So changes commit in the order of their numbers, and whoever polls skips none.
 
 mod administrators;
+mod ca;
 mod changes;
 mod error;
 mod fetched_keys;
@@ -27,7 +28,9 @@ use tokio::sync::watch;
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::Secret;
 
+pub use crate::policy::snapshot::SecretHash;
 pub use administrators::{Administrator, IssuedToken, hash_secret};
+pub use ca::{CertificateRow, Enrolment, NewCertificate, NewJoinToken, NewRoot, TokenUse, fingerprint, hex};
 pub use changes::{ChangeFilter, ChangeRow};
 pub use error::StoreError;
 pub use fetched_keys::FetchedKeys;

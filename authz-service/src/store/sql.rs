@@ -140,6 +140,7 @@ const SQLITE: &[(i64, &str, &str)] = migrations!(
         (3, "references", "0003_references.sql"),
         (4, "issuers", "0004_issuers.sql"),
         (5, "idempotency", "0005_idempotency.sql"),
+        (6, "certificate authority", "0006_certificate_authority.sql"),
     ]
 );
 const POSTGRES: &[(i64, &str, &str)] = migrations!(
@@ -150,6 +151,7 @@ const POSTGRES: &[(i64, &str, &str)] = migrations!(
         (3, "references", "0003_references.sql"),
         (4, "issuers", "0004_issuers.sql"),
         (5, "idempotency", "0005_idempotency.sql"),
+        (6, "certificate authority", "0006_certificate_authority.sql"),
     ]
 );
 

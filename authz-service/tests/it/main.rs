@@ -8,8 +8,10 @@
 
 mod admin;
 mod admin_api;
+mod ca;
 mod check;
 mod crash;
+mod enrolment;
 mod files;
 mod history;
 mod issuers;

@@ -1,12 +1,12 @@
 //! Certificate signing requests (PKCS#10), of which only the key is believed.
 
-use aws_lc_rs::digest;
 use rcgen::{CertificateSigningRequestParams, PublicKey, PublicKeyData as _, SanType};
 use rustls::pki_types::CertificateSigningRequestDer;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey as Key;
 
+use crate::certificate::sha256;
 use crate::spiffe_id::SpiffeId;
 
 /// Larger requests are refused before they are read.
@@ -66,9 +66,7 @@ impl Request {
             SanType::URI(uri) => Some(uri.to_string()),
             _ => None,
         });
-        let mut key_hash = [0; 32];
-        key_hash.copy_from_slice(digest::digest(&digest::SHA256, &spki).as_ref());
-        Ok(Self { uris: uris.collect(), public_key: request.public_key, key_hash })
+        Ok(Self { uris: uris.collect(), key_hash: sha256(&spki), public_key: request.public_key })
     }
 
     /// Whoever proved one id and asks for another is mistaken, or worse. Asking for none is fine.

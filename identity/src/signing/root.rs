@@ -15,7 +15,7 @@ use crate::certificate::{CertificateFault, Leaf};
 use crate::spiffe_id::{SpiffeId, TrustDomain};
 
 /// Clocks of workloads that run behind ours would find a new certificate not yet valid.
-const BACKDATED_SECONDS: i64 = 60;
+const BACKDATED: Duration = Duration::from_secs(60);
 /// Random bytes of a serial number: more than the 64 bits that make one unguessable.
 const SERIAL_BYTES: usize = 16;
 
@@ -73,7 +73,7 @@ impl Root {
         params.serial_number = Some(serial()?);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.not_before = time(now - BACKDATED_SECONDS);
+        params.not_before = time(now.saturating_sub(backdated(life)));
         params.not_after = time(now.saturating_add(seconds(life)));
         let certificate = params.self_signed(&key)?.der().clone();
         Ok(Self { certificate, issuer: Issuer::new(params, key) })
@@ -115,7 +115,7 @@ impl Root {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        params.not_before = time(now - BACKDATED_SECONDS);
+        params.not_before = time(now.saturating_sub(backdated(life)));
         params.not_after = time(now.saturating_add(seconds(life)));
         let certificate = params.signed_by(&request.public_key, &self.issuer)?.der().clone();
         let leaf = Leaf::read(&certificate)?;
@@ -149,6 +149,11 @@ fn serial() -> Result<SerialNumber, RootFault> {
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| RootFault::Random)?;
     bytes[0] = bytes[0] & 0x7f | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
+}
+
+/// A short life is backdated less: its half must not have passed when it begins.
+fn backdated(life: Duration) -> i64 {
+    seconds(BACKDATED.min(life / 10))
 }
 
 fn seconds(life: Duration) -> i64 {

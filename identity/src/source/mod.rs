@@ -1,10 +1,12 @@
 //! Where our certificate and the bundles come from.
 
+mod authority;
 mod files;
 mod workload_api;
 
 use futures_util::future::BoxFuture;
 
+pub use authority::{Authority, AuthorityConfig};
 pub use files::{Files, FilesConfig};
 pub use workload_api::{WorkloadApi, WorkloadApiConfig};
 

@@ -1,5 +1,6 @@
 //! The opening end.
 
+use std::io;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -7,6 +8,9 @@ use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::{MinimumVersion, alert, handshake_signatures};
 use crate::bundle::End;
@@ -31,6 +35,14 @@ pub fn client_config(
     // A workload is known by its id and not by a name that was looked up somewhere.
     config.enable_sni = false;
     Ok(Arc::new(config))
+}
+
+/// Opens a TLS connection to `address` (`host:port`). Who answers is checked by `config`, not by the address.
+pub async fn connect(config: Arc<ClientConfig>, address: &str) -> io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::IpAddress(stream.peer_addr()?.ip().into());
+    TlsConnector::from(config).connect(name, stream).await
 }
 
 #[derive(Debug)]

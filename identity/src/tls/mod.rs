@@ -4,13 +4,17 @@
 //! older handshake past a revocation or a changed bundle.
 
 mod client;
+mod incoming;
+mod pinned;
 mod server;
 
 use rustls::pki_types::CertificateDer;
 use rustls::{CommonState, SupportedProtocolVersion, version};
 use serde::{Deserialize, Serialize};
 
-pub use client::client_config;
+pub use client::{client_config, connect};
+pub use incoming::{Accepted, Peer, incoming};
+pub use pinned::pinned_client_config;
 pub use server::{ServerOptions, server_config};
 
 use crate::bundle::Untrusted;

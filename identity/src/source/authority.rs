@@ -1,0 +1,176 @@
+//! The built-in authority, over gRPC: a join token for the first certificate, that one for the next.
+//!
+//! ```text
+//! join token ──Enrol──> certificate ──half of its life──Renew──> certificate ──> …
+//!     └ its hash of the root is how the authority is known before there is a bundle
+//! ```
+//!
+//! The key is made here, anew for every certificate, and never leaves this process, not even to disk: a process that
+//! starts again enrols again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::BoxFuture;
+use rustls::pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+use tollgate_proto::identity::certificate_authority_client::CertificateAuthorityClient;
+use tollgate_proto::identity::enrol_request::Proof;
+use tollgate_proto::identity::{CertificateResponse, EnrolRequest, RenewRequest};
+use tollgate_runtime::clock::Clock;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::service_fn;
+
+use super::{Source, SourceFault};
+use crate::bundle::TrustBundles;
+use crate::credential::Credential;
+use crate::fresh_key::FreshKey;
+use crate::identity::{Identity, Material, draw, provider};
+use crate::renewal;
+use crate::spiffe_id::{IdPattern, SpiffeId};
+use crate::tls::{self, MinimumVersion};
+
+/// How long the authority may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Most certificates of an answer that are read.
+const MAX_ROOTS: usize = 64;
+
+/// Where the authority is, and how we prove who we are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorityConfig {
+    /// `host:port` of the authority.
+    pub address: String,
+    /// The file with the join token, as printed by `tollgate ca join-token`.
+    pub join_token_file: PathBuf,
+    /// Who we want to be: a token for somebody else is then noticed here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spiffe_id: Option<SpiffeId>,
+    /// Who the authority is. Its own trust domain's `ns/tollgate-system/sa/authz` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority_id: Option<SpiffeId>,
+}
+
+/// Follows the authority.
+pub struct Authority {
+    config: AuthorityConfig,
+    clock: Clock,
+    given: Option<Given>,
+}
+
+struct Given {
+    identity: Identity,
+    renew_at: f64,
+}
+
+impl Authority {
+    /// Nothing is asked before it is needed.
+    pub fn new(config: AuthorityConfig, clock: Clock) -> Self {
+        Self { config, clock, given: None }
+    }
+
+    async fn enrol(&self) -> Result<Material, SourceFault> {
+        let file = &self.config.join_token_file;
+        let token = std::fs::read_to_string(file).map_err(|source| {
+            SourceFault::Unavailable(format!("join token {}: cannot be read: {source}", file.display()))
+        })?;
+        let root = root_of(&token).ok_or_else(|| {
+            SourceFault::Unavailable(format!("join token {}: is no join token (tgj_….…)", file.display()))
+        })?;
+        let key = self.key()?;
+        let config = tls::pinned_client_config(root, vec![b"h2".to_vec()])
+            .map_err(|error| SourceFault::Unavailable(error.to_string()))?;
+        let request = EnrolRequest {
+            csr_der: key.csr_der.clone(),
+            proof: Some(Proof::JoinToken(token.trim().to_owned())),
+        };
+        let answer = self.client(config)?.enrol(request).await.map_err(|status| refused(&status))?;
+        material(answer.into_inner(), &key)
+    }
+
+    async fn renew(&self, identity: &Identity) -> Result<Material, SourceFault> {
+        let key = self.key()?;
+        let authority = match &self.config.authority_id {
+            Some(id) => id.clone(),
+            None => {
+                let domain = identity.material().credential.leaf.id.trust_domain().clone();
+                let id = format!("spiffe://{domain}/ns/tollgate-system/sa/authz");
+                id.parse().map_err(|fault| SourceFault::Unavailable(format!("{id} {fault}")))?
+            }
+        };
+        let expected = vec![IdPattern::Exact(authority)];
+        let config = tls::client_config(identity, expected, MinimumVersion::Tls13, vec![b"h2".to_vec()])
+            .map_err(|error| SourceFault::Unavailable(error.to_string()))?;
+        let answer = self.client(config)?.renew(RenewRequest { csr_der: key.csr_der.clone() }).await;
+        material(answer.map_err(|status| refused(&status))?.into_inner(), &key)
+    }
+
+    fn key(&self) -> Result<FreshKey, SourceFault> {
+        let id = self.config.spiffe_id.as_ref();
+        FreshKey::generate(id).map_err(|fault| SourceFault::Unavailable(fault.to_string()))
+    }
+
+    fn client(
+        &self,
+        config: Arc<rustls::ClientConfig>,
+    ) -> Result<CertificateAuthorityClient<Channel>, SourceFault> {
+        let address = self.config.address.clone();
+        let connector = service_fn(move |_: Uri| {
+            let (config, address) = (Arc::clone(&config), address.clone());
+            async move { tls::connect(config, &address).await.map(hyper_util::rt::TokioIo::new) }
+        });
+        let endpoint = Endpoint::try_from(format!("http://{}", self.config.address)).map_err(|error| {
+            SourceFault::Unavailable(format!("address `{}`: {error}", self.config.address))
+        })?;
+        let channel =
+            endpoint.timeout(TIMEOUT).connect_timeout(TIMEOUT).connect_with_connector_lazy(connector);
+        Ok(CertificateAuthorityClient::new(channel))
+    }
+}
+
+/// The hash of the root that stands in a join token.
+fn root_of(token: &str) -> Option<[u8; 32]> {
+    let (_, root) = token.trim().strip_prefix("tgj_")?.split_once('.')?;
+    URL_SAFE_NO_PAD.decode(root).ok()?.try_into().ok()
+}
+
+fn refused(status: &tonic::Status) -> SourceFault {
+    SourceFault::Unavailable(format!("the authority gives no certificate: {}", status.message()))
+}
+
+fn material(answer: CertificateResponse, key: &FreshKey) -> Result<Material, SourceFault> {
+    let der = |certificates: Vec<Vec<u8>>| -> Vec<CertificateDer<'static>> {
+        certificates.into_iter().take(MAX_ROOTS).map(CertificateDer::from).collect()
+    };
+    let credential = Credential::new(der(answer.chain_der), key.private_key(), &provider())?;
+    let domain = credential.leaf.id.trust_domain().clone();
+    let bundles = TrustBundles::default().with(domain, der(answer.roots_der))?;
+    Ok(Material { credential, bundles })
+}
+
+impl Source for Authority {
+    fn name(&self) -> &'static str {
+        "built-in authority"
+    }
+
+    fn next(&mut self) -> BoxFuture<'_, Result<Material, SourceFault>> {
+        Box::pin(async {
+            let material = match &self.given {
+                None => self.enrol().await?,
+                Some(given) => {
+                    let now = self.clock.unix_seconds().cast_signed();
+                    tokio::time::sleep(renewal::until(given.renew_at, now)).await;
+                    self.renew(&given.identity).await?
+                }
+            };
+            let leaf = &material.credential.leaf;
+            let renew_at = renewal::renew_at(leaf.not_before, leaf.not_after, draw());
+            let identity = Identity::fixed(material.clone(), self.clock.clone());
+            self.given = Some(Given { identity, renew_at });
+            Ok(material)
+        })
+    }
+}

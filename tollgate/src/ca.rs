@@ -1,0 +1,177 @@
+//! `tollgate ca`: the built-in certificate authority, for whoever holds the data folder.
+
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use tollgate_authz::Store;
+use tollgate_authz::ca::{CaConfig, CertificateAuthority};
+use tollgate_identity::FreshKey;
+use tollgate_identity::pem;
+use tollgate_identity::pki_types::CertificateDer;
+use tollgate_identity::signing::Profile;
+use tollgate_identity::spiffe_id::{SpiffeId, TrustDomain};
+use tollgate_runtime::clock::Clock;
+use tollgate_runtime::config::{Env, duration};
+
+use crate::commands::{DataFolder, say};
+use crate::policy::database_url;
+
+/// The trust domain of what `tollgate up` runs.
+const DEMO_DOMAIN: &str = "tollgate.demo";
+/// How many certificates `list` shows.
+const MOST_LISTED: u32 = 1000;
+
+/// `tollgate ca …`
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Sign a certificate: writes tls.crt, tls.key and ca.crt. It is recorded with your name.
+    Issue {
+        /// Whose it is: spiffe://trust-domain/ns/NAMESPACE/sa/NAME
+        #[arg(long, value_name = "SPIFFE-ID")]
+        id: SpiffeId,
+        /// The folder for the three files; made if it is not there.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// A DNS name, for servers that are found by it. May be repeated.
+        #[arg(long, value_name = "NAME")]
+        dns: Vec<String>,
+        /// An IP address, likewise.
+        #[arg(long, value_name = "ADDRESS")]
+        ip: Vec<IpAddr>,
+        /// How long it is valid; at most as long as the authority allows.
+        #[arg(long, value_parser = duration::parse)]
+        ttl: Option<Duration>,
+        #[command(flatten)]
+        at: Place,
+    },
+    /// Print a token with which one workload gets its first certificate, once and within ten minutes.
+    JoinToken {
+        /// Whose it is.
+        #[arg(long, value_name = "SPIFFE-ID")]
+        id: SpiffeId,
+        #[command(flatten)]
+        at: Place,
+    },
+    /// Make the next root. It is trusted from now on and signs after the overlap; nothing is refused meanwhile.
+    Rotate {
+        #[command(flatten)]
+        at: Place,
+    },
+    /// Print the roots to trust, as PEM.
+    Bundle {
+        #[command(flatten)]
+        at: Place,
+    },
+    /// List the certificates in force.
+    List {
+        #[command(flatten)]
+        at: Place,
+    },
+}
+
+/// Which authority.
+#[derive(Debug, Args)]
+pub struct Place {
+    #[command(flatten)]
+    data: DataFolder,
+    /// The trust domain that it speaks for.
+    #[arg(long, value_name = "NAME", default_value = DEMO_DOMAIN)]
+    trust_domain: TrustDomain,
+}
+
+impl Place {
+    async fn open(&self, env: &Env) -> anyhow::Result<(CertificateAuthority, Store)> {
+        let data = self.data.path(env);
+        let store = Store::open(&database_url(&data, env), Clock::system()).await?;
+        let config = CaConfig::new(self.trust_domain.clone(), data.join("ca/wrapping.key"));
+        let ca = CertificateAuthority::open(config, store.clone(), Clock::system()).await;
+        Ok((ca.context("cannot open the certificate authority")?, store))
+    }
+}
+
+/// Does what the command says.
+pub async fn run(command: Command, env: &Env) -> anyhow::Result<()> {
+    match command {
+        Command::Issue { id, out, dns, ip, ttl, at } => {
+            let (ca, store) = at.open(env).await?;
+            let key = FreshKey::generate(Some(&id))?;
+            let certified = ca.issue(&key.csr_der, &id, &Profile { dns, ips: ip }, ttl).await?;
+            store.close().await;
+            write(&out.join("tls.crt"), &pem::certificate(&certified.certificate), PUBLIC)?;
+            write(&out.join("tls.key"), &key.private_key_pem(), PRIVATE)?;
+            write(&out.join("ca.crt"), &roots_pem(&certified.roots), PUBLIC)?;
+            say(&format!(
+                "{id}: {}, valid until {}",
+                out.join("tls.crt").display(),
+                moment(certified.leaf.not_after)
+            ));
+        }
+        Command::JoinToken { id, at } => {
+            let (ca, store) = at.open(env).await?;
+            let token = ca.join_token(&id, &author(env)).await?;
+            store.close().await;
+            say(&token.expose());
+        }
+        Command::Rotate { at } => {
+            let (ca, store) = at.open(env).await?;
+            let takes_over = ca.rotate(&author(env)).await?;
+            store.close().await;
+            say(&format!("the next root is trusted from now on and signs from {}", moment(takes_over)));
+        }
+        Command::Bundle { at } => {
+            let (ca, store) = at.open(env).await?;
+            say(roots_pem(&ca.bundle()).trim_end());
+            store.close().await;
+        }
+        Command::List { at } => {
+            let (_, store) = at.open(env).await?;
+            let now = Clock::system().unix_seconds().cast_signed();
+            for row in store.certificates(now, MOST_LISTED).await? {
+                let until = moment(row.not_after);
+                say(&format!("{}  {}  until {until}  by {}", row.spiffe_id, row.serial, row.proof));
+            }
+            store.close().await;
+        }
+    }
+    Ok(())
+}
+
+/// Who is at the keyboard, for the record.
+fn author(env: &Env) -> String {
+    format!("{} (data folder)", env.var("USER").unwrap_or("unknown"))
+}
+
+fn moment(unix_seconds: i64) -> String {
+    jiff::Timestamp::from_second(unix_seconds).map_or_else(|_| unix_seconds.to_string(), |at| at.to_string())
+}
+
+const PUBLIC: u32 = 0o644;
+const PRIVATE: u32 = 0o600;
+
+/// Replaces a file whole, with its mode from the first byte on.
+fn write(file: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
+    use std::io::Write as _;
+
+    let place = || format!("cannot write {}", file.display());
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder).with_context(place)?;
+    }
+    let beside = file.with_extension("new");
+    let _ = std::fs::remove_file(&beside);
+    let mut new = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&beside)
+        .with_context(place)?;
+    new.write_all(text.as_bytes()).and_then(|()| new.sync_all()).with_context(place)?;
+    std::fs::rename(&beside, file).with_context(place)
+}
+
+fn roots_pem(roots: &[CertificateDer<'_>]) -> String {
+    roots.iter().map(pem::certificate).collect()
+}
