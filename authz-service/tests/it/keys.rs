@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
+use tollgate_authz::Config;
+use tollgate_runtime::config::Secret;
 use tollgate_runtime::net;
 
 use crate::running::{Answer, Ask, ISSUER, Running, claims, demo_documents};
@@ -21,6 +23,8 @@ struct IssuerServer {
     url: String,
     jwks: Arc<Mutex<Option<Value>>>,
     asked: Arc<AtomicUsize>,
+    /// What it says it is, in its discovery document.
+    named: Arc<Mutex<String>>,
     /// While this is false, the issuer takes requests and answers none.
     answers: watch::Sender<bool>,
 }
@@ -28,7 +32,8 @@ struct IssuerServer {
 impl IssuerServer {
     fn start(running: &Running, first: Option<Value>) -> Self {
         let listener = net::bind(([127, 0, 0, 1], 0).into(), "issuer").unwrap();
-        let url = format!("http://{}/jwks", listener.local_addr().unwrap());
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let (url, named) = (format!("{base}/jwks"), Arc::new(Mutex::new(base.clone())));
         let (jwks, asked) = (Arc::new(Mutex::new(first)), Arc::new(AtomicUsize::new(0)));
         let (answer, count) = (Arc::clone(&jwks), Arc::clone(&asked));
         let (answers, may_answer) = watch::channel(true);
@@ -40,15 +45,22 @@ impl IssuerServer {
                 let mut may_answer = may_answer.clone();
                 async move {
                     let _ = may_answer.wait_for(|may| *may).await;
-                    jwks.map(axum::Json).ok_or(axum::http::StatusCode::INTERNAL_SERVER_ERROR)
+                    let fresh = [("cache-control", "public, max-age=1")];
+                    jwks.map(|jwks| (fresh, axum::Json(jwks)))
+                        .ok_or(axum::http::StatusCode::INTERNAL_SERVER_ERROR)
                 }
             }),
+        );
+        let (issuer, jwks_uri) = (Arc::clone(&named), url.clone());
+        let router = router.route(
+            "/.well-known/openid-configuration",
+            get(async move || axum::Json(json!({"issuer": *issuer.lock(), "jwks_uri": jwks_uri}))),
         );
         let tasks = running.service.tasks().clone();
         running.service.tasks().spawn("issuer", async move {
             tollgate_runtime::http_server::serve(&tasks, listener, router).await;
         });
-        Self { url, jwks, asked, answers }
+        Self { url, jwks, asked, named, answers }
     }
 }
 
@@ -56,9 +68,16 @@ async fn with_fetched_keys(
     min_interval: Duration,
     first: impl Fn(&Running) -> Option<Value>,
 ) -> (Running, IssuerServer) {
+    with_config(|config| config.keys.min_interval = min_interval, first).await
+}
+
+async fn with_config(
+    change: impl FnOnce(&mut Config),
+    first: impl Fn(&Running) -> Option<Value>,
+) -> (Running, IssuerServer) {
     let folder = TempDir::new().unwrap();
     let url = format!("sqlite://{}", folder.path().join("authz.db").display());
-    let running = Running::on(folder, &url, |config| config.keys.min_interval = min_interval).await;
+    let running = Running::on(folder, &url, change).await;
     let server = IssuerServer::start(&running, first(&running));
     let mut documents = demo_documents();
     let issuer = json!({"kind": "Issuer", "name": "demo", "issuer": ISSUER, "jwks_url": server.url});
@@ -164,4 +183,95 @@ async fn without_keys_the_answer_is_that_we_cannot_say() {
     assert!(answer.header("retry-after").is_some());
     // A bad answer changes nothing, and neither does one that is no key set.
     assert_eq!(mesh.cell.load().epoch, 1);
+}
+
+#[tokio::test]
+async fn a_new_set_that_is_no_good_leaves_the_old_one_in_use() {
+    let (mesh, server) = with_fetched_keys(Duration::from_millis(1), |mesh| Some(mesh.signer.jwks())).await;
+    let reader = mesh.token("reader", "policies:read");
+    let ask = Ask::new("GET", "/policies/1").bearer(&reader);
+    passes(&mesh, &ask).await;
+    let signer = mesh.signer.jwk();
+    for bad in [
+        json!({}),
+        json!({"keys": []}),
+        json!({"keys": [signer, signer]}),
+        json!({"keys": [signer, {"kty": "oct", "k": "AAAA"}]}),
+        json!("x"),
+    ] {
+        *server.jwks.lock() = Some(bad);
+        let asked = server.asked.load(Ordering::SeqCst);
+        while server.asked.load(Ordering::SeqCst) == asked {
+            let kid = format!("k-{}", tollgate_runtime::clock::Clock::system().unix_nanos());
+            let invented = Signer::new(Algorithm::ES256, &kid);
+            let token = invented.token(&claims("reader", "policies:read"));
+            let answer = mesh.check(&Ask::new("GET", "/policies/1").bearer(&token)).await;
+            assert_eq!(answer.reason(), "token_key_unknown");
+        }
+        assert_eq!(mesh.check(&ask).await.status(), 200);
+    }
+    assert_eq!(mesh.cell.load().epoch, 2);
+}
+
+#[tokio::test]
+async fn the_issuer_says_how_long_its_keys_are_fresh() {
+    let change = |config: &mut Config| {
+        config.keys.min_interval = Duration::from_millis(1);
+        config.keys.refresh_floor = Duration::from_secs(1);
+    };
+    let (mesh, server) = with_config(change, |mesh| Some(mesh.signer.jwks())).await;
+    let reader = mesh.token("reader", "policies:read");
+    passes(&mesh, &Ask::new("GET", "/policies/1").bearer(&reader)).await;
+    // Five minutes unless the issuer says otherwise; it says a second, and nobody has to present anything.
+    let again = async {
+        while server.asked.load(Ordering::SeqCst) < 3 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), again).await.expect("asked again in the background");
+}
+
+#[tokio::test]
+async fn an_issuer_is_discovered_if_it_says_it_is_itself() {
+    let (mesh, server) = with_fetched_keys(Duration::from_millis(1), |mesh| Some(mesh.signer.jwks())).await;
+    let base = server.url.trim_end_matches("/jwks").to_owned();
+    let issuer = json!({"kind": "Issuer", "name": "demo", "issuer": base, "discovery": true});
+    *server.named.lock() = "https://evil".to_owned();
+    mesh.apply(vec![serde_json::from_value(issuer).unwrap()]).await;
+    let mut claims = claims("reader", "policies:read");
+    claims["iss"] = json!(base);
+    let reader = mesh.signer.token(&claims);
+    let ask = Ask::new("GET", "/policies/1").bearer(&reader);
+    let answer = mesh.check(&ask).await;
+    assert_eq!((answer.status(), answer.reason().as_str()), (503, "issuer_unavailable"));
+    *server.named.lock() = base;
+    passes(&mesh, &ask).await;
+}
+
+#[tokio::test]
+async fn secrets_come_from_the_configuration() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    let secret = URL_SAFE_NO_PAD.encode([7; 32]);
+    let jwks = json!({"keys": [{"kty": "oct", "k": secret}]}).to_string();
+    let change = |config: &mut Config| {
+        config.keys.shared_secrets.insert("old".to_owned(), Secret::new(jwks));
+    };
+    let (mesh, _) = with_config(change, |_| None).await;
+    let issuer = |name: &str| {
+        let issuer = json!({"kind": "Issuer", "name": "demo", "issuer": ISSUER, "shared_secret": name,
+            "algorithms": ["HS256"]});
+        vec![serde_json::from_value(issuer).unwrap()]
+    };
+    mesh.apply(issuer("old")).await;
+    let key = jsonwebtoken::EncodingKey::from_secret(&[7; 32]);
+    let header = jsonwebtoken::Header::new(Algorithm::HS256);
+    let token = jsonwebtoken::encode(&header, &claims("reader", "policies:read"), &key).unwrap();
+    let ask = Ask::new("GET", "/policies/1").bearer(&token);
+    assert_eq!(mesh.check(&ask).await.status(), 200);
+    // A secret that this process does not have is our fault and not the token's.
+    mesh.apply(issuer("other")).await;
+    let answer = mesh.check(&ask).await;
+    assert_eq!((answer.status(), answer.reason().as_str()), (503, "issuer_unavailable"));
 }
