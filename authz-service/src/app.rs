@@ -24,6 +24,7 @@ use crate::token::keys::refresh::{KeyRefresh, Schedule};
 use crate::token::keys::source::{HttpKeys, KeySource};
 use crate::token::keys::{Freshness, SharedSecrets};
 use crate::wire::ext_authz::ExtAuthz;
+use crate::wire::forward_auth;
 
 /// The largest Check that is read: headers of 64 KiB, a body, and room.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -160,6 +161,7 @@ impl tollgate_runtime::App for App {
         tasks.spawn_essential("keys-refresh", self.refresh.run(tasks.stopping()));
 
         let router = admin::router(self.store.clone(), self.authorizer.clone(), self.metrics.clone())
+            .merge(forward_auth::router(self.authorizer.clone()))
             .layer(http_server::ServerTelemetryLayer::new(&self.service));
         let serving_http = http_server::serve(&tasks, self.http, router);
 

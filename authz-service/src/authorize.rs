@@ -199,16 +199,29 @@ impl Authorizer {
         header: impl Fn(&str) -> Option<&'a str> + Send,
         context: &Context,
     ) -> Presented {
-        let now = self.now();
         let service = service_of(snapshot, question).cloned();
         let places = service.as_ref().map_or(NO_SERVICE_PLACES, |rules| &rules.token_places);
-        let found = match token::find(places, question.target, |name| header(name)) {
-            Ok(None) => return Presented::Absent,
-            Ok(Some(found)) => found,
-            Err(refusal) => return Presented::Refused(refusal),
-        };
+        match token::find(places, question.target, |name| header(name)) {
+            Ok(None) => Presented::Absent,
+            Ok(Some(found)) => {
+                self.believe(snapshot, question, found.token, Some(found.place), context).await
+            }
+            Err(refusal) => Presented::Refused(refusal),
+        }
+    }
+
+    /// Verifies a token, wherever it comes from. May swap `snapshot` for a newer one, if the token needed a new key.
+    pub async fn believe(
+        &self,
+        snapshot: &mut Arc<Snapshot>,
+        question: &Question<'_>,
+        token: &str,
+        place: Option<&token::TokenPlace>,
+        context: &Context,
+    ) -> Presented {
+        let now = self.now();
         let span = self.span(context, "jwt.verify");
-        let mut verified = self.verify(snapshot, service.as_deref(), found, question, now);
+        let mut verified = self.verify(snapshot, question, (token, place), now);
         if let Err(Failure { ask: Some((issuer, kid)), .. }) = &verified {
             // Too late is as good as nothing new: the answer then comes from what is known.
             let refetch = self.inner.keys.refresh.refetch(issuer, kid.as_deref());
@@ -217,8 +230,7 @@ impl Authorizer {
             // A fetch that brought the same keys again has at least confirmed them.
             if !Arc::ptr_eq(snapshot, &newer) || issuer.keys_age(now) <= self.max_stale() {
                 *snapshot = newer;
-                let service = service_of(snapshot, question).cloned();
-                verified = self.verify(snapshot, service.as_deref(), found, question, now);
+                verified = self.verify(snapshot, question, (token, place), now);
             }
         }
         end(span);
@@ -231,20 +243,19 @@ impl Authorizer {
     fn verify(
         &self,
         snapshot: &Snapshot,
-        service: Option<&ServiceRules>,
-        found: token::Found<'_>,
         question: &Question<'_>,
+        (token, place): (&str, Option<&token::TokenPlace>),
         now: i64,
     ) -> Result<Arc<VerifiedToken>, Failure> {
-        let service = service.map(|rules| &*rules.service);
+        let service = service_of(snapshot, question).map(|rules| &*rules.service);
         let audiences = service.map_or(&[][..], |service| &service.audiences);
         let occasion = Occasion { audiences, certificate: question.certificate, now };
-        let (judge, digest) = (self.judge(snapshot), TokenDigest::of(found.token));
+        let (judge, digest) = (self.judge(snapshot), TokenDigest::of(token));
         let known = self.inner.remembered.get(&digest);
-        if let Some(known) = known.filter(|known| judge.still_holds(known, found.place, service, &occasion)) {
+        if let Some(known) = known.filter(|known| judge.still_holds(known, place, service, &occasion)) {
             return Ok(known.token);
         }
-        let token = Arc::new(judge.verify(found, service, &occasion)?);
+        let token = Arc::new(judge.verify(token, place, service, &occasion)?);
         if let Some(verification) = judge.verification(Arc::clone(&token), now) {
             self.inner.remembered.keep(digest, verification);
         }

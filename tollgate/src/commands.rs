@@ -12,7 +12,7 @@ use tollgate_runtime::config::{Env, duration};
 
 use crate::demo::apps;
 use crate::demo::issuer::{self, Grant, Issuer};
-use crate::{ca, check, policy, up};
+use crate::{ca, check, policy, token, up};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -29,7 +29,7 @@ struct Cli {
 enum Command {
     /// Run the whole system on this machine, with a demo mesh behind it.
     Up(UpArgs),
-    /// Print a token signed by the demo issuer.
+    /// Print a token signed by the demo issuer; or, with `verify`, explain a token.
     Token(TokenArgs),
     /// Check configuration, limits and policy files; exit code 2 when one is wrong.
     Check(CheckArgs),
@@ -84,12 +84,15 @@ struct UpArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 struct TokenArgs {
+    #[command(subcommand)]
+    command: Option<token::Command>,
     #[command(flatten)]
     data: DataFolder,
     /// The subject: reader, editor, adjuster and outsider are known to the demo's policy.
-    #[arg(long)]
-    user: String,
+    #[arg(long, required = true)]
+    user: Option<String>,
     /// A scope; may be repeated.
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
@@ -156,9 +159,12 @@ fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
             };
             block_on(up::command(options, &args.log))?;
         }
+        Command::Token(TokenArgs { command: Some(command), .. }) => {
+            return block_on(token::run(command, env));
+        }
         Command::Token(args) => {
             let grant = Grant {
-                subject: args.user,
+                subject: args.user.unwrap_or_default(),
                 client: issuer::CLIENT.to_owned(),
                 scopes: args.scopes,
                 ttl: args.ttl,

@@ -7,4 +7,5 @@ pub mod check;
 pub mod commands;
 pub mod demo;
 pub mod policy;
+pub mod token;
 pub mod up;

@@ -18,13 +18,14 @@ mod openapi;
 mod page;
 mod problem;
 mod request;
+mod token;
 mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::middleware;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use utoipa_axum::router::OpenApiRouter;
@@ -33,6 +34,7 @@ use utoipa_axum::routes;
 use crate::authorize::Authorizer;
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::wire::authzen;
 
 pub use openapi::document as openapi;
 
@@ -50,6 +52,12 @@ pub(crate) struct Admin {
     authorizer: Authorizer,
     metrics: Metrics,
     described: Arc<page::Described>,
+}
+
+impl FromRef<Admin> for Authorizer {
+    fn from_ref(admin: &Admin) -> Self {
+        admin.authorizer.clone()
+    }
 }
 
 impl Admin {
@@ -79,6 +87,7 @@ fn protected() -> OpenApiRouter<Admin> {
         .routes(routes!(history::status))
         .routes(routes!(decisions::list))
         .routes(routes!(decisions::read))
+        .routes(routes!(token::verify))
         .routes(routes!(page::openapi_json))
         .routes(routes!(page::docs))
 }
@@ -94,7 +103,9 @@ pub(crate) fn router(store: Store, authorizer: Authorizer, metrics: Metrics) -> 
     let admin = Admin { store, authorizer, metrics, described };
     let (protected, _) = protected().split_for_parts();
     let (open, _) = open().split_for_parts();
-    let protected = protected.route_layer(middleware::from_fn_with_state(admin.clone(), auth::authorize));
+    let protected = protected
+        .merge(authzen::routes())
+        .route_layer(middleware::from_fn_with_state(admin.clone(), auth::authorize));
     Router::new()
         .merge(open)
         .merge(protected)

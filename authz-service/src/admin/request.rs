@@ -36,7 +36,8 @@ pub(super) async fn enter(mut request: Request, next: Next) -> Response {
         response.headers_mut().insert(header::CONTENT_TYPE, PROBLEM_JSON);
     }
     if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert("x-request-id", id);
+        // A protocol that has an id of the asker's echoes that one.
+        response.headers_mut().entry("x-request-id").or_insert(id);
     }
     response
 }

@@ -105,6 +105,11 @@ impl Snapshot {
         self.issuer_urls.get(iss)
     }
 
+    /// The issuer of this name in the policy.
+    pub fn issuer_named(&self, name: &str) -> Option<&Arc<TrustedIssuer>> {
+        self.issuers.get(name)
+    }
+
     /// All issuers.
     pub fn issuers(&self) -> impl Iterator<Item = &Arc<TrustedIssuer>> {
         self.issuers.values()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::check::Check;
 use super::keys::{KeySet, SharedSecrets};
 use super::{
-    Found, KeyOrigin, Occasion, Refusal, TokenPlace, TrustedIssuer, Unverified, Verification, VerifiedToken,
+    KeyOrigin, Occasion, Refusal, TokenPlace, TrustedIssuer, Unverified, Verification, VerifiedToken,
 };
 use crate::policy::Snapshot;
 use crate::policy::model::Service;
@@ -39,17 +39,19 @@ impl From<Refusal> for Failure {
 }
 
 impl<'s> Judge<'s> {
-    /// Believes a token, or says why not. `service` is what it is presented to, where that is one we know.
+    /// Believes a token, or says why not. `service` is what it is presented to, where that is one we know; `place`
+    /// where it stands, where it stands in a request.
     pub fn verify(
         &self,
-        found: Found<'_>,
+        token: &str,
+        place: Option<&TokenPlace>,
         service: Option<&Service>,
         at: &Occasion<'_>,
     ) -> Result<VerifiedToken, Failure> {
-        let unverified = Unverified::parse(found.token)?;
+        let unverified = Unverified::parse(token)?;
         let trusted = self.issuer_of(&unverified)?;
         accepted_by(service, trusted)?;
-        stands_in(found.place, trusted)?;
+        stands_in(place, trusted)?;
         let may_ask = trusted.confirmed.is_some();
         let kid = unverified.kid().map(str::to_owned);
         let ask = |refusal: Refusal| {
@@ -71,7 +73,7 @@ impl<'s> Judge<'s> {
     pub fn still_holds(
         &self,
         known: &Verification,
-        place: &TokenPlace,
+        place: Option<&TokenPlace>,
         service: Option<&Service>,
         at: &Occasion<'_>,
     ) -> bool {
@@ -122,8 +124,8 @@ pub(super) fn accepted_by(service: Option<&Service>, trusted: &TrustedIssuer) ->
     Err(Refusal::new(Check::IssuerAccepted, "the service does not accept this issuer"))
 }
 
-fn stands_in(place: &TokenPlace, trusted: &TrustedIssuer) -> Result<(), Refusal> {
-    if trusted.issuer.places.contains(place) {
+fn stands_in(place: Option<&TokenPlace>, trusted: &TrustedIssuer) -> Result<(), Refusal> {
+    if place.is_none_or(|place| trusted.issuer.places.contains(place)) {
         return Ok(());
     }
     Err(Refusal::new(Check::Place, "this issuer's tokens are not presented in this place"))

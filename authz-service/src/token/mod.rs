@@ -72,6 +72,11 @@ pub struct VerifiedToken {
 }
 
 impl VerifiedToken {
+    /// The claim of this name, or at the end of this path.
+    pub fn claim(&self, name: &str) -> Option<&serde_json::Value> {
+        claims::claim(&self.claims, name)
+    }
+
     /// What is known of somebody who was named in another way than by a JWT.
     pub fn of_subject(issuer: &str, subject: &str) -> Self {
         Self {

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
+use tollgate_proto::Reason;
 use tollgate_proto::envoy_types::pb::google::protobuf::value::Kind;
 use tollgate_proto::envoy_types::pb::google::protobuf::{ListValue, Struct, Value};
 
 use crate::authorize::{Decided, Presented};
-use crate::policy::Verdict;
 use crate::policy::evaluate::Rule;
+use crate::policy::{Snapshot, Verdict};
 
 /// Fills a struct, leaving out what is absent.
 #[derive(Debug, Default)]
@@ -37,6 +38,11 @@ impl Fields {
         self.0.insert(key.to_owned(), value(Kind::ListValue(ListValue { values })));
     }
 
+    /// A claim, whatever it is.
+    fn json(&mut self, key: &str, json: &serde_json::Value) {
+        self.0.insert(key.to_owned(), of_json(json));
+    }
+
     fn object(&mut self, key: &str, fields: Self) {
         self.0.insert(key.to_owned(), value(Kind::StructValue(Struct { fields: fields.0 })));
     }
@@ -51,6 +57,40 @@ impl Fields {
 
 fn value(kind: Kind) -> Value {
     Value { kind: Some(kind) }
+}
+
+fn of_json(json: &serde_json::Value) -> Value {
+    use serde_json::Value as Json;
+
+    value(match json {
+        Json::Null => Kind::NullValue(0),
+        Json::Bool(flag) => Kind::BoolValue(*flag),
+        // A number that is no double is kept as the text it was, since half of an id is another id.
+        Json::Number(number) => match number.as_f64().filter(|float| float.abs() < 9e15) {
+            Some(float) => Kind::NumberValue(float),
+            None => Kind::StringValue(number.to_string()),
+        },
+        Json::String(text) => Kind::StringValue(text.clone()),
+        Json::Array(items) => Kind::ListValue(ListValue { values: items.iter().map(of_json).collect() }),
+        Json::Object(members) => Kind::StructValue(Struct {
+            fields: members.iter().map(|(key, item)| (key.clone(), of_json(item))).collect(),
+        }),
+    })
+}
+
+/// The claims that an issuer has for limits and logs, by the names that the policy has for them.
+pub(super) fn claims(fields: &mut Fields, snapshot: &Snapshot, presented: &Presented) {
+    let Presented::Verified(token) = presented else { return };
+    let Some(trusted) = snapshot.issuer(&token.issuer_url) else { return };
+    let mut claims = Fields::default();
+    for name in &trusted.issuer.metadata_claims {
+        if let Some(claim) = token.claim(name) {
+            claims.json(name, claim);
+        }
+    }
+    if !claims.0.is_empty() {
+        fields.object("claims", claims);
+    }
 }
 
 /// All that is known about a decision.
@@ -91,6 +131,16 @@ pub(super) fn of_decision(decided: &Decided<'_>, presented: &Presented, epoch: u
     fields
 }
 
+/// What is known about a request that is no proper one.
+pub(super) fn malformed(epoch: u64, id: &str) -> Struct {
+    let mut fields = Fields::default();
+    fields.text("decision_id", id);
+    fields.text("decision", "deny");
+    fields.text("reason", Reason::RequestMalformed.as_str());
+    fields.number("epoch", epoch.cast_signed());
+    fields.under_tollgate()
+}
+
 fn token(presented: &Presented) -> Fields {
     let mut fields = Fields::default();
     fields.text("state", presented.state());
@@ -107,6 +157,7 @@ fn token(presented: &Presented) -> Fields {
         }
     }
     if let Presented::Refused(refusal) = presented {
+        fields.text("check", refusal.check.code());
         fields.text("detail", refusal.detail.clone());
     }
     fields

@@ -23,15 +23,51 @@ pub struct Refused {
     pub challenge: Option<String>,
     /// The value of `retry-after`.
     pub retry_after: Option<u32>,
+    /// The value of `location`, where a person is sent to log in.
+    pub location: Option<String>,
 }
 
 impl Refused {
     const fn plain(status: u16, code: &'static str) -> Self {
-        Self { status, code, challenge: None, retry_after: None }
+        Self { status, code, challenge: None, retry_after: None, location: None }
     }
 
     fn challenged(status: u16, code: &'static str, challenge: String) -> Self {
         Self { challenge: Some(challenge), ..Self::plain(status, code) }
+    }
+
+    /// Whether we are at fault: we could not say whether the request may pass.
+    pub const fn is_ours(&self) -> bool {
+        self.status >= 500
+    }
+
+    /// The headers that go with it.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let challenge = self.challenge.clone().filter(|_| self.location.is_none());
+        // A page to log in at is for this moment and this person.
+        let uncached = self.location.is_some().then(|| ("cache-control", "no-store".to_owned()));
+        (challenge.map(|challenge| ("www-authenticate", challenge)).into_iter())
+            .chain(self.retry_after.map(|seconds| ("retry-after", seconds.to_string())))
+            .chain(self.location.clone().map(|page| ("location", page)))
+            .chain(uncached)
+    }
+
+    /// The body: the public code and the request's id, never more. For gRPC it becomes the message of the status.
+    pub fn body(&self, grpc: bool, request_id: &str) -> String {
+        if grpc {
+            return format!("{} ({request_id})", self.code);
+        }
+        serde_json::json!({"request_id": request_id, "error": self.code}).to_string()
+    }
+
+    /// The status of a gRPC call that is refused so.
+    pub const fn grpc_code(&self) -> tonic::Code {
+        match self.status {
+            302 | 401 => tonic::Code::Unauthenticated,
+            400 => tonic::Code::InvalidArgument,
+            503 => tonic::Code::Unavailable,
+            _ => tonic::Code::PermissionDenied,
+        }
     }
 
     /// For a request that is no proper one.

@@ -40,7 +40,7 @@ pub enum PublicKey {
 /// A certificate's key and dates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// The serial number in lower-case hexadecimal, two digits a byte, without leading zero bytes.
+    /// The serial number in lower-case hexadecimal, without leading zeros.
     pub serial: String,
     /// Unix seconds from which on it is valid.
     pub not_before: i64,
@@ -195,16 +195,16 @@ impl PeerCertificate {
     }
 }
 
-/// As revocations write it: a leading zero byte says only that the number is positive.
+/// As revocations write it.
 fn hexadecimal(number: &[u8]) -> String {
-    let digits = match number {
-        [0, rest @ ..] if !rest.is_empty() => rest,
-        digits => digits,
-    };
-    digits.iter().fold(String::with_capacity(digits.len() * 2), |mut text, byte| {
+    let mut text = String::with_capacity(number.len() * 2);
+    for byte in number {
         write!(text, "{byte:02x}").expect("a String takes everything");
-        text
-    })
+    }
+    match text.trim_start_matches('0') {
+        "" => "0".to_owned(),
+        digits => digits.to_owned(),
+    }
 }
 
 /// Unix seconds of a UTCTime or GeneralizedTime (RFC 5280 §4.1.2.5): always to the second, always in UTC.

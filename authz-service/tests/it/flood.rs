@@ -14,7 +14,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tollgate_authz::authorize::{Authorizer, KeyAccess, Presented, Question};
 use tollgate_authz::decisions::{Bounds, Decisions, Room};
-use tollgate_authz::facts::Entry;
+use tollgate_authz::facts::{Entry, NoHeaders};
 use tollgate_authz::metrics::Metrics;
 use tollgate_authz::policy::SnapshotCell;
 use tollgate_authz::store::{Authorship, Store, follow, load};
@@ -104,6 +104,8 @@ impl Flooded {
             host: "",
             target: "/policies/1",
             request_id: None,
+            headers: &NoHeaders,
+            source: None,
         };
         let mut snapshot = self.authorizer.cell().load_full();
         let header = |name: &str| (name == "authorization").then_some(value.as_str());

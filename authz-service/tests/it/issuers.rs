@@ -237,3 +237,46 @@ fn a_token_that_names_no_key_means_the_only_one_that_fits() {
     assert!(verify(&unnamed(&c), &issuer).is_ok());
     assert_eq!(verify(&unnamed(&a), &issuer).unwrap_err().check, Check::Key);
 }
+
+#[tokio::test]
+async fn a_token_is_explained_to_who_may_ask() {
+    let mesh = crate::running::Running::demo().await;
+    let administrator = mesh.administrator("root").await;
+    let ask = async |body: Value| {
+        let request = mesh.http.post(mesh.url("/v1/token/verify")).bearer_auth(&administrator).json(&body);
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let failed = |answer: &Value| -> Vec<String> {
+        let steps = answer["checks"].as_array().unwrap().iter().filter(|step| step["passed"] == false);
+        steps.map(|step| step["check"].as_str().unwrap().to_owned()).collect()
+    };
+    let good = mesh.token("reader", "policies:read");
+    let (_, answer) = ask(json!({"token": good, "service": "insurance/policies"})).await;
+    assert_eq!((answer["verdict"].as_str(), failed(&answer)), (Some("ok"), vec![]));
+    assert_eq!(answer["reads"]["subject"], "reader");
+    assert_eq!(answer["reads"]["scopes"], json!(["policies:read"]));
+    assert_eq!(answer["header"]["alg"], "ES256");
+    let signature = good.rsplit('.').next().unwrap();
+    assert!(!answer.to_string().contains(signature));
+    // What is wrong is all said at once, as far as it means something.
+    let mut claims = crate::running::claims("reader", "x");
+    (claims["exp"], claims["aud"]) = (json!(1), json!("else"));
+    let token = mesh.signer.token(&claims);
+    let (_, answer) = ask(json!({"token": token, "service": "insurance/policies"})).await;
+    assert_eq!(answer["verdict"], "token_expired");
+    assert_eq!(failed(&answer), ["expiry", "service_audience"]);
+    for (token, code) in [
+        ("x", "form"),
+        ("a.b.c.d.e", "encrypted"),
+        (&*good.replacen('.', ".A", 1), "payload"),
+        (&*format!("{}A", &good[..good.len() - 4]), "signature"),
+    ] {
+        let (status, answer) = ask(json!({"token": token})).await;
+        assert_eq!((status, failed(&answer)), (200, vec![code.to_owned()]), "{token}");
+    }
+    assert_eq!(ask(json!({"token": "x", "service": "no/where"})).await.0, 400);
+    let answer =
+        mesh.http.post(mesh.url("/v1/token/verify")).json(&json!({"token": "x"})).send().await.unwrap();
+    assert_eq!(answer.status(), 401);
+}

@@ -8,12 +8,15 @@
 
 mod admin;
 mod admin_api;
+mod authzen;
 mod ca;
 mod check;
 mod crash;
 mod enrolment;
+mod envoy;
 mod files;
 mod flood;
+mod forward_auth;
 mod history;
 mod issuers;
 mod key_source;

@@ -13,7 +13,9 @@ use tollgate_authz::store::{Authorship, Store};
 use tollgate_authz::{Addresses, App, Config};
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
-use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
+use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::{
+    CheckRequest, CheckResponse, DeniedHttpResponse, OkHttpResponse,
+};
 use tollgate_proto::envoy_types::pb::google::protobuf::value::Kind;
 use tollgate_proto::envoy_types::pb::google::protobuf::{Struct, Value as PbValue};
 use tollgate_runtime::App as _;
@@ -129,6 +131,11 @@ impl Running {
         Answer(answer)
     }
 
+    /// Sends a message as it is.
+    pub(crate) async fn check_message(&self, message: CheckRequest) -> Result<Answer, tonic::Status> {
+        Ok(Answer(self.checks.clone().check(message).await?.into_inner()))
+    }
+
     pub(crate) async fn try_check(&self, ask: &Ask<'_>) -> Result<Answer, tonic::Status> {
         Ok(Answer(self.checks.clone().check(ask.message()).await?.into_inner()))
     }
@@ -183,7 +190,7 @@ impl<'a> Ask<'a> {
         self
     }
 
-    fn message(&self) -> CheckRequest {
+    pub(crate) fn message(&self) -> CheckRequest {
         let headers: Value = self
             .headers
             .iter()
@@ -209,23 +216,41 @@ impl<'a> Ask<'a> {
 pub(crate) struct Answer(pub(crate) CheckResponse);
 
 impl Answer {
-    /// 200 for "may pass".
-    pub(crate) fn status(&self) -> i32 {
+    /// What is said instead of letting pass, be it a refusal or an error of ours.
+    fn refusal(&self) -> Option<&DeniedHttpResponse> {
         match &self.0.http_response {
-            Some(HttpResponse::DeniedResponse(denied)) => denied.status.as_ref().unwrap().code,
-            _ => 200,
+            Some(HttpResponse::DeniedResponse(said) | HttpResponse::ErrorResponse(said)) => Some(said),
+            _ => None,
         }
     }
 
+    /// What an allow changes.
+    pub(crate) fn changes(&self) -> &OkHttpResponse {
+        let Some(HttpResponse::OkResponse(changes)) = &self.0.http_response else { panic!("{:?}", self.0) };
+        changes
+    }
+
+    /// Whether it is an error of ours.
+    pub(crate) fn is_error(&self) -> bool {
+        matches!(self.0.http_response, Some(HttpResponse::ErrorResponse(_)))
+    }
+
+    /// 200 for "may pass".
+    pub(crate) fn status(&self) -> i32 {
+        self.refusal().map_or(200, |said| said.status.as_ref().unwrap().code)
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let Some(HttpResponse::DeniedResponse(denied)) = &self.0.http_response else { return None };
-        let headers = denied.headers.iter().filter_map(|option| option.header.as_ref());
+        let headers = self.refusal()?.headers.iter().filter_map(|option| option.header.as_ref());
         headers.into_iter().find(|header| header.key == name).map(|header| header.value.as_str())
     }
 
+    pub(crate) fn text(&self) -> &str {
+        &self.refusal().unwrap().body
+    }
+
     pub(crate) fn body(&self) -> Value {
-        let Some(HttpResponse::DeniedResponse(denied)) = &self.0.http_response else { return Value::Null };
-        serde_json::from_str(&denied.body).unwrap()
+        self.refusal().map_or(Value::Null, |said| serde_json::from_str(&said.body).unwrap())
     }
 
     /// What stands under `tollgate` in the dynamic metadata.

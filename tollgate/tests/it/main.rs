@@ -156,3 +156,43 @@ mod token {
         assert!(text(&output.stderr).contains("not a duration"), "{}", text(&output.stderr));
     }
 }
+
+mod token {
+    use super::*;
+
+    #[test]
+    fn the_demo_issuers_tokens_are_printed_and_explained() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(tollgate(folder.path(), &["demo", "seed"]).status.success());
+        let print = |more: &[&str]| {
+            let output = tollgate(folder.path(), &[&["token", "--user", "reader"], more].concat());
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            text(&output.stdout).trim().to_owned()
+        };
+        let good = print(&["--scope", "policies:read"]);
+        let service = ["--service", "insurance/policies"];
+        let output = tollgate(folder.path(), &[&["token", "verify", &good], &service[..]].concat());
+        let told = text(&output.stdout);
+        assert!(output.status.success(), "{told}{}", text(&output.stderr));
+        for line in ["✓ has a signature that verifies", "subject: \"reader\"", "verdict: ok"] {
+            assert!(told.contains(line), "{told}");
+        }
+        assert!(!told.contains(good.rsplit('.').next().unwrap()), "no part of the signature is echoed");
+        // An expired one, and rubbish: exit code 1, and why.
+        let output = tollgate(folder.path(), &["token", "verify", &print(&["--expired"])]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(
+            text(&output.stdout).contains("✗ has not expired (exp): exp has passed [token_expired, expiry]")
+        );
+        let output = tollgate(folder.path(), &["token", "verify", "rubbish"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stdout).contains("verdict: token_malformed"));
+        // What is no question.
+        let unknown = tollgate(folder.path(), &["token", "verify", &good, "--service", "no/where"]);
+        assert!(!unknown.status.success() && text(&unknown.stderr).contains("no/where"));
+        let empty = tempfile::tempdir().unwrap();
+        let nowhere = tollgate(empty.path(), &["token", "verify", &good]);
+        assert!(!nowhere.status.success() && text(&nowhere.stderr).contains("--data"));
+        assert!(!tollgate(folder.path(), &["token"]).status.success(), "--user is still needed");
+    }
+}
