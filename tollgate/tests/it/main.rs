@@ -157,7 +157,7 @@ mod token {
     }
 }
 
-mod token {
+mod token_verify {
     use super::*;
 
     #[test]
