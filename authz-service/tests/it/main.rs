@@ -17,6 +17,7 @@ mod envoy;
 mod files;
 mod flood;
 mod forward_auth;
+mod fuzz_seeds;
 mod history;
 mod issuers;
 mod key_source;

@@ -46,7 +46,9 @@ fn a_verification_counts_while_everything_is_as_it_was() {
     let at = |now| Occasion { audiences: &audiences, certificate: None, now };
     let found = Found { token: &token, place: &TokenPlace::Bearer };
     let named = |snapshot: &Snapshot, key: &str| snapshot.service(key).unwrap().service.clone();
-    let verified = judge(&before, &secrets).verify(found.token, Some(found.place), Some(&named(&before, "a/s")), &at(NOW)).unwrap();
+    let verified = judge(&before, &secrets)
+        .verify(found.token, Some(found.place), Some(&named(&before, "a/s")), &at(NOW))
+        .unwrap();
     let known = judge(&before, &secrets).verification(verified.into(), NOW).unwrap();
     let holds = |snapshot: &Snapshot, place: &TokenPlace, key: &str, now: i64| {
         judge(snapshot, &secrets).still_holds(&known, Some(place), Some(&named(snapshot, key)), &at(now))
