@@ -22,6 +22,7 @@ use super::nearest::NearestMiss;
 use super::reader::{Lines, Reader};
 use super::snapshot::{ServiceRules, Snapshot};
 use super::spec::Mode;
+use super::subjects::Holding;
 use crate::facts::{Credential, Entry, Facts};
 
 /// How many permissions that speak of one path are held without the heap, and how many grants the search for the
@@ -312,12 +313,14 @@ impl<'s> Judge<'_, '_, 's> {
         let namespace = &rules.service.namespace;
         let candidates =
             snapshot.subjects().candidates(namespace, self.reader.principal(), self.reader.peer());
-        for binding in candidates.into_iter().flatten() {
-            if !self.reader.is(&binding.who) {
+        for Holding { role, binding } in candidates.into_iter().flatten() {
+            // Most of what somebody holds is about something else, and not worth a look.
+            if !offers.iter().any(|offer| offer.may_be_given_by(*role)) {
                 continue;
             }
             let mut given = offers.iter().filter(|offer| offer.is_given_by(&binding.role)).peekable();
             if given.peek().is_none()
+                || !self.reader.is(&binding.who)
                 || !self.reader.within(binding.period)
                 || !self.counts(binding.dry_run)
                 || !binding.when.as_ref().is_none_or(|when| when.ask(self.reader) == Truth::True)

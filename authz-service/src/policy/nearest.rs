@@ -15,6 +15,7 @@ use super::evaluate::MATCHES;
 use super::model::{Binding, Offer, Permission};
 use super::reader::Reader;
 use super::snapshot::{ServiceRules, Snapshot};
+use super::subjects::Holding;
 
 /// Predicates of a grant that do not hold. The lower a bit, the more easily it is mended.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,8 +115,9 @@ impl<'s> NearestMiss<'s> {
         let mut held = 0_u32;
         let candidates =
             snapshot.subjects().candidates(&rules.service.namespace, reader.principal(), reader.peer());
-        for binding in candidates.into_iter().flatten() {
-            if binding.dry_run || !reader.is(&binding.who) {
+        for Holding { role, binding } in candidates.into_iter().flatten() {
+            let may_give = offers.iter().any(|offer| offer.may_be_given_by(*role));
+            if !may_give || binding.dry_run || !reader.is(&binding.who) {
                 continue;
             }
             let mut of_binding = None;

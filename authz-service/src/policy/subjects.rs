@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hashbrown::Equivalent;
 use smallvec::SmallVec;
 
-use super::model::{Binding, Who, WorkloadPattern};
+use super::model::{Binding, RoleTag, Who, WorkloadPattern};
 use super::shards::Shards;
 use crate::token::VerifiedToken;
 
@@ -24,15 +24,24 @@ pub struct Subjects {
 const LISTS: usize = 16;
 
 /// Nearly always one: somebody's role in a namespace.
-type Holdings = SmallVec<[Arc<Binding>; 1]>;
+type Holdings = SmallVec<[Holding; 1]>;
+
+/// A binding as it is filed: what is asked first lies beside it.
+#[derive(Debug, Clone)]
+pub struct Holding {
+    /// The role.
+    pub role: RoleTag,
+    /// By which it is held.
+    pub binding: Arc<Binding>,
+}
 
 /// Bindings of one namespace that speak of many, and how many there are of the others: what nobody is named by is
 /// not looked for.
 #[derive(Debug, Clone, Default)]
 struct Broad {
-    issuers: Vec<Arc<Binding>>,
-    authenticated: Vec<Arc<Binding>>,
-    anyone: Vec<Arc<Binding>>,
+    issuers: Vec<Holding>,
+    authenticated: Vec<Holding>,
+    anyone: Vec<Holding>,
     named: [u32; KINDS_OF_NAMES],
 }
 
@@ -128,12 +137,12 @@ fn place_of(binding: &Binding) -> Place {
 }
 
 /// Lists are in the order of keys, so that every replica finds the same binding first.
-fn place_among(list: &[Arc<Binding>], binding: &Binding) -> usize {
-    list.partition_point(|other| other.key < binding.key)
+fn place_among(list: &[Holding], binding: &Binding) -> usize {
+    list.partition_point(|other| other.binding.key < binding.key)
 }
 
-fn file(list: &mut Vec<Arc<Binding>>, binding: Arc<Binding>) {
-    list.insert(place_among(list, &binding), binding);
+fn file(list: &mut Vec<Holding>, holding: Holding) {
+    list.insert(place_among(list, &holding.binding), holding);
 }
 
 impl Subjects {
@@ -141,6 +150,7 @@ impl Subjects {
     pub fn insert(&mut self, binding: Arc<Binding>) {
         let place = place_of(&binding);
         let broad = self.namespaces.get_or_default(&binding.namespace);
+        let holding = Holding { role: RoleTag::of(&binding.role), binding };
         // A name that is known already changes nothing here, so the namespace need not be copied.
         match place {
             Place::Named(name) => {
@@ -149,19 +159,19 @@ impl Subjects {
                 if holdings.is_empty() {
                     Arc::make_mut(broad).named[by as usize] += 1;
                 }
-                let place = place_among(holdings, &binding);
-                holdings.insert(place, binding);
+                let place = place_among(holdings, &holding.binding);
+                holdings.insert(place, holding);
             }
-            Place::Issuer => file(&mut Arc::make_mut(broad).issuers, binding),
-            Place::Authenticated => file(&mut Arc::make_mut(broad).authenticated, binding),
-            Place::Anyone => file(&mut Arc::make_mut(broad).anyone, binding),
+            Place::Issuer => file(&mut Arc::make_mut(broad).issuers, holding),
+            Place::Authenticated => file(&mut Arc::make_mut(broad).authenticated, holding),
+            Place::Anyone => file(&mut Arc::make_mut(broad).anyone, holding),
         }
     }
 
     /// Takes a binding out; it must be the one that was filed.
     pub fn remove(&mut self, binding: &Arc<Binding>) {
         let Some(broad) = self.namespaces.get_mut(&*binding.namespace) else { return };
-        let other = |filed: &Arc<Binding>| !Arc::ptr_eq(filed, binding);
+        let other = |filed: &Holding| !Arc::ptr_eq(&filed.binding, binding);
         match place_of(binding) {
             Place::Named(name) => {
                 let Some(holdings) = self.named.get_mut(&name) else { return };
@@ -188,7 +198,7 @@ impl Subjects {
         namespace: &str,
         token: Option<&VerifiedToken>,
         peer: Option<&str>,
-    ) -> SmallVec<[&[Arc<Binding>]; LISTS]> {
+    ) -> SmallVec<[&[Holding]; LISTS]> {
         let mut lists = SmallVec::new();
         let Some(broad) = self.namespaces.get(namespace) else { return lists };
         let mut look = |by: By, issuer: Option<&str>, name: &str| {

@@ -357,7 +357,7 @@ impl Compiler {
             if giving != Some(&role.key) {
                 (giving, roles) = (Some(&role.key), self.giving(&role.key));
             }
-            let offer = Arc::new(Offer { permission: Arc::clone(permission), roles: Arc::clone(&roles) });
+            let offer = Arc::new(Offer::new(Arc::clone(permission), Arc::clone(&roles)));
             for template in &permission.selector.templates {
                 paths.insert(&template.spelt(spelling), Arc::clone(&offer));
             }

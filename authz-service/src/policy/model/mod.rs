@@ -12,7 +12,7 @@ use super::spec::{LoginSpec, Mode, Point};
 use crate::token::Issuer;
 
 pub use holders::{Binding, Denial, Period, Revocation, Revoked, Who, WorkloadPattern};
-pub use roles::{Offer, Permission, Role, Selector};
+pub use roles::{Offer, Permission, Role, RoleTag, Selector};
 
 /// A checked policy.
 #[derive(Debug, Default)]

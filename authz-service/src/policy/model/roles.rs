@@ -1,7 +1,10 @@
 //! Roles and what they allow.
 
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
+use rustc_hash::FxBuildHasher;
+use smallvec::SmallVec;
 use tollgate_paths::Template;
 
 use crate::policy::condition::Condition;
@@ -92,9 +95,35 @@ pub struct Offer {
     pub permission: Arc<Permission>,
     /// Keys of its own role and of all roles that include that one, however far up; sorted.
     pub roles: Arc<[Arc<str>]>,
+    /// The same in short.
+    tags: SmallVec<[RoleTag; 2]>,
+}
+
+/// A role's key in one word. Different tags are different roles; equal ones nearly always are the same: to see that a
+/// role is not meant, no text is looked at, which would lie somewhere else in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoleTag(u64);
+
+impl RoleTag {
+    /// Of the role with this key.
+    pub fn of(key: &str) -> Self {
+        Self(FxBuildHasher.hash_one(key))
+    }
 }
 
 impl Offer {
+    /// A permission, and keys of all roles that give it; sorted.
+    pub fn new(permission: Arc<Permission>, roles: Arc<[Arc<str>]>) -> Self {
+        let tags = roles.iter().map(|key| RoleTag::of(key)).collect();
+        Self { permission, roles, tags }
+    }
+
+    /// Whether holders of the role with this tag may have the permission.
+    #[inline]
+    pub fn may_be_given_by(&self, role: RoleTag) -> bool {
+        self.tags.contains(&role)
+    }
+
     /// Whether holders of the role with this key have the permission.
     pub fn is_given_by(&self, role: &str) -> bool {
         self.roles.binary_search_by(|key| (**key).cmp(role)).is_ok()
