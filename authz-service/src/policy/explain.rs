@@ -263,7 +263,7 @@ impl<'s> Explainer<'_, 's> {
         let (token, peer) = (self.facts.credential.token(), self.facts.peer);
         let lists = self.snapshot.subjects().candidates(&self.rules.service.namespace, token, peer);
         let bindings: Vec<&Binding> = (lists.into_iter().flatten())
-            .map(|binding| &**binding)
+            .map(|holding| &*holding.binding)
             .filter(|binding| binding.who.is(token, peer))
             .collect();
         let mut held = Vec::new();

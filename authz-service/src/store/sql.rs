@@ -141,6 +141,7 @@ const SQLITE: &[(i64, &str, &str)] = migrations!(
         (4, "issuers", "0004_issuers.sql"),
         (5, "idempotency", "0005_idempotency.sql"),
         (6, "certificate authority", "0006_certificate_authority.sql"),
+        (7, "foreign keys", "0007_foreign_keys.sql"),
     ]
 );
 const POSTGRES: &[(i64, &str, &str)] = migrations!(
@@ -152,6 +153,7 @@ const POSTGRES: &[(i64, &str, &str)] = migrations!(
         (4, "issuers", "0004_issuers.sql"),
         (5, "idempotency", "0005_idempotency.sql"),
         (6, "certificate authority", "0006_certificate_authority.sql"),
+        (7, "foreign keys", "0007_foreign_keys.sql"),
     ]
 );
 
@@ -283,5 +285,50 @@ impl Row {
         let text = self.text(column)?;
         serde_json::from_str(&text)
             .map_err(|error| StoreError::BadRow { what: column.to_owned(), problem: error.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an older release wrote is there afterwards; a grant that points nowhere is not.
+    #[tokio::test]
+    async fn an_older_database_is_brought_up_to_date() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let database = open_sqlite(&folder.path().join("authz.db")).await.unwrap();
+        let Database::Sqlite { write, .. } = &database else { panic!("a file is SQLite") };
+        let first = SQLITE.iter().position(|(number, ..)| *number == 3).unwrap();
+        migrator(&SQLITE[..first]).run(write).await.unwrap();
+        for sql in [
+            "INSERT INTO services VALUES ('a', 's', '[\"H.example\"]', NULL, '[]', '[]', '[]', '\"enforce\"', '{}', 1)",
+            "INSERT INTO roles VALUES ('a', 'r', '[]', 1), ('a', 'q', '[\"r\",\"gone\"]', 1), ('a', 'x', 'nonsense', 1)",
+            "INSERT INTO permissions (namespace, role, position, name, service, methods, paths, hosts, scopes) VALUES
+                ('a', 'r', 0, 'one', 's', '[]', '[]', '[]', '{}'), ('a', 'r', 1, 'two', '*', '[]', '[]', '[]', '{}'),
+                ('a', 'r', 2, 'three', 'gone', '[]', '[]', '[]', '{}')",
+            "INSERT INTO bindings (namespace, name, role, who, epoch) VALUES
+                ('a', 'b', 'r', '{}', 1), ('a', 'c', 'gone', '{}', 1)",
+        ] {
+            sqlx::query(sql).execute(write).await.unwrap();
+        }
+        database.migrate().await.unwrap();
+        for (sql, left) in [
+            ("SELECT name FROM permissions ORDER BY name", &["one", "two"][..]),
+            ("SELECT name FROM bindings", &["b"]),
+            ("SELECT name FROM roles ORDER BY name", &["q", "r", "x"]),
+            ("SELECT included AS name FROM role_includes", &["r"]),
+            ("SELECT host AS name FROM service_hosts", &["h.example"]),
+        ] {
+            let rows = sqlx::query(sql).fetch_all(write).await.unwrap();
+            let found: Vec<String> = rows.iter().map(|row| row.get("name")).collect();
+            assert_eq!(found, left, "{sql}");
+        }
+        for sql in [
+            "INSERT INTO bindings (namespace, name, role, who, epoch) VALUES ('a', 'd', 'gone', '{}', 1)",
+            "DELETE FROM services WHERE name = 's'",
+            "DELETE FROM roles WHERE name = 'r'",
+        ] {
+            assert!(sqlx::query(sql).execute(write).await.is_err(), "{sql}");
+        }
     }
 }

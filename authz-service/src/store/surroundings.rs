@@ -69,7 +69,7 @@ async fn referrers(tx: &mut Tx, id: &ObjectId) -> Result<Vec<ObjectId>, StoreErr
         Kind::Service => &[
             (
                 Kind::Role,
-                "SELECT DISTINCT namespace, role AS name FROM permissions WHERE namespace = $1 AND service = $2 LIMIT $3",
+                "SELECT DISTINCT namespace, role AS name FROM permissions WHERE namespace = $1 AND of_service = $2 LIMIT $3",
             ),
             (
                 Kind::Denial,

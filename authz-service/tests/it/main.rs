@@ -25,6 +25,7 @@ mod keys;
 mod load;
 mod namespaces;
 mod remembered;
+mod replicas;
 mod running;
 mod signer;
 mod store;
