@@ -15,11 +15,11 @@ use crate::{App, Service};
 pub const BAD_INPUT: u8 = 2;
 
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 struct Args {
     /// The configuration file (YAML).
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
     /// Overrides one key: `--set telemetry.log=debug`. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
@@ -29,6 +29,23 @@ struct Args {
     /// How log lines on stderr look.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
+    #[command(subcommand)]
+    about: Option<About>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum About {
+    /// About the configuration file.
+    #[command(subcommand)]
+    Config(AboutConfig),
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum AboutConfig {
+    /// Print its JSON schema, for editors.
+    Schema,
+    /// Print an example to begin with.
+    Example,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -45,13 +62,17 @@ where
     F: Future<Output = anyhow::Result<A>>,
 {
     let args = Args::parse();
-    let source = Source::new(&args.config, &args.sets, &Env::of_process());
+    if let Some(About::Config(about)) = args.about {
+        return tell_about::<C>(&about);
+    }
+    let file = args.config.unwrap_or_default();
+    let source = Source::new(&file, &args.sets, &Env::of_process());
     let loaded = match source.load::<C>() {
         Ok(loaded) => loaded,
         Err(error) => return fail(&error.into()),
     };
     if args.check_config {
-        tell(&format!("{}: ok", args.config.display()));
+        tell(&format!("{}: ok", file.display()));
         return ExitCode::SUCCESS;
     }
     let format = match args.log_format {
@@ -68,6 +89,25 @@ where
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+fn tell_about<C: ServiceConfig>(about: &AboutConfig) -> ExitCode {
+    let text = match about {
+        AboutConfig::Schema => C::schema().map(|schema| format!("{schema:#}\n")),
+        AboutConfig::Example => C::EXAMPLE.map(str::to_owned),
+    };
+    match text {
+        Some(text) => {
+            answer(&text);
+            ExitCode::SUCCESS
+        }
+        None => fail(&anyhow::anyhow!("{} has none", C::NAME)),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the command's answer goes to stdout")]
+fn answer(text: &str) {
+    print!("{text}");
 }
 
 async fn serve<C, A, F>(config: C, source: Source, build: impl FnOnce(C, Service) -> F) -> anyhow::Result<()>

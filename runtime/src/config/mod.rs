@@ -41,6 +41,14 @@ pub trait ServiceConfig: Serialize + DeserializeOwned + Clone + Send + Sync + 's
     /// Environment variables with a short name of their own, and the key that each sets.
     const ENV_SHORT: &'static [(&'static str, &'static str)] = &[];
 
+    /// An example to begin with, if the service has one.
+    const EXAMPLE: Option<&'static str> = None;
+
+    /// The JSON schema of the file, for editors, if the service has one.
+    fn schema() -> Option<serde_json::Value> {
+        None
+    }
+
     /// The name of this instance: `service.name` on what it reports.
     fn instance_name(&self) -> &str {
         Self::NAME

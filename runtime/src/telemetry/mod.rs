@@ -25,6 +25,7 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use export::{ExportHandles, Exporting};
@@ -36,7 +37,7 @@ use crate::config::{Invalid, duration};
 const SCOPE: &str = "tollgate";
 
 /// Where telemetry goes and how much of it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetryConfig {
     /// OTLP/gRPC endpoint, such as `http://127.0.0.1:4317`. Without one nothing is sent; `/metrics` still answers.
@@ -51,6 +52,7 @@ pub struct TelemetryConfig {
     pub span_queue: usize,
     /// How often metrics are sent.
     #[serde(with = "duration")]
+    #[schemars(with = "String")]
     pub metrics_interval: Duration,
 }
 
