@@ -36,6 +36,7 @@ fn find(c: &mut Criterion) {
         let (host, path) = (format!("h{}.example", count / 2), format!("/p{}/17", count / 2));
         c.bench_function(&format!("find one of {count} routes"), |bench| {
             let ask = Ask {
+                listener: "main",
                 host: &host,
                 path: &path,
                 query: None,

@@ -13,6 +13,8 @@ use crate::probe::Probes;
 use crate::record::Reporter;
 use crate::reload::{Bound, Listeners};
 use crate::snapshot::Snapshot;
+use crate::stages::registry::Strangers;
+use crate::status::{self, Loaded};
 
 /// Where a built proxy listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +43,8 @@ pub struct App {
 impl App {
     /// Binds the listeners and compiles the configuration; serves nothing yet.
     pub async fn build(config: Config, service: Service) -> anyhow::Result<Self> {
-        let snapshot = Snapshot::compile(&config, service.tasks(), None)?;
+        let reporter = Arc::new(Reporter::new(service.clone()));
+        let snapshot = Snapshot::compile(&config, &reporter, None)?;
         let mut bound = Vec::with_capacity(config.listeners.len());
         let mut addresses = Vec::with_capacity(config.listeners.len());
         for one in &config.listeners {
@@ -53,9 +56,13 @@ impl App {
         probes.follow(&config);
         let proxy = Arc::new(Proxy {
             snapshot: ArcSwap::from_pointee(snapshot),
-            reporter: Arc::new(Reporter::new(service.clone())),
+            reporter,
             probes,
+            loaded: Loaded::default(),
+            strangers: Strangers::default(),
         });
+        proxy.loaded.applied(&config, service.clock().unix_seconds());
+        status::publish(&proxy);
         Ok(Self { service, proxy, config, bound, addresses: Addresses { listeners: addresses } })
     }
 
@@ -69,6 +76,7 @@ impl tollgate_runtime::App for App {
     async fn run(self) -> anyhow::Result<()> {
         let Self { service, proxy, config, bound, addresses } = self;
         let tasks = service.tasks();
+        proxy.snapshot.load().start();
         let probing = Arc::clone(&proxy);
         tasks.spawn("probes", async move { probing.probes.run().await });
         let listeners = Listeners::start(Arc::clone(&proxy), config, bound);

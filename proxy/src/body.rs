@@ -7,11 +7,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep};
 
 use crate::record::Recording;
 use crate::upstream::Lease;
@@ -114,6 +116,15 @@ impl RequestBody {
         (Self(Source::Uploading(uploading)), Some(upload))
     }
 
+    /// The whole body, if it is in hand.
+    pub(crate) fn in_hand(&self) -> Option<Bytes> {
+        match &self.0 {
+            Source::Nothing => Some(Bytes::new()),
+            Source::Whole(bytes) => Some(bytes.clone()),
+            Source::Uploading(_) => None,
+        }
+    }
+
     /// A body that is in hand.
     pub(crate) fn whole(bytes: Bytes) -> Self {
         Self(if bytes.is_empty() { Source::Nothing } else { Source::Whole(bytes) })
@@ -205,9 +216,43 @@ impl Drop for RequestBody {
 pub(crate) enum Content {
     /// An answer of our own.
     Own(Bytes),
-    /// The upstream's, and the connection it comes from.
-    Upstream(Incoming, Lease),
+    /// The upstream's, the connection it comes from, and how long it may take.
+    Upstream(Incoming, Lease, Option<Box<Patience>>),
 }
+
+/// How long an answer may stand still, and how long it may take.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    idle: Option<Duration>,
+    ends: Option<Instant>,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Patience {
+    /// Nothing, where an answer may take as long as it likes.
+    pub(crate) fn new(idle: Option<Duration>, ends: Option<Instant>) -> Option<Box<Self>> {
+        if idle.is_none() && ends.is_none() {
+            return None;
+        }
+        let mut patience = Box::new(Self { idle, ends, timer: Box::pin(tokio::time::sleep(Duration::ZERO)) });
+        patience.begin();
+        Some(patience)
+    }
+
+    /// Waits anew.
+    fn begin(&mut self) {
+        let idle = self.idle.map(|idle| Instant::now() + idle);
+        let first = [idle, self.ends].into_iter().flatten().min();
+        if let Some(first) = first {
+            self.timer.as_mut().reset(first);
+        }
+    }
+}
+
+/// An answer took too long after it had begun.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer did not end in time")]
+struct TooSlow;
 
 /// An answer's body.
 #[derive(Debug)]
@@ -236,7 +281,20 @@ impl Body for ResponseBody {
         let frame = match &mut this.content {
             Content::Own(bytes) if bytes.is_empty() => None,
             Content::Own(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
-            Content::Upstream(incoming, _) => std::task::ready!(Pin::new(incoming).poll_frame(context)),
+            Content::Upstream(incoming, _, patience) => match Pin::new(incoming).poll_frame(context) {
+                Poll::Ready(frame) => {
+                    if let Some(patience) = patience {
+                        patience.begin();
+                    }
+                    frame
+                }
+                Poll::Pending => {
+                    let Some(patience) = patience else { return Poll::Pending };
+                    std::task::ready!(patience.timer.as_mut().poll(context));
+                    this.recording.too_slow();
+                    return Poll::Ready(Some(Err(TooSlow.into())));
+                }
+            },
         };
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
@@ -249,6 +307,9 @@ impl Body for ResponseBody {
             }
             Some(Err(error)) => {
                 this.recording.broke_off();
+                if let Content::Upstream(_, lease, _) = &this.content {
+                    lease.broke_off();
+                }
                 Some(Err(error.into()))
             }
             None => {
@@ -261,14 +322,14 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Own(bytes) => bytes.is_empty(),
-            Content::Upstream(incoming, _) => incoming.is_end_stream(),
+            Content::Upstream(incoming, ..) => incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Upstream(incoming, _) => incoming.size_hint(),
+            Content::Upstream(incoming, ..) => incoming.size_hint(),
         }
     }
 }
@@ -278,7 +339,7 @@ impl Drop for ResponseBody {
         // An own body is in hand as a whole; an answer without one (HEAD, 304) is never polled.
         let complete = match &mut self.content {
             Content::Own(_) => true,
-            Content::Upstream(incoming, lease) => {
+            Content::Upstream(incoming, lease, _) => {
                 let complete = self.ended || incoming.is_end_stream();
                 // An upstream that answered before it had the whole request would make the next one wait.
                 if complete && self.recording.is_request_sent() {

@@ -1,5 +1,6 @@
 //! Every way a request can fail: what the client sees, what is counted, who is to blame.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use tollgate_paths::PathError;
 use tollgate_proto::Reason;
 
 use crate::record::RequestId;
+use crate::upstream::Full;
 
 /// A request that is not answered by its upstream.
 #[derive(Debug, Error)]
@@ -32,6 +34,9 @@ pub enum ProxyError {
     /// No route matches.
     #[error("no route")]
     NoRoute,
+    /// Nobody has registered the destination.
+    #[error("no route names the destination `{0}`")]
+    Unregistered(String),
     /// The route answers only once every part is ready.
     #[error("not ready: waiting for {0}")]
     NotReady(String),
@@ -70,6 +75,14 @@ pub enum ProxyError {
     /// The cluster has no endpoint.
     #[error("cluster {0} has no endpoint")]
     NoHealthyUpstream(String),
+    /// As much is under way to the cluster as may be.
+    #[error("cluster {cluster} has no room for more {full}")]
+    BreakerOpen {
+        /// The cluster.
+        cluster: Arc<str>,
+        /// What there is no room for.
+        full: Full,
+    },
     /// No connection to the upstream.
     #[error("cannot connect to the upstream")]
     UpstreamConnect(#[source] std::io::Error),
@@ -147,12 +160,14 @@ impl ProxyError {
             Self::UpgradeUnsupported => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::AddressLimit { .. } | Self::LimitExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unregistered(_) => StatusCode::FORBIDDEN,
             Self::Denied(denial) => denial.status,
             Self::Fault(status) => *status,
             Self::NotReady(_)
             | Self::AuthzUnavailable { .. }
             | Self::AuthzError { .. }
             | Self::RateLimitUnavailable
+            | Self::BreakerOpen { .. }
             | Self::NoHealthyUpstream(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamConnect(_) | Self::UpstreamReset(_) | Self::UpstreamProtocol(_) => {
                 StatusCode::BAD_GATEWAY
@@ -170,6 +185,7 @@ impl ProxyError {
             Self::BodyTooLarge => Reason::RequestTooLarge,
             Self::BodyTimeout(_) => Reason::RequestTimeout,
             Self::NoRoute => Reason::NoRoute,
+            Self::Unregistered(_) => Reason::EgressUnregistered,
             Self::AddressLimit { .. } => Reason::LimitAddress,
             Self::Denied(denial) => denial.reason,
             Self::AuthzUnavailable { .. } => Reason::AuthzUnavailable,
@@ -177,6 +193,7 @@ impl ProxyError {
             Self::LimitExceeded(_) => Reason::LimitExceeded,
             Self::RateLimitUnavailable => Reason::RatelimitUnavailable,
             Self::NotReady(_) | Self::NoHealthyUpstream(_) => Reason::NoHealthyUpstream,
+            Self::BreakerOpen { .. } => Reason::BreakerOpen,
             Self::UpstreamConnect(_) => Reason::UpstreamConnect,
             Self::UpstreamReset(_) => Reason::UpstreamReset,
             Self::UpstreamTimeout(_) => Reason::UpstreamTimeout,
@@ -196,11 +213,13 @@ impl ProxyError {
             | Self::BodyTimeout(_)
             | Self::UpgradeUnsupported
             | Self::NoRoute
+            | Self::Unregistered(_)
             | Self::AddressLimit { .. }
             | Self::Denied(_)
             | Self::LimitExceeded(_)
             | Self::ClientGone => Fault::Client,
             Self::NoHealthyUpstream(_)
+            | Self::BreakerOpen { .. }
             | Self::UpstreamConnect(_)
             | Self::UpstreamReset(_)
             | Self::UpstreamTimeout(_)
@@ -227,11 +246,12 @@ impl ProxyError {
     pub fn flags(&self) -> &'static str {
         match self {
             Self::Malformed(_) | Self::Path(_) | Self::UpgradeUnsupported => "DPE",
-            Self::NoRoute => "NR",
+            Self::NoRoute | Self::Unregistered(_) => "NR",
             Self::AddressLimit { .. } | Self::LimitExceeded(_) => "RL",
             Self::Denied(_) | Self::AuthzUnavailable { .. } | Self::AuthzError { .. } => "UAEX",
             Self::RateLimitUnavailable => "RLSE",
             Self::NoHealthyUpstream(_) => "UH",
+            Self::BreakerOpen { .. } => "UO",
             Self::UpstreamConnect(_) => "UF",
             Self::UpstreamReset(_) => "UC",
             Self::UpstreamTimeout(_) => "UT",

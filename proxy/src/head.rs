@@ -95,8 +95,8 @@ fn host(parts: &request::Parts) -> Result<Host, ProxyError> {
 pub(crate) fn client_address(peer: SocketAddr, role: Role, headers: &HeaderMap) -> IpAddr {
     let told = || headers.get("x-forwarded-for")?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok();
     match role {
-        Role::Ingress => peer.ip(),
-        Role::Sidecar => told().unwrap_or_else(|| peer.ip()),
+        Role::Ingress | Role::Outbound => peer.ip(),
+        Role::Sidecar | Role::Egress => told().unwrap_or_else(|| peer.ip()),
     }
 }
 

@@ -10,6 +10,7 @@
 //! * [`stages`]: what a request passes on the way: headers, address limit, authorization, global limit.
 //! * `upstream`: clusters, balancing, connections.
 //! * [`error`]: every way a request can fail and what the client sees; `body`: what streams through.
+//! * `status`: how the proxy does, for its process listener.
 //! * `record`: access record, spans; `metrics`: instruments; `probe`: whether the other parts are ready.
 //! * [`app`]: the wiring.
 
@@ -27,6 +28,7 @@ mod reload;
 pub mod route;
 pub mod snapshot;
 pub mod stages;
+mod status;
 mod upstream;
 
 pub use app::{Addresses, App};

@@ -20,6 +20,9 @@ pub(crate) struct Metrics {
     reloads: Counter<u64>,
     mirrored: Counter<u64>,
     compared: Histogram<f64>,
+    breakers: Counter<u64>,
+    ejections: Counter<u64>,
+    unregistered: Counter<u64>,
 }
 
 /// What a request is labelled with.
@@ -67,6 +70,23 @@ impl Metrics {
                 .u64_counter("tollgate.proxy.reloads")
                 .with_description("Reloads of the configuration")
                 .with_unit("{reload}")
+                .build(),
+            breakers: meter
+                .u64_counter("tollgate.proxy.breaker.refused")
+                .with_description("Requests and tries that a circuit breaker refused, by what was full")
+                .with_unit("{request}")
+                .build(),
+            ejections: meter
+                .u64_counter("tollgate.proxy.ejections")
+                .with_description("Endpoints left out because of their answers, and spared in spite of them")
+                .with_unit("{endpoint}")
+                .build(),
+            unregistered: meter
+                .u64_counter("tollgate.proxy.unregistered")
+                .with_description(
+                    "Requests refused because no route names their destination; a bounded number of names",
+                )
+                .with_unit("{request}")
                 .build(),
             mirrored: meter
                 .u64_counter("tollgate.proxy.mirrored")
@@ -126,6 +146,20 @@ impl Metrics {
 
     pub(crate) fn connection(&self, change: i64) {
         self.connections.add(change, &[]);
+    }
+
+    pub(crate) fn breaker_open(&self, cluster: &Arc<str>, full: &'static str) {
+        let cluster = KeyValue::new(attributes::TOLLGATE_UPSTREAM_CLUSTER, Arc::clone(cluster));
+        self.breakers.add(1, &[cluster, KeyValue::new("full", full)]);
+    }
+
+    pub(crate) fn ejection(&self, cluster: &Arc<str>, outcome: &'static str, cause: &'static str) {
+        let cluster = KeyValue::new(attributes::TOLLGATE_UPSTREAM_CLUSTER, Arc::clone(cluster));
+        self.ejections.add(1, &[cluster, KeyValue::new("outcome", outcome), KeyValue::new("cause", cause)]);
+    }
+
+    pub(crate) fn unregistered(&self, destination: Arc<str>) {
+        self.unregistered.add(1, &[KeyValue::new("destination", destination)]);
     }
 
     pub(crate) fn mirrored(&self, cluster: &Arc<str>, outcome: &'static str) {

@@ -5,7 +5,7 @@
 //! answer says.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use http::header::{HOST, LOCATION};
@@ -16,8 +16,8 @@ use opentelemetry::trace::TraceContextExt as _;
 use tollgate_proto::attributes;
 use tollgate_runtime::trace_context;
 
-use crate::body::{Content, RequestBody, ResponseBody, Upload};
-use crate::config::{Protocol, Role};
+use crate::body::{Content, Patience, RequestBody, ResponseBody};
+use crate::config::{Credentials, Protocol, Role};
 use crate::error::ProxyError;
 use crate::head::{self, Host};
 use crate::listener::Connection;
@@ -28,8 +28,10 @@ use crate::snapshot::Snapshot;
 use crate::stages::authorize::Grant;
 use crate::stages::fault::Fault;
 use crate::stages::judge::{authorize, count, facts};
+use crate::stages::registry::Strangers;
 use crate::stages::{SCHEME, cors, headers};
-use crate::upstream::{Lease, mirror};
+use crate::status::Loaded;
+use crate::upstream::{Lease, forward, mirror};
 
 /// What every request of this proxy shares.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub struct Proxy {
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) reporter: Arc<Reporter>,
     pub(crate) probes: Probes,
+    pub(crate) loaded: Loaded,
+    pub(crate) strangers: Strangers,
 }
 
 /// Answers one request, and sees to it that it is recorded.
@@ -87,7 +91,10 @@ async fn pass(
     // Route. A preflight goes where the request that it announces would go.
     let found = find(snapshot, connection, &parts, &host);
     record.routed_at = Some(Instant::now());
-    let found = found.ok_or(ProxyError::NoRoute)?.clone();
+    let found = match found {
+        Some(found) => found.clone(),
+        None => return Err(nowhere(proxy, snapshot, connection, &host)),
+    };
     record.found = Some(found.clone());
     record.origin = found.route.cors.as_ref().and_then(|cors| cors.admitted(&parts.headers));
 
@@ -119,22 +126,25 @@ async fn pass(
         Box::pin(suffer(fault, record)).await?;
     }
 
-    // Pick a cluster by overrides and weights, and an endpoint in it.
+    // Pick a cluster, by overrides and weights.
     let known = facts(connection, &parts, &host, &found, record);
     let name = backends.choose(&known, rand::random).ok_or(ProxyError::Internal("a route has backends"))?;
     let mirror = found.route.mirror.as_ref().filter(|mirror| mirror.wants(&known));
     let cluster = snapshot.clusters.get(name).ok_or(ProxyError::Internal("a backend is a cluster"))?;
+    let key = cluster.key.as_ref().and_then(|key| key.number(&known, &cluster.name));
     record.upstream.cluster = Some(Arc::clone(&cluster.name));
     record.upstream.version.clone_from(&cluster.version);
-    let picked = cluster.pick().ok_or_else(|| ProxyError::NoHealthyUpstream(name.to_owned()))?;
-    record.upstream.address = Some(picked.address());
 
-    // Forward.
+    // Forward: breaker, endpoint, timeouts, further tries.
     grant.apply(&mut parts.headers);
     for (name, value) in std::mem::take(&mut record.rate_limit.answer.request) {
         if let Some(name) = name {
             parts.headers.insert(name, value);
         }
+    }
+    let inside = if listener.role == Role::Egress { Credentials::Redact } else { Credentials::Keep };
+    if found.route.credentials.unwrap_or(inside) == Credentials::Redact {
+        headers::keep_inside(&mut parts.headers);
     }
     found.route.request_headers.apply(&mut parts.headers);
     if let Some(rewritten) = found.route.rewrite.as_ref().and_then(|to| to.path(&parts.uri, &found.path)) {
@@ -145,10 +155,6 @@ async fn pass(
     address(&mut parts, authority, cluster.protocol())?;
     let span = record.trace.child("upstream");
     trace_context::inject(&span, &mut parts.headers);
-    if record.trace.is_recorded() {
-        describe_upstream(&span, record);
-        record.upstream.span = Some(span);
-    }
     let limit = found.route.body_bytes.or(listener.limits.body_bytes);
     if limit.is_some_and(|limit| body.size_hint().lower() > limit) {
         return Err(ProxyError::BodyTooLarge);
@@ -158,8 +164,13 @@ async fn pass(
     record.upload.clone_from(&upload);
     let began = Instant::now();
     record.upstream.began = Some(began);
-    let sent = picked.send(Request::from_parts(parts, body));
-    let answered = in_time(found.route.timeout, upload.as_deref(), sent).await;
+    let mut request = Some(Request::from_parts(parts, body));
+    let answered =
+        forward(cluster, &found.route, key, &mut request, upload.as_deref(), &mut record.upstream).await;
+    if record.trace.is_recorded() {
+        describe_upstream(&span, record);
+        record.upstream.span = Some(span);
+    }
     let status = answered.as_ref().ok().map(|(response, _)| response.status());
     let took = began.elapsed();
     proxy.reporter.metrics.upstream(took, &cluster.name, status);
@@ -180,6 +191,7 @@ fn find<'s>(
 ) -> Option<&'s Found> {
     let as_method = |method| {
         snapshot.routes.find(&Ask {
+            listener: &connection.listener.config().name,
             host: host.name(),
             path: parts.uri.path(),
             query: parts.uri.query(),
@@ -191,6 +203,16 @@ fn find<'s>(
     let announced = cors::announced(parts);
     let to_come = announced.as_ref().and_then(as_method).filter(|found| found.route.cors.is_some());
     to_come.or_else(|| as_method(&parts.method))
+}
+
+/// No route: on the way out that is a destination which nobody has registered, and it is called by its name.
+fn nowhere(proxy: &Proxy, snapshot: &Snapshot, connection: &Connection, host: &Host) -> ProxyError {
+    if !connection.listener.role.is_registry_only() || snapshot.routes.names(host.name()) {
+        return ProxyError::NoRoute;
+    }
+    let label = proxy.strangers.note(host.name(), &connection.listener.config().name);
+    proxy.reporter.metrics.unregistered(label);
+    ProxyError::Unregistered(host.name().to_owned())
 }
 
 fn preflight(cors: &cors::Cors, parts: &request::Parts, record: &Record) -> Response<Content> {
@@ -262,37 +284,6 @@ pub(crate) fn address(
     Ok(())
 }
 
-/// Waits for the head of the answer. As long as the request's body moves its upstream cannot be late; when the
-/// body stands still it is the client who is.
-async fn in_time<T>(
-    limit: Duration,
-    upload: Option<&Upload>,
-    sent: impl Future<Output = Result<T, ProxyError>>,
-) -> Result<T, ProxyError> {
-    let mut sent = std::pin::pin!(sent);
-    let mut seen = 0;
-    let answered = loop {
-        match tokio::time::timeout(limit, sent.as_mut()).await {
-            Ok(answered) => break answered,
-            Err(_elapsed) => match upload {
-                Some(upload) if !upload.ended() => {
-                    let moved = upload.bytes() > seen;
-                    seen = upload.bytes();
-                    if !moved {
-                        return Err(ProxyError::BodyTimeout(limit));
-                    }
-                }
-                _ => return Err(ProxyError::UpstreamTimeout(limit)),
-            },
-        }
-    };
-    answered.map_err(|error| match upload {
-        Some(upload) if upload.too_large() => ProxyError::BodyTooLarge,
-        Some(upload) if upload.broken() => ProxyError::ClientGone,
-        _ => error,
-    })
-}
-
 fn answer(
     response: Response<Incoming>,
     lease: Lease,
@@ -312,7 +303,9 @@ fn answer(
             parts.headers.insert(name, value);
         }
     }
-    Response::from_parts(parts, Content::Upstream(body, lease))
+    let ends = found.route.stream_timeout.map(|limit| tokio::time::Instant::now() + limit);
+    let patience = Patience::new(found.route.idle_timeout, ends);
+    Response::from_parts(parts, Content::Upstream(body, lease, patience))
 }
 
 fn describe_upstream(span: &opentelemetry::Context, record: &Record) {

@@ -61,7 +61,7 @@ impl Listeners {
     pub(crate) fn apply(&mut self, config: Config) -> anyhow::Result<()> {
         let service = self.proxy.reporter.service.clone();
         let before = self.proxy.snapshot.load_full();
-        let after = Snapshot::compile(&config, service.tasks(), Some(&before))?;
+        let after = Snapshot::compile(&config, &self.proxy.reporter, Some(&before))?;
         let mut new = Vec::new();
         for one in &config.listeners {
             if !self.serving.iter().any(|serving| serving.is_at(one)) {
@@ -75,7 +75,9 @@ impl Listeners {
         }
         self.proxy.probes.follow(&config);
         service.published().config(&config);
+        self.proxy.loaded.applied(&config, service.clock().unix_seconds());
         before.close_what_is_not_in(Some(&after));
+        after.start();
         self.proxy.snapshot.store(Arc::new(after));
         self.serving.retain(|serving| config.listeners.iter().any(|one| serving.is_at(one)));
         for serving in &self.serving {
@@ -131,6 +133,7 @@ pub(crate) fn watch(service: &Service, listeners: &Arc<Mutex<Listeners>>) {
             }
             Err(error) => {
                 metrics.reload("refused");
+                listeners.proxy.loaded.refused(&format!("{error:#}"));
                 tracing::error!("configuration not reloaded, the old one stays: {error:#}");
             }
         }

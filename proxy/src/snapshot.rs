@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use tollgate_runtime::tasks::Tasks;
 
-use crate::config::Config;
+use crate::config::{ClusterConfig, Config, Endpoints, PrivateAddresses, Role};
+use crate::record::Reporter;
 use crate::route::Table;
 use crate::stages::authorize::Authorizer;
 use crate::stages::rate_limit::Limiter;
@@ -25,18 +25,24 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Compiles a checked configuration. What has not changed since `before` is taken over with its connections.
-    pub(crate) fn compile(config: &Config, tasks: &Tasks, before: Option<&Self>) -> anyhow::Result<Self> {
+    pub(crate) fn compile(
+        config: &Config,
+        reporter: &Arc<Reporter>,
+        before: Option<&Self>,
+    ) -> anyhow::Result<Self> {
         let routes = Table::compile(&config.routes).map_err(|invalid| {
             anyhow::anyhow!("{}: {}; expected {}", invalid.key, invalid.problem, invalid.remedy)
         })?;
+        let is_egress = config.listeners.iter().any(|listener| listener.role == Role::Egress);
         let clusters = config
             .clusters
             .iter()
-            .map(|config| {
+            .map(|cluster| {
+                let config = &guarded(cluster, is_egress);
                 let kept = before
                     .and_then(|before| before.clusters.get(&config.name))
                     .filter(|cluster| cluster.config() == config);
-                let cluster = kept.map_or_else(|| Arc::new(Cluster::new(config, tasks)), Arc::clone);
+                let cluster = kept.map_or_else(|| Cluster::new(config, reporter), Arc::clone);
                 (config.name.clone(), cluster)
             })
             .collect();
@@ -64,6 +70,13 @@ impl Snapshot {
         Ok(Self { trust_traceparent, routes, clusters, authorizer, limiter })
     }
 
+    /// Looks after its clusters from now on; those taken over are looked after already.
+    pub(crate) fn start(&self) {
+        for cluster in self.clusters.values() {
+            cluster.start();
+        }
+    }
+
     /// Closes the unused connections of clusters that `after` does not have.
     pub(crate) fn close_what_is_not_in(&self, after: Option<&Self>) {
         for (name, cluster) in &self.clusters {
@@ -73,4 +86,15 @@ impl Snapshot {
             }
         }
     }
+}
+
+/// On the way out a name must not lead inside, unless the configuration says that it may.
+fn guarded(cluster: &ClusterConfig, is_egress: bool) -> ClusterConfig {
+    let mut cluster = cluster.clone();
+    if let Endpoints::Dns(dns) = &mut cluster.endpoints
+        && is_egress
+    {
+        dns.private_addresses.get_or_insert(PrivateAddresses::Refuse);
+    }
+    cluster
 }

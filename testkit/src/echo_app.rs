@@ -1,8 +1,10 @@
 //! An application behind a proxy: it says what it got, keeps it for the test, and misbehaves when asked to.
 //!
 //! What it does is said by the header `x-behave`:
-//! `status:503`, `delay:MS` (before the head), `cut` (closes in the middle of the body), `hang-up` (closes without
+//! `status:503`, `delay:MS` (before the head), `busy:SECONDS` (503 with
+//! `retry-after`), `cut` (closes in the middle of the body), `hang-up` (closes without
 //! an answer), `early` (answers before it has read the body, and keeps no record of it), `trailers` (ends with `grpc-status: 0`), `big:BYTES`, `nonsense` is [`NonsenseApp`]'s.
+//! [`EchoApp::behave`] says it once for all requests without the header; `flaky:503` fails every second of them.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -47,6 +49,7 @@ pub struct Seen {
 pub struct EchoApp {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    behaviour: Arc<Mutex<String>>,
     connections: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -62,14 +65,20 @@ impl EchoApp {
     pub async fn start_at(address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.expect("the address is free");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let (seen, connections) = (Arc::default(), Arc::<AtomicUsize>::default());
-        let task = tokio::spawn(serve(listener, Arc::clone(&seen), Arc::clone(&connections)));
-        Self { address, seen, connections, task }
+        let (seen, behaviour, connections) = (Arc::default(), Arc::default(), Arc::<AtomicUsize>::default());
+        let serving = serve(listener, Arc::clone(&seen), Arc::clone(&behaviour), Arc::clone(&connections));
+        let task = tokio::spawn(serving);
+        Self { address, seen, behaviour, connections, task }
     }
 
     /// Where it is.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Behaves so from now on, where a request does not say otherwise.
+    pub fn behave(&self, behaviour: &str) {
+        behaviour.clone_into(&mut self.behaviour.lock());
     }
 
     /// The requests that arrived.
@@ -89,15 +98,21 @@ impl Drop for EchoApp {
     }
 }
 
-async fn serve(listener: TcpListener, seen: Arc<Mutex<Vec<Seen>>>, connections: Arc<AtomicUsize>) {
+async fn serve(
+    listener: TcpListener,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    behaviour: Arc<Mutex<String>>,
+    connections: Arc<AtomicUsize>,
+) {
     // Connections end with the set, and the set with the task.
     let mut serving = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         connections.fetch_add(1, Ordering::Relaxed);
         let _ = stream.set_nodelay(true);
-        let seen = Arc::clone(&seen);
+        let (seen, behaviour) = (Arc::clone(&seen), Arc::clone(&behaviour));
         serving.spawn(async move {
-            let service = service_fn(move |request| answer(request, Arc::clone(&seen)));
+            let service =
+                service_fn(move |request| answer(request, Arc::clone(&seen), Arc::clone(&behaviour)));
             let _ = auto::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -106,7 +121,11 @@ async fn serve(listener: TcpListener, seen: Arc<Mutex<Vec<Seen>>>, connections: 
     }
 }
 
-async fn answer(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>) -> Result<Response<Script>, HangUp> {
+async fn answer(
+    request: Request<Incoming>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    always: Arc<Mutex<String>>,
+) -> Result<Response<Script>, HangUp> {
     let (parts, body) = request.into_parts();
     if parts.headers.get("x-behave").is_some_and(|value| value == "early") {
         return Ok(Response::new(Script::of(Bytes::from_static(b"early\n"))));
@@ -115,13 +134,14 @@ async fn answer(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>) -> Resu
     let collected = body.collect().await.ok();
     let trailers = collected.as_ref().and_then(|body| body.trailers().cloned());
     let body = collected.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    let behaviour =
-        parts.headers.get("x-behave").and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
+    let said = parts.headers.get("x-behave").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let behaviour = said.unwrap_or_else(|| always.lock().clone());
     let text = format!(
         "{{\"service\":\"policies\",\"version\":\"1.0\",\"path\":\"{}\",\"bytes\":{}}}\n",
         parts.uri.path(),
         body.len()
     );
+    let number_of_this = seen.lock().len();
     seen.lock().push(Seen {
         method: parts.method,
         uri: parts.uri,
@@ -138,6 +158,14 @@ async fn answer(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>) -> Resu
         "status" => {
             let status = u16::try_from(number).ok().and_then(|code| StatusCode::from_u16(code).ok());
             *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        }
+        "flaky" if number_of_this.is_multiple_of(2) => {
+            *response.status_mut() = StatusCode::from_u16(u16::try_from(number).unwrap_or(503))
+                .unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        "busy" => {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            response.headers_mut().insert("retry-after", HeaderValue::from(number));
         }
         "delay" => tokio::time::sleep(Duration::from_millis(number)).await,
         "hang-up" => return Err(HangUp),

@@ -9,7 +9,7 @@ use crate::route::Table;
 pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     listeners(config)?;
     services(config)?;
-    clusters(config)?;
+    super::check_cluster::check(config)?;
     unique(config.routes.iter().map(|route| route.name.as_str()), "routes")?;
     for (index, route) in config.routes.iter().enumerate() {
         super::check_route::check(config, route, &format!("routes[{index}]"))?;
@@ -107,25 +107,11 @@ fn grpc_address(key: &str, address: &str) -> Result<(), Invalid> {
     ))
 }
 
-fn at_least_one(key: &str, value: usize) -> Result<(), Invalid> {
+pub(super) fn at_least_one(key: &str, value: usize) -> Result<(), Invalid> {
     if value == 0 { Err(Invalid::new(key, "0 is too small", "1 or more")) } else { Ok(()) }
 }
 
-fn clusters(config: &Config) -> Result<(), Invalid> {
-    unique(config.clusters.iter().map(|cluster| cluster.name.as_str()), "clusters")?;
-    for (index, cluster) in config.clusters.iter().enumerate() {
-        if cluster.endpoints.fixed.is_empty() {
-            return Err(Invalid::new(
-                format!("clusters[{index}].endpoints.static"),
-                "there are none",
-                "at least one address such as 127.0.0.1:9001",
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn unique<'n>(names: impl Iterator<Item = &'n str>, list: &str) -> Result<(), Invalid> {
+pub(super) fn unique<'n>(names: impl Iterator<Item = &'n str>, list: &str) -> Result<(), Invalid> {
     let mut seen = FxHashSet::default();
     for (index, name) in names.enumerate() {
         if name.is_empty() || !seen.insert(name) {

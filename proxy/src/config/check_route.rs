@@ -9,6 +9,7 @@ pub(super) fn check(config: &Config, route: &RouteConfig, key: &str) -> Result<(
     if route.matches.is_empty() {
         return Err(Invalid::new(format!("{key}.matches"), "it is empty", "at least one match"));
     }
+    on_listeners(config, route, key)?;
     one_destination(route, key)?;
     for (index, backend) in route.backends.iter().enumerate() {
         known(config, &backend.cluster, &format!("{key}.backends[{index}].cluster"))?;
@@ -58,6 +59,30 @@ fn check_direct(direct: &super::DirectResponse, key: &str) -> Result<(), Invalid
         }
     }
     Ok(())
+}
+
+/// A route is for listeners that exist; on the way out it names its destinations.
+fn on_listeners(config: &Config, route: &RouteConfig, key: &str) -> Result<(), Invalid> {
+    for (index, name) in route.listeners.iter().enumerate() {
+        if !config.listeners.iter().any(|listener| listener.name == *name) {
+            let names: Vec<_> = config.listeners.iter().map(|listener| listener.name.as_str()).collect();
+            return Err(Invalid::new(
+                format!("{key}.listeners[{index}]"),
+                format!("there is no listener `{name}`"),
+                format!("one of: {}", names.join(", ")),
+            ));
+        }
+    }
+    let is_for = |name: &String| route.listeners.is_empty() || route.listeners.contains(name);
+    let out = config.listeners.iter().find(|one| one.role.is_registry_only() && is_for(&one.name));
+    match out {
+        Some(listener) if route.hostnames.is_empty() => Err(Invalid::new(
+            key,
+            format!("listener `{}` would send every name there is to `{}`", listener.name, route.name),
+            "`hostnames` with the destinations, or `listeners` that leave it out",
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn one_destination(route: &RouteConfig, key: &str) -> Result<(), Invalid> {

@@ -1,15 +1,17 @@
 //! What a route does to requests and answers on their way.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tollgate_runtime::config::duration;
 
 use super::words::Percent;
 
 /// Headers that are set, added and removed, in this order: removed, set, added.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeaderModifier {
     /// In place of whatever is there.
@@ -21,17 +23,21 @@ pub struct HeaderModifier {
 }
 
 /// A header.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
     /// Its name.
     pub name: String,
     /// Its value.
+    #[serde(default)]
     pub value: String,
+    /// A file with its value in place of `value`, for secrets; read with the configuration.
+    #[serde(default)]
+    pub value_file: Option<PathBuf>,
 }
 
 /// What the upstream is asked for instead.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UrlRewrite {
     /// In place of the host.
@@ -43,7 +49,7 @@ pub struct UrlRewrite {
 }
 
 /// Another path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PathModifier {
     /// What `value` replaces.
@@ -54,7 +60,7 @@ pub struct PathModifier {
 }
 
 /// What a path modifier replaces. The query stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PathModifierType {
     /// The whole path.
     ReplaceFullPath,
@@ -63,7 +69,7 @@ pub enum PathModifierType {
 }
 
 /// Where the client is sent. What is left out stays as the client wrote it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RequestRedirect {
     /// `http` or `https`.
@@ -88,7 +94,7 @@ fn found() -> u16 {
 }
 
 /// A scheme to be redirected to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scheme {
     /// Plaintext.
@@ -98,7 +104,7 @@ pub enum Scheme {
 }
 
 /// Which pages of other origins may call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
     /// `https://app.example.org`, `https://*.example.org`, or `*`.
@@ -117,6 +123,7 @@ pub struct Cors {
     pub allow_credentials: bool,
     /// How long browsers remember the answer to a preflight.
     #[serde(default = "five_seconds", with = "duration")]
+    #[schemars(with = "String")]
     pub max_age: Duration,
 }
 
@@ -125,7 +132,7 @@ fn five_seconds() -> Duration {
 }
 
 /// What of a request decides where it always goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Key {
     /// This header's value.
@@ -141,7 +148,7 @@ pub enum Key {
 }
 
 /// A copy of some requests, whose answers nobody waits for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mirror {
     /// Where copies go.
@@ -166,6 +173,7 @@ pub struct Mirror {
     pub body_bytes: usize,
     /// How long a copy may take.
     #[serde(default = "five_seconds", with = "duration")]
+    #[schemars(with = "String")]
     pub timeout: Duration,
     /// Compare status and latency with the real answer's, as metrics and at the process listener.
     #[serde(default)]
@@ -173,7 +181,7 @@ pub struct Mirror {
 }
 
 /// Whether a copy carries what proves who asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Credentials {
     /// Without `authorization`, cookies, API keys, and tokens in the query.
@@ -192,7 +200,7 @@ fn body_bytes() -> usize {
 }
 
 /// What goes wrong on purpose, to see who copes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
     /// Some requests wait.
@@ -204,18 +212,19 @@ pub struct Fault {
 }
 
 /// A wait before a request goes on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Delay {
     /// How many requests.
     pub percent: Percent,
     /// How long.
     #[serde(with = "duration")]
+    #[schemars(with = "String")]
     pub duration: Duration,
 }
 
 /// A failure in place of an answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Abort {
     /// How many requests.
@@ -225,7 +234,7 @@ pub struct Abort {
 }
 
 /// Says that something is going away: `Deprecation` (RFC 9745) and `Sunset` (RFC 8594).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Deprecation {
     /// Since when it should not be used.

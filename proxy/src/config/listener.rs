@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 use tollgate_paths::Level;
@@ -11,7 +12,7 @@ use tollgate_runtime::config::duration;
 use super::words::{Workload, switch_word};
 
 /// One socket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerConfig {
     /// Its name, in logs and errors.
@@ -22,6 +23,7 @@ pub struct ListenerConfig {
     pub role: Role,
     /// Whether the other side shows a certificate.
     #[serde(default)]
+    #[schemars(with = "serde_json::Value")]
     pub mtls: Mtls,
     /// How much of a path's spelling is undone before it is routed, judged and forwarded.
     #[serde(default)]
@@ -43,20 +45,25 @@ impl ListenerConfig {
         let per_second = match (&self.limit_by_address, self.role) {
             (Some(limit), _) => limit.per_second,
             (None, Role::Ingress) => 500,
-            (None, Role::Sidecar) => 0,
+            (None, Role::Sidecar | Role::Outbound | Role::Egress) => 0,
         };
         (per_second > 0).then_some(per_second)
     }
 }
 
 /// Who is expected on the other side of a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Clients from outside, of whom nothing is believed.
     Ingress,
     /// Proxies of this mesh, in front of one workload: their request id and forwarding headers are kept.
     Sidecar,
+    /// The workload beside this sidecar, on its way to others. What no route names by its host is refused.
+    Outbound,
+    /// Workloads of this mesh on their way out of it. What no route names by its host is refused, and what a client
+    /// proves itself with stays inside.
+    Egress,
 }
 
 /// Whether the other side shows a certificate.
@@ -77,9 +84,16 @@ impl<'de> Deserialize<'de> for Mtls {
     }
 }
 
+impl Role {
+    /// Whether only what is registered may be reached.
+    pub const fn is_registry_only(self) -> bool {
+        matches!(self, Self::Outbound | Self::Egress)
+    }
+}
+
 /// Levels of path normalisation. The default undoes everything an upstream might undo, so that nobody behind
 /// the proxy reads a path differently from the authorization service.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Normalize {
     /// As it came.
@@ -105,7 +119,7 @@ impl From<Normalize> for Level {
 }
 
 /// What one connection may take.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
     /// Connections at once; more wait in the system's backlog.
@@ -116,9 +130,11 @@ pub struct LimitsConfig {
     pub headers: usize,
     /// From the first byte of a head to its last. Longer is 408.
     #[serde(with = "duration")]
+    #[schemars(with = "String")]
     pub head_timeout: Duration,
     /// How long a connection may be open without a request.
     #[serde(with = "duration")]
+    #[schemars(with = "String")]
     pub idle_timeout: Duration,
     /// Bytes of one request's body; none, no limit. More is 413.
     pub body_bytes: Option<u64>,
@@ -141,7 +157,7 @@ impl Default for LimitsConfig {
 }
 
 /// Requests per client address.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddressLimit {
     /// How many a second, and how many at once. 0 switches the limit off.

@@ -1,9 +1,10 @@
 //! Which requests a route is for.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Conditions that must all hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Match {
     /// The path; without one, every path.
@@ -19,7 +20,7 @@ pub struct Match {
 }
 
 /// A path, and how it is compared.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PathMatch {
     /// How `value` is compared.
@@ -36,7 +37,7 @@ impl Default for PathMatch {
 }
 
 /// How a path is compared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PathMatchType {
     /// The whole path.
     Exact,
@@ -48,7 +49,7 @@ pub enum PathMatchType {
 }
 
 /// A header or query parameter that must be there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ValueMatch {
     /// How `value` is compared.
@@ -61,7 +62,7 @@ pub struct ValueMatch {
 }
 
 /// How a value is compared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ValueMatchType {
     /// Byte for byte.
     #[default]
@@ -71,7 +72,7 @@ pub enum ValueMatchType {
 }
 
 /// Which workload must be calling. Nobody matches on a listener without client certificates.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PeerMatch {
     /// How `value` is compared.
@@ -82,7 +83,7 @@ pub struct PeerMatch {
 }
 
 /// A claim of the verified token that must be there. One of several scopes or groups is enough.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClaimMatch {
     /// Which claim.
@@ -95,7 +96,7 @@ pub struct ClaimMatch {
 }
 
 /// What authorization tells about a token that it has verified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Claim {
     /// Whom it is about.

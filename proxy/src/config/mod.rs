@@ -4,23 +4,29 @@
 //! Names of route and match fields are those of Gateway API's HTTPRoute.
 
 mod check;
+mod check_cluster;
 mod check_route;
 mod cluster;
 mod filter;
 mod listener;
 mod matching;
+mod outline;
+mod resilience;
 mod route;
 mod route_authz;
 mod words;
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tollgate_runtime::config::{Invalid, ServiceConfig, duration};
 use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
 
-pub use cluster::{Balance, ClusterConfig, Endpoints, Protocol};
+pub use cluster::{
+    Balance, ClusterConfig, Dns, DnsRecord, Endpoint, Endpoints, Locality, Placed, PrivateAddresses, Protocol,
+};
 pub use filter::{
     Abort, Cors, Credentials, Delay, Deprecation, Fault, Header, HeaderModifier, Key, Mirror, PathModifier,
     PathModifierType, RequestRedirect, Scheme, UrlRewrite,
@@ -29,12 +35,16 @@ pub use listener::{AddressLimit, LimitsConfig, ListenerConfig, Mtls, Normalize, 
 pub use matching::{
     Claim, ClaimMatch, Match, PathMatch, PathMatchType, PeerMatch, ValueMatch, ValueMatchType,
 };
+pub use resilience::{
+    BreakerConfig, FailurePercentage, HealthCheck, HealthQuestion, Hedge, OutlierDetection, Retry, RetryOn,
+    SuccessRate,
+};
 pub use route::{Backend, DescriptorEntry, DirectResponse, Override, RouteConfig, RouteRateLimit};
 pub use route_authz::{AuthzMode, RouteAuthz};
 pub use words::{Percent, Workload};
 
 /// One proxy.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// What this proxy is called in telemetry: its `service.name`.
@@ -72,6 +82,12 @@ fn default_name() -> String {
 impl ServiceConfig for Config {
     const NAME: &'static str = "proxy";
 
+    const EXAMPLE: Option<&'static str> = Some(include_str!("../../../config/ingress.yaml"));
+
+    fn schema() -> Option<serde_json::Value> {
+        serde_json::to_value(schemars::schema_for!(Self)).ok()
+    }
+
     fn instance_name(&self) -> &str {
         &self.name
     }
@@ -90,7 +106,7 @@ impl ServiceConfig for Config {
 }
 
 /// What is believed of those outside.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EdgeConfig {
     /// Continue a client's trace instead of starting a new one linked to it.
@@ -98,7 +114,7 @@ pub struct EdgeConfig {
 }
 
 /// What happens to a request when a service that should judge it cannot be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {
     /// Refuse it: 503 with `retry-after`.
@@ -118,19 +134,21 @@ impl OnError {
 }
 
 /// How the authorization service is asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuthzConfig {
     /// Its gRPC address, such as `http://127.0.0.1:7001`.
     pub address: String,
     /// How long an answer may take.
     #[serde(default = "authz_timeout", with = "duration")]
+    #[schemars(with = "String")]
     pub timeout: Duration,
     /// What happens without an answer.
     #[serde(default = "deny")]
     pub on_error: OnError,
     /// What a refused client is told to wait.
     #[serde(default = "one_second", with = "duration")]
+    #[schemars(with = "String")]
     pub retry_after: Duration,
     /// HTTP/2 connections that are kept to it.
     #[serde(default = "two")]
@@ -138,7 +156,7 @@ pub struct AuthzConfig {
 }
 
 /// How the rate-limit service is asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimitConfig {
     /// Its gRPC address, such as `http://127.0.0.1:7002`.
@@ -147,6 +165,7 @@ pub struct RateLimitConfig {
     pub domain: String,
     /// How long an answer may take.
     #[serde(default = "rate_limit_timeout", with = "duration")]
+    #[schemars(with = "String")]
     pub timeout: Duration,
     /// What happens without an answer.
     #[serde(default = "allow")]

@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tollgate_runtime::config::duration;
 
-use super::filter::{Cors, Deprecation, Fault, HeaderModifier, Key, Mirror, RequestRedirect, UrlRewrite};
+use super::filter::{
+    Cors, Credentials, Deprecation, Fault, HeaderModifier, Key, Mirror, RequestRedirect, UrlRewrite,
+};
 use super::matching::{ClaimMatch, Match, PeerMatch, ValueMatch};
+use super::resilience::{Hedge, Retry};
 use super::words::Workload;
 use super::{OnError, RouteAuthz};
 
 /// One route.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
     /// Its name, in telemetry and in what authorization is told.
@@ -19,6 +23,9 @@ pub struct RouteConfig {
     /// Hosts it is for, exact or `*.example.org`. Empty: every host.
     #[serde(default)]
     pub hostnames: Vec<String>,
+    /// Listeners it is for, by their names. Empty: every listener.
+    #[serde(default)]
+    pub listeners: Vec<String>,
     /// Requests it is for; one that matches is enough.
     pub matches: Vec<Match>,
     /// The service behind it, `namespace/name`: what authorization decides about.
@@ -42,6 +49,9 @@ pub struct RouteConfig {
     /// What changes about the headers for the client.
     #[serde(default)]
     pub response_header_modifier: HeaderModifier,
+    /// Whether the upstream gets what the client proves itself with. Kept, unless the listener is an `egress`.
+    #[serde(default)]
+    pub credentials: Option<Credentials>,
     /// Which pages of other origins may call this route; answered here, on refusals too.
     #[serde(default)]
     pub cors: Option<Cors>,
@@ -62,7 +72,22 @@ pub struct RouteConfig {
     pub deprecation: Option<Deprecation>,
     /// How long the upstream may take to begin its answer, all tries together.
     #[serde(default = "route_timeout", with = "duration")]
+    #[schemars(with = "String")]
     pub timeout: Duration,
+    /// How long an answer may stand still once it has begun; none, as long as it likes.
+    #[serde(default, with = "duration::option")]
+    #[schemars(with = "Option<String>")]
+    pub idle_timeout: Option<Duration>,
+    /// How long an answer may take to its last byte; none, as long as it likes.
+    #[serde(default, with = "duration::option")]
+    #[schemars(with = "Option<String>")]
+    pub stream_timeout: Option<Duration>,
+    /// When a request is tried again.
+    #[serde(default)]
+    pub retry: Option<Retry>,
+    /// When a second try begins beside the first.
+    #[serde(default)]
+    pub hedge: Option<Hedge>,
     /// Whether authorization is asked: `on`, `off`, or `{mode: on, on_error: allow}`.
     #[serde(default)]
     pub authz: RouteAuthz,
@@ -82,7 +107,7 @@ fn route_timeout() -> Duration {
 }
 
 /// A cluster and its share.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Backend {
     /// The cluster's name.
@@ -97,7 +122,7 @@ fn one() -> u32 {
 }
 
 /// A dark launch: requests for which all that is given holds go to `cluster`, one of the route's backends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Override {
     /// The backend, by its cluster's name; its weight may be 0.
@@ -114,7 +139,7 @@ pub struct Override {
 }
 
 /// An answer of the proxy's own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DirectResponse {
     /// Its status.
@@ -128,7 +153,7 @@ pub struct DirectResponse {
 }
 
 /// What a route changes about rate limiting.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteRateLimit {
     /// What happens without an answer, in place of `rate_limit.on_error`.
@@ -136,7 +161,7 @@ pub struct RouteRateLimit {
 }
 
 /// One entry of a descriptor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DescriptorEntry {
     /// Its key, as the limits name it.

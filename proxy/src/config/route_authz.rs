@@ -1,7 +1,9 @@
 //! Whether a route asks for authorization: `on`, `off`, or a map.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, MapAccess, Visitor, value};
 use serde::{Deserialize, Serialize};
 
@@ -74,5 +76,21 @@ impl<'de> Deserialize<'de> for RouteAuthz {
         }
 
         deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonSchema for RouteAuthz {
+    fn schema_name() -> Cow<'static, str> {
+        "RouteAuthz".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let on_error = generator.subschema_for::<Option<OnError>>();
+        let switch = json_schema!({"anyOf": [{"type": "boolean"}, {"enum": ["on", "off"]}]});
+        json_schema!({"anyOf": [switch, {
+            "type": "object",
+            "properties": {"mode": switch, "on_error": on_error},
+            "additionalProperties": false
+        }]})
     }
 }

@@ -1,7 +1,9 @@
 //! Small values that people write as one word.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -35,6 +37,16 @@ impl<'de> Deserialize<'de> for Workload {
             }
             _ => Err(D::Error::custom(format!("`{text}` is not written `namespace/name`"))),
         }
+    }
+}
+
+impl JsonSchema for Workload {
+    fn schema_name() -> Cow<'static, str> {
+        "Workload".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^[^/]+/[^/]+$", "description": "namespace/name"})
     }
 }
 
@@ -118,5 +130,15 @@ impl<'de> Deserialize<'de> for Percent {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was checked")]
         let millionths = (percent * f64::from(MILLION / 100)).round() as u32;
         Ok(Self { millionths })
+    }
+}
+
+impl JsonSchema for Percent {
+    fn schema_name() -> Cow<'static, str> {
+        "Percent".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "number", "minimum": 0, "maximum": 100})
     }
 }

@@ -64,8 +64,9 @@ impl Listener {
     /// `tollgate.reporter`
     pub(crate) fn reporter(&self) -> &'static str {
         match self.role {
-            Role::Ingress => "gateway",
+            Role::Ingress | Role::Egress => "gateway",
             Role::Sidecar => "destination",
+            Role::Outbound => "source",
         }
     }
 
@@ -73,7 +74,8 @@ impl Listener {
     pub(crate) fn direction(&self) -> &'static str {
         match self.role {
             Role::Ingress => "ingress",
-            Role::Sidecar => "mesh",
+            Role::Sidecar | Role::Outbound => "mesh",
+            Role::Egress => "egress",
         }
     }
 
@@ -82,6 +84,8 @@ impl Listener {
         match self.role {
             Role::Ingress => "ingress",
             Role::Sidecar => "sidecar-in",
+            Role::Outbound => "sidecar-out",
+            Role::Egress => "egress",
         }
     }
 }

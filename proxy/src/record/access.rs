@@ -15,6 +15,7 @@ use tollgate_proto::reason::Outcome;
 use tollgate_runtime::http_server::method_name;
 
 use super::Record;
+use crate::config::Role;
 use crate::listener::Connection;
 
 /// About as many attributes as a request that passed everything has.
@@ -150,7 +151,7 @@ fn add_ends(list: &mut Attributes, record: &Record) {
             list.text(a::TOLLGATE_SOURCE_NAMESPACE, &source.namespace);
         }
         // What enters by an ingress comes from outside the mesh.
-        None if record.connection.listener.reporter() == "gateway" => {
+        None if record.connection.listener.role == Role::Ingress => {
             list.text(a::TOLLGATE_SOURCE_WORKLOAD, "external");
         }
         None => {}
@@ -203,6 +204,9 @@ fn add_answer(list: &mut Attributes, record: &Record, sent: u64) {
     list.text(a::TOLLGATE_RESPONSE_DETAILS, record.details.as_str());
     list.maybe(a::TOLLGATE_UPSTREAM_CLUSTER, record.upstream.cluster.as_deref());
     list.maybe(a::TOLLGATE_DESTINATION_VERSION, record.upstream.version.as_deref());
+    if record.upstream.resends > 0 {
+        list.int(a::HTTP_REQUEST_RESEND_COUNT, record.upstream.resends);
+    }
     if let Some(address) = record.upstream.address {
         list.text(a::NETWORK_PEER_ADDRESS, address.ip().to_string());
         list.int(a::NETWORK_PEER_PORT, address.port());

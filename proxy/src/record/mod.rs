@@ -112,6 +112,8 @@ pub(crate) struct Upstream {
     pub(crate) version: Option<Arc<str>>,
     pub(crate) address: Option<std::net::SocketAddr>,
     pub(crate) began: Option<Instant>,
+    /// Tries beyond the first.
+    pub(crate) resends: u32,
     pub(crate) span: Option<opentelemetry::Context>,
 }
 
@@ -133,10 +135,10 @@ impl Recording {
         let clock = reporter.service.clock();
         let started_unix_nanos = clock.unix_nanos();
         let role = connection.listener.role;
-        let told = parts.headers.get(REQUEST_ID).filter(|_| role == Role::Sidecar);
+        let told = parts.headers.get(REQUEST_ID).filter(|_| role != Role::Ingress);
         let id = told.and_then(RequestId::kept).unwrap_or_else(|| RequestId::mint(started_unix_nanos));
         let grpc = is_grpc(&parts.headers);
-        let trace = Trace::begin(reporter, &parts.headers, trust_trace || role == Role::Sidecar);
+        let trace = Trace::begin(reporter, &parts.headers, trust_trace || role != Role::Ingress);
         let length = parts.headers.get(CONTENT_LENGTH);
         let record = Record {
             started: Instant::now(),
@@ -243,12 +245,22 @@ impl Recording {
         }
     }
 
+    /// The upstream's answer stood still, or went on, for too long.
+    pub(crate) fn too_slow(&mut self) {
+        if let Some(record) = self.record() {
+            record.reason = Reason::UpstreamTimeout;
+            record.flags = "UT";
+            record.details = "the answer did not end in time".to_owned();
+        }
+    }
+
     /// The last byte is out, or the client is gone.
     pub(crate) fn finish(&mut self, sent: u64, complete: bool) {
         let Some(open) = self.open.take() else { return };
         let (mut record, reporter) = *open;
         record.connection.clock.request_ended();
-        if !complete && record.reason != Reason::UpstreamReset {
+        let upstreams = matches!(record.reason, Reason::UpstreamReset | Reason::UpstreamTimeout);
+        if !complete && !upstreams {
             record.reason = Reason::ClientGone;
             record.flags = "DC";
         }

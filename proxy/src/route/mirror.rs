@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderName, Uri};
 use tokio::sync::Semaphore;
 use tollgate_runtime::config::Invalid;
@@ -11,6 +10,7 @@ use tollgate_runtime::config::Invalid;
 use super::descriptor::Facts;
 use super::key::Key;
 use crate::config::{self, Credentials, Percent};
+use crate::stages::headers::proves_who_asks;
 
 /// Where copies of a route's requests go.
 #[derive(Debug)]
@@ -32,8 +32,6 @@ pub struct Mirror {
     salt: String,
 }
 
-/// Headers that prove who asks, beside any whose name ends in `-token` or `-key`.
-const CREDENTIALS: [HeaderName; 2] = [AUTHORIZATION, COOKIE];
 /// Where RFC 6750 allows a token in a query.
 const TOKEN_PARAM: &str = "access_token";
 
@@ -76,10 +74,7 @@ impl Mirror {
         if self.credentials == Credentials::Keep {
             return;
         }
-        let proves = |name: &HeaderName| {
-            CREDENTIALS.contains(name) || name.as_str().ends_with("-token") || name.as_str().ends_with("-key")
-        };
-        let named: Vec<HeaderName> = headers.keys().filter(|name| proves(name)).cloned().collect();
+        let named: Vec<HeaderName> = headers.keys().filter(|name| proves_who_asks(name)).cloned().collect();
         for name in named {
             headers.remove(name);
         }

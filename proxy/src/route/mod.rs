@@ -16,6 +16,7 @@ mod table;
 mod tests;
 
 pub use backends::Backends;
+pub(crate) use key::Hash;
 pub use key::Key;
 pub use mirror::Mirror;
 pub use modify::{Modifier, Redirect, Rewrite};
@@ -27,9 +28,10 @@ use std::time::Duration;
 use http::StatusCode;
 use tollgate_runtime::config::Invalid;
 
-use crate::config::{AuthzMode, OnError, RouteConfig, Workload};
+use crate::config::{AuthzMode, Credentials, Hedge, OnError, RouteConfig, Workload};
 use crate::stages::cors::Cors;
 use crate::stages::fault::Fault;
+use crate::upstream::Retry;
 use descriptor::{Descriptor, Value};
 
 /// One route, compiled.
@@ -45,6 +47,8 @@ pub struct Route {
     pub action: Action,
     /// What the upstream is asked for instead.
     pub rewrite: Option<Rewrite>,
+    /// Whether the upstream gets what the client proves itself with.
+    pub credentials: Option<Credentials>,
     /// What changes about a request's headers.
     pub request_headers: Modifier,
     /// What changes about an answer's headers.
@@ -57,6 +61,14 @@ pub struct Route {
     pub fault: Option<Fault>,
     /// How long the upstream may take to begin its answer.
     pub timeout: Duration,
+    /// How long an answer may stand still.
+    pub idle_timeout: Option<Duration>,
+    /// How long an answer may take to its last byte.
+    pub stream_timeout: Option<Duration>,
+    /// When a request is tried again.
+    pub retry: Option<Retry>,
+    /// When a second try begins beside the first.
+    pub hedge: Option<Hedge>,
     /// Whether authorization is asked.
     pub authz: AuthzMode,
     /// In place of `authz.on_error`.
@@ -120,6 +132,7 @@ impl Route {
         let mirror = route.request_mirror.as_ref();
         let mirror =
             mirror.map(|mirror| Mirror::compile(mirror, &route.name, &format!("{key}.request_mirror")));
+        let retry = route.retry.as_ref().map(|retry| Retry::compile(retry, &format!("{key}.retry")));
         let fault = route.fault.as_ref().map(|fault| Fault::compile(fault, &format!("{key}.fault")));
         Ok(Self {
             name: route.name.as_str().into(),
@@ -127,6 +140,7 @@ impl Route {
             service: route.service.clone(),
             action,
             rewrite: rewrite.transpose()?,
+            credentials: route.credentials,
             request_headers: Modifier::compile(
                 &route.request_header_modifier,
                 &format!("{key}.request_header_modifier"),
@@ -136,6 +150,10 @@ impl Route {
             mirror: mirror.transpose()?,
             fault: fault.transpose()?,
             timeout: route.timeout,
+            idle_timeout: route.idle_timeout,
+            stream_timeout: route.stream_timeout,
+            retry: retry.transpose()?,
+            hedge: route.hedge.clone(),
             authz: route.authz.mode,
             authz_on_error: route.authz.on_error,
             rate_limit_on_error: route.rate_limit.on_error,

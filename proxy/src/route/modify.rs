@@ -24,11 +24,7 @@ impl Modifier {
             let pair = |(index, header): (usize, &Header)| {
                 let key = format!("{key}.{list}[{index}]");
                 let name = name(&header.name, &format!("{key}.name"))?;
-                let value = HeaderValue::try_from(&header.value).map_err(|_| {
-                    let problem = format!("`{}` cannot stand in a header", header.value);
-                    Invalid::new(format!("{key}.value"), problem, "visible characters and spaces")
-                })?;
-                Ok((name, value))
+                Ok((name, value(header, &key)?))
             };
             headers.iter().enumerate().map(pair).collect::<Result<Vec<_>, Invalid>>()
         };
@@ -76,6 +72,28 @@ impl Modifier {
             headers.append(name.clone(), value.clone());
         }
     }
+}
+
+fn value(header: &Header, key: &str) -> Result<HeaderValue, Invalid> {
+    const EXPECTED: &str = "visible characters and spaces";
+    let Some(file) = &header.value_file else {
+        return HeaderValue::try_from(&header.value).map_err(|_| {
+            let problem = format!("`{}` cannot stand in a header", header.value);
+            Invalid::new(format!("{key}.value"), problem, EXPECTED)
+        });
+    };
+    let key = format!("{key}.value_file");
+    if !header.value.is_empty() {
+        return Err(Invalid::new(key, "there is a `value` too", "either `value` or `value_file`"));
+    }
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Invalid::new(&key, format!("{} cannot be read: {error}", file.display()), "a file with one line")
+    })?;
+    // What is in the file is a secret: no error shows it.
+    let mut value = HeaderValue::try_from(text.trim_end())
+        .map_err(|_| Invalid::new(key, "what is in the file cannot stand in a header", EXPECTED))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Framing and addressing belong to the proxy; the host has a key of its own.

@@ -33,6 +33,8 @@ pub struct Found {
 #[derive(Debug, Clone)]
 struct Candidate {
     found: Found,
+    /// Empty: every listener.
+    listeners: Arc<[String]>,
     method: Option<Method>,
     headers: Vec<Header>,
     query_params: Vec<QueryParam>,
@@ -44,6 +46,8 @@ struct Candidate {
 /// What of a request decides its route. No claims yet: nobody has verified them.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'r> {
+    /// The listener that it came to.
+    pub listener: &'r str,
     /// The host in lower case, without its port.
     pub host: &'r str,
     /// The normalised path.
@@ -71,9 +75,11 @@ impl Table {
         let mut candidates = Vec::new();
         for (at, config) in routes.iter().enumerate() {
             let route = Arc::new(Route::compile(config, &format!("routes[{at}]"))?);
+            let listeners: Arc<[String]> = config.listeners.as_slice().into();
             for (index, one) in config.matches.iter().enumerate() {
                 let key = format!("routes[{at}].matches[{index}]");
-                let (templates, candidate) = compile_match(one, &route, &key)?;
+                let (templates, mut candidate) = compile_match(one, &route, &key)?;
+                candidate.listeners = Arc::clone(&listeners);
                 candidates.push((at, templates, candidate));
             }
         }
@@ -114,6 +120,12 @@ impl Table {
         })
     }
 
+    /// Whether a route names this host.
+    pub fn names(&self, host: &str) -> bool {
+        self.exact.contains_key(host)
+            || host.match_indices('.').any(|(at, _)| at > 0 && self.wildcard.contains_key(&host[at..]))
+    }
+
     /// The route for a request.
     pub fn find(&self, ask: &Ask<'_>) -> Option<&Found> {
         let host = ask.host;
@@ -134,7 +146,8 @@ impl Table {
 
 impl Candidate {
     fn admits(&self, ask: &Ask<'_>) -> bool {
-        self.method.as_ref().is_none_or(|wanted| wanted == ask.method)
+        (self.listeners.is_empty() || self.listeners.iter().any(|name| name == ask.listener))
+            && self.method.as_ref().is_none_or(|wanted| wanted == ask.method)
             && self.headers.iter().all(|header| header.is_in(ask.headers))
             && self.query_params.iter().all(|param| param.is_in(ask.query))
             && self.peer.as_ref().is_none_or(|peer| peer.is(ask.peer))
@@ -178,5 +191,5 @@ fn compile_match(one: &Match, route: &Arc<Route>, key: &str) -> Result<(Vec<Temp
     let peer = Peer::compile(one.peer.as_ref(), key)?;
     let found = Found { route: Arc::clone(route), path: value.into() };
     let rank = (rank, method.is_none(), peer.is_none(), Reverse(headers.len()), Reverse(query_params.len()));
-    Ok((templates, Candidate { found, method, headers, query_params, peer, rank }))
+    Ok((templates, Candidate { found, listeners: Arc::default(), method, headers, query_params, peer, rank }))
 }

@@ -50,7 +50,15 @@ fn the_most_specific_route_wins() {
         }
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let found = table
-            .find(&Ask { host, path, query: None, method: &method, headers: &headers, peer: None })
+            .find(&Ask {
+                listener: "main",
+                host,
+                path,
+                query: None,
+                method: &method,
+                headers: &headers,
+                peer: None,
+            })
             .map(|found| &*found.route.name);
         assert_eq!(found, expected, "{method} {host}{path} preview={header}");
     }

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -81,6 +81,25 @@ fn join_cookies(headers: &mut HeaderMap) {
         Ok(value) => drop(headers.insert(COOKIE, value)),
         Err(_) => drop(headers.remove(COOKIE)),
     }
+}
+
+/// Removes what proves who asked, and what says where inside it came from: neither concerns those outside.
+pub fn keep_inside(headers: &mut HeaderMap) {
+    let named: SmallVec<[HeaderName; 8]> =
+        headers.keys().filter(|name| proves_who_asks(name) || is_ours_to_know(name)).cloned().collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// `authorization`, cookies, and whatever is called a token or a key.
+pub fn proves_who_asks(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    *name == AUTHORIZATION || *name == COOKIE || text.ends_with("-token") || text.ends_with("-key")
+}
+
+fn is_ours_to_know(name: &HeaderName) -> bool {
+    *name == FORWARDED || AT_THE_EDGE.iter().any(|prefix| name.as_str().starts_with(prefix))
 }
 
 /// Says for the client who it is.

@@ -8,6 +8,7 @@ pub mod headers;
 pub(crate) mod judge;
 pub mod quota_headers;
 pub mod rate_limit;
+pub(crate) mod registry;
 pub mod verdict;
 
 /// Until listeners have TLS.

@@ -17,6 +17,7 @@ use hyper::body::{Body as _, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::Cluster;
+use super::forward::once as forward_copy;
 use crate::body::{RequestBody, Tee};
 use crate::error::ProxyError;
 use crate::pipeline::address;
@@ -134,11 +135,10 @@ impl Copy {
 }
 
 async fn send_and_discard(
-    cluster: &Cluster,
+    cluster: &Arc<Cluster>,
     request: Request<RequestBody>,
 ) -> Result<StatusCode, ProxyError> {
-    let picked = cluster.pick().ok_or_else(|| ProxyError::NoHealthyUpstream(cluster.name.to_string()))?;
-    let (mut response, mut lease) = picked.send(request).await?;
+    let (mut response, mut lease) = forward_copy(cluster, request).await?;
     let mut discarded = 0;
     while let Some(Ok(frame)) = response.frame().await {
         discarded += frame.data_ref().map_or(0, Bytes::len);

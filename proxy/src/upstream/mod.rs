@@ -1,9 +1,29 @@
-//! The way to the upstreams: clusters of endpoints, how one is picked, and the connections to it.
+//! The way to the upstreams. In reading order:
+//!
+//! * `cluster`: who belongs to it and who may be used; `endpoint`: one address; `selection`: what is picked from.
+//! * `forward`: one request, its tries and its time; `pool`: connections; `mirror`: copies.
+//! * Pure: `balance` and `hashing` (which endpoint), `eject` (who is left out and why), `retry` (whether again);
+//!   `tally` and `breaker` count.
+//! * `health`: asking endpoints how they are; `discover`: finding them; `report`: telling about them.
 
 mod balance;
+mod breaker;
 mod cluster;
+pub(crate) mod discover;
+mod eject;
+mod endpoint;
+mod forward;
+mod hashing;
+mod health;
 pub(crate) mod mirror;
 mod pool;
+pub(crate) mod report;
+mod retry;
+mod selection;
+mod tally;
 
+pub(crate) use breaker::Full;
 pub(crate) use cluster::Cluster;
+pub(crate) use forward::forward;
 pub(crate) use pool::Lease;
+pub(crate) use retry::Retry;

@@ -7,9 +7,12 @@
 //! ```
 //!
 //! A kept connection may have been closed by the upstream a moment ago. A request that was not written to it yet
-//! comes back and takes the next one; a request that was written never does.
+//! comes back and takes the next one; a request that was written never does. How many may be open at once is the
+//! breaker's to say; beyond that requests wait for one that is given back.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
@@ -21,6 +24,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tollgate_runtime::tasks::Tasks;
 
+use super::breaker::{Breaker, Full, Place};
 use super::cluster::Picked;
 use crate::body::RequestBody;
 use crate::config::{ClusterConfig, Protocol};
@@ -41,8 +45,46 @@ pub(super) struct Pool {
     shared: Mutex<Option<http2::SendRequest<RequestBody>>>,
     /// One opens the shared connection, the others wait for it.
     opening: Semaphore,
+    /// Connections that are open, used or not.
+    open: Arc<AtomicUsize>,
+    breaker: Arc<Breaker>,
     tasks: Tasks,
 }
+
+/// A connection is open until this is dropped.
+#[derive(Debug)]
+struct Open {
+    count: Arc<AtomicUsize>,
+    _place: Place,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What went wrong with a request.
+#[derive(Debug)]
+pub(super) enum Problem {
+    Upstream(ProxyError),
+    /// There is neither a connection nor room to wait for one.
+    Full(Full),
+}
+
+impl From<ProxyError> for Problem {
+    fn from(error: ProxyError) -> Self {
+        Self::Upstream(error)
+    }
+}
+
+/// A request on its way. It is still in here when nothing of it was sent.
+pub(super) type Outgoing = Option<Request<RequestBody>>;
+
+const NOTHING_TO_SEND: ProxyError = ProxyError::Internal("a request is sent once");
+
+/// An HTTP/1.1 connection in use; HTTP/2 has none of its own.
+pub(super) type Sender = Option<http1::SendRequest<RequestBody>>;
 
 #[derive(Debug)]
 struct Idle {
@@ -53,41 +95,59 @@ struct Idle {
 /// The connection that an answer comes from. Dropped before the answer's end it closes the connection.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    sender: Option<http1::SendRequest<RequestBody>>,
+    sender: Sender,
     picked: Picked,
+    /// The request is under way until its answer ends.
+    _request: Place,
 }
 
 impl Lease {
+    pub(super) fn new(sender: Sender, picked: Picked, request: Place) -> Self {
+        Self { sender, picked, _request: request }
+    }
+
     /// The answer is complete: the connection may serve the next request.
     pub(crate) fn give_back(&mut self) {
         if let Some(sender) = self.sender.take() {
             self.picked.endpoint.pool.keep(sender);
         }
     }
+
+    /// The answer broke off, which is a failure like any other.
+    pub(crate) fn broke_off(&self) {
+        self.picked.failed(&ProxyError::UpstreamReset(None));
+    }
 }
 
 impl Picked {
+    /// The connection may serve another request.
+    pub(super) fn give_back(&self, sender: http1::SendRequest<RequestBody>) {
+        self.endpoint.pool.keep(sender);
+    }
+
     /// Sends a request to this endpoint and waits for the head of the answer.
-    pub(crate) async fn send(
-        self,
-        request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, Lease), ProxyError> {
+    pub(super) async fn send(&self, request: &mut Outgoing) -> Result<(Response<Incoming>, Sender), Problem> {
         let pool = &self.endpoint.pool;
         match pool.protocol {
-            Protocol::H1 => {
-                let (response, sender) = pool.send_h1(request).await?;
-                Ok((response, Lease { sender: Some(sender), picked: self }))
-            }
-            Protocol::H2 => {
-                let response = pool.send_h2(request).await?;
-                Ok((response, Lease { sender: None, picked: self }))
-            }
+            Protocol::H1 => pool.send_h1(request).await.map(|(response, sender)| (response, Some(sender))),
+            Protocol::H2 => pool.send_h2(request).await.map(|response| (response, None)),
         }
     }
 }
 
+/// A connection that was waited for.
+enum Connection {
+    New(http1::SendRequest<RequestBody>),
+    Freed(http1::SendRequest<RequestBody>),
+}
+
 impl Pool {
-    pub(super) fn new(address: SocketAddr, config: &ClusterConfig, tasks: Tasks) -> Self {
+    pub(super) fn new(
+        address: SocketAddr,
+        config: &ClusterConfig,
+        tasks: Tasks,
+        breaker: Arc<Breaker>,
+    ) -> Self {
         Self {
             address,
             protocol: config.protocol,
@@ -97,6 +157,8 @@ impl Pool {
             idle: Mutex::new(Vec::new()),
             shared: Mutex::new(None),
             opening: Semaphore::new(1),
+            open: Arc::default(),
+            breaker,
             tasks,
         }
     }
@@ -106,10 +168,20 @@ impl Pool {
         *self.shared.lock() = None;
     }
 
+    /// Closes connections that nobody has used for too long.
+    pub(super) fn close_unused(&self) {
+        self.idle.lock().retain(|idle| idle.since.elapsed() <= self.idle_timeout);
+    }
+
+    /// Connections that are open and not in use.
+    pub(super) fn idle(&self) -> usize {
+        self.idle.lock().len()
+    }
+
     async fn send_h1(
         &self,
-        mut request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, http1::SendRequest<RequestBody>), ProxyError> {
+        request: &mut Outgoing,
+    ) -> Result<(Response<Incoming>, http1::SendRequest<RequestBody>), Problem> {
         loop {
             let (mut sender, reused) = match self.take() {
                 Some(mut sender) => match sender.ready().await {
@@ -117,19 +189,55 @@ impl Pool {
                     Err(_closed) => continue,
                 },
                 // On the heap, because it is rare and large.
-                None => (Box::pin(self.open_h1()).await?, false),
-            };
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, sender)),
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if reused => request = unsent,
-                    _ => return Err(classify(error.into_error())),
+                None => match Box::pin(self.one_more()).await? {
+                    Connection::New(sender) => (sender, false),
+                    Connection::Freed(sender) => (sender, true),
                 },
+            };
+            let sent = sender.try_send_request(request.take().ok_or(NOTHING_TO_SEND)?).await;
+            match sent {
+                Ok(response) => return Ok((response, sender)),
+                Err(mut error) => {
+                    *request = error.take_message();
+                    if request.is_none() || !reused {
+                        return Err(classify(error.into_error()).into());
+                    }
+                }
             }
         }
     }
 
-    async fn send_h2(&self, mut request: Request<RequestBody>) -> Result<Response<Incoming>, ProxyError> {
+    /// Another connection: a new one while there may be more of them, else the next that is given back.
+    async fn one_more(&self) -> Result<Connection, Problem> {
+        if let Some(place) = self.place() {
+            return self.open_h1(place).await.map(Connection::New).map_err(Problem::Upstream);
+        }
+        let _waiting = self.breaker.pending().map_err(Problem::Full)?;
+        loop {
+            let mut freed = std::pin::pin!(self.breaker.freed.notified());
+            // From here on nothing that is given back goes unnoticed.
+            freed.as_mut().enable();
+            if let Some(mut sender) = self.take() {
+                match sender.ready().await {
+                    Ok(()) => return Ok(Connection::Freed(sender)),
+                    Err(_closed) => continue,
+                }
+            }
+            if let Some(place) = self.place() {
+                return self.open_h1(place).await.map(Connection::New).map_err(Problem::Upstream);
+            }
+            freed.await;
+        }
+    }
+
+    /// A place for one more connection, if there is one.
+    fn place(&self) -> Option<Open> {
+        let place = self.breaker.connection(self.open.load(Ordering::Relaxed) == 0)?;
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Some(Open { count: Arc::clone(&self.open), _place: place })
+    }
+
+    async fn send_h2(&self, request: &mut Outgoing) -> Result<Response<Incoming>, Problem> {
         loop {
             let (mut sender, reused) = match self.shared() {
                 Some(sender) => (sender, true),
@@ -140,17 +248,18 @@ impl Pool {
                 if reused {
                     continue;
                 }
-                return Err(ProxyError::UpstreamReset(None));
+                return Err(ProxyError::UpstreamReset(None).into());
             }
-            match sender.try_send_request(request).await {
+            let sent = sender.try_send_request(request.take().ok_or(NOTHING_TO_SEND)?).await;
+            match sent {
                 Ok(response) => return Ok(response),
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if reused => {
-                        self.forget_shared();
-                        request = unsent;
+                Err(mut error) => {
+                    *request = error.take_message();
+                    if request.is_none() || !reused {
+                        return Err(classify(error.into_error()).into());
                     }
-                    _ => return Err(classify(error.into_error())),
-                },
+                    self.forget_shared();
+                }
             }
         }
     }
@@ -175,9 +284,15 @@ impl Pool {
         if sender.is_closed() || self.tasks.stopping().is_cancelled() {
             return;
         }
-        let mut idle = self.idle.lock();
-        if idle.len() < self.max_idle {
-            idle.push(Idle { sender, since: Instant::now() });
+        {
+            let mut idle = self.idle.lock();
+            // Whoever waits for a connection gets it, however few are kept.
+            if idle.len() < self.max_idle.max(1) {
+                idle.push(Idle { sender, since: Instant::now() });
+            }
+        }
+        if self.breaker.is_waited_for() {
+            self.breaker.freed.notify_waiters();
         }
     }
 
@@ -202,11 +317,14 @@ impl Pool {
         Ok(TokioIo::new(stream))
     }
 
-    async fn open_h1(&self) -> Result<http1::SendRequest<RequestBody>, ProxyError> {
+    async fn open_h1(&self, open: Open) -> Result<http1::SendRequest<RequestBody>, ProxyError> {
         let io = self.connect().await?;
         let (sender, connection) =
             http1::Builder::new().max_header_size(MAX_HEAD).handshake(io).await.map_err(classify)?;
-        self.tasks.spawn("upstream-connection", connection);
+        self.tasks.spawn("upstream-connection", async move {
+            let _open = open;
+            connection.await
+        });
         Ok(sender)
     }
 
@@ -217,6 +335,7 @@ impl Pool {
         if let Some(sender) = self.shared() {
             return Ok(sender);
         }
+        let open = self.place();
         let io = self.connect().await?;
         let (sender, connection) =
             http2::Builder::new(TaskExecutor::new(self.tasks.clone(), "upstream-stream"))
@@ -228,7 +347,10 @@ impl Pool {
                 .handshake(io)
                 .await
                 .map_err(classify)?;
-        self.tasks.spawn("upstream-connection", connection);
+        self.tasks.spawn("upstream-connection", async move {
+            let _open = open;
+            connection.await
+        });
         *self.shared.lock() = Some(sender.clone());
         Ok(sender)
     }

@@ -7,7 +7,7 @@ use tollgate_runtime::config::{Env, load, load_text};
 
 #[test]
 fn the_examples_load() {
-    for name in ["ingress.yaml", "sidecar.yaml"] {
+    for name in ["ingress.yaml", "sidecar.yaml", "egress.yaml", "patterns.yaml"] {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config").join(name);
         if let Err(error) = load::<Config>(&file, &[], &Env::empty()) {
             panic!("{error}");
@@ -114,6 +114,31 @@ fn mistakes_are_named_with_their_place() {
         "method: GET}",
         "method: GET, headers: [{name: a, type: RegularExpression, value: '('}]}",
         (5, "routes[0].matches[0].headers[0].value: "),
+    );
+    check(
+        "role: ingress",
+        "role: egress",
+        (4, "routes[0]: listener `main` would send every name there is to `a`"),
+    );
+    check(
+        "    backends: [",
+        "    listeners: [other]\n    backends: [",
+        (6, "routes[0].listeners[0]: there is no listener `other`; expected one of: main"),
+    );
+    check(
+        "['127.0.0.1:1']}",
+        "['127.0.0.1:1']}, breaker: {requests: 0}",
+        (9, "clusters[0].breaker.requests: 0 is too small"),
+    );
+    check(
+        "{static: ['127.0.0.1:1']}",
+        "{dns: {name: a.test}}",
+        (9, "clusters[0].endpoints.dns.port: it is missing"),
+    );
+    check(
+        "weight: 1}]",
+        "weight: 1}]\n    retry: {on: [timeout]}",
+        (7, "routes[0].retry.on: no try times out"),
     );
     check("authz: {", "authz: {on_eror: deny, ", (10, "authz.on_eror: unknown field"));
 }

@@ -187,6 +187,11 @@ impl Call {
         self
     }
 
+    pub(crate) fn method(mut self, method: &str) -> Self {
+        self.request = self.request.method(method);
+        self
+    }
+
     pub(crate) fn bearer(self, subject: &str) -> Self {
         self.header("authorization", &format!("Bearer {subject}"))
     }

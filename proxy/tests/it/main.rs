@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop there, helpers included")]
 
+mod balancing;
 mod config;
 mod drain;
+mod egress;
 mod failure;
 mod flow;
 mod harness;
@@ -12,4 +14,6 @@ mod limits;
 mod mirror;
 mod records;
 mod reload;
+mod resilience;
 mod routing;
+mod status;

@@ -1,7 +1,15 @@
 //! Changing the configuration while requests are under way.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tollgate_runtime::Service;
 use tollgate_runtime::config::{Env, Source};
@@ -31,7 +39,8 @@ async fn reloading() -> Reloading {
 }
 
 fn yaml(mesh: &Mesh, routes: &str) -> String {
-    Setup { routes: Some(routes), ..Setup::default() }.yaml(
+    let listener = "limit_by_address: {per_second: 0}";
+    Setup { routes: Some(routes), listener, ..Setup::default() }.yaml(
         mesh.authz.address(),
         mesh.limiter.address(),
         mesh.app.address(),
@@ -45,10 +54,17 @@ impl Reloading {
 
     /// Waits until a metric says that a reload had this outcome.
     async fn reloaded(&self, outcome: &str) {
+        self.reloads(outcome, 1).await;
+    }
+
+    /// Waits until so many reloads had this outcome.
+    async fn reloads(&self, outcome: &str, count: u64) {
         let label = format!("tollgate_proxy_reloads_total{{outcome=\"{outcome}\"");
         let found = || {
             let metrics = self.service.telemetry().render_metrics().unwrap();
-            metrics.lines().any(|line| line.starts_with(&label)).then_some(())
+            let line = metrics.lines().find(|line| line.starts_with(&label))?;
+            let value: f64 = line.rsplit(' ').next()?.parse().ok()?;
+            (value >= count as f64).then_some(())
         };
         wait_for(found).await.unwrap_or_else(|| {
             panic!("no {label} in:\n{}", self.service.telemetry().render_metrics().unwrap())
@@ -88,4 +104,61 @@ async fn connections_to_an_unchanged_cluster_are_kept() {
     reloading.reloaded("applied").await;
     assert_eq!(reloading.status("/new/x").await, 200);
     assert_eq!(reloading.mesh.app.connections(), before);
+}
+
+/// Asks again and again on one connection until told to stop: how many answers came, and what was no 200.
+async fn keep_asking(address: std::net::SocketAddr, stop: Arc<AtomicBool>) -> (usize, Vec<String>) {
+    let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (mut sender, connection) = http1::handshake(io).await.unwrap();
+    let mut driving = JoinSet::new();
+    driving.spawn(async move { drop(connection.await) });
+    let (mut answered, mut failed) = (0, Vec::new());
+    while !stop.load(Ordering::Relaxed) {
+        let request = Request::get("/open/x").header("host", "h").body(Empty::<Bytes>::new()).unwrap();
+        match sender.send_request(request).await {
+            Ok(answer) if answer.status() == 200 => match answer.into_body().collect().await {
+                Ok(_) => answered += 1,
+                Err(error) => failed.push(error.to_string()),
+            },
+            Ok(answer) => failed.push(answer.status().to_string()),
+            Err(error) => {
+                failed.push(error.to_string());
+                break;
+            }
+        }
+    }
+    (answered, failed)
+}
+
+/// Changes of routes and clusters while eight clients ask.
+const RELOADS: u64 = 8;
+
+#[tokio::test]
+async fn no_request_fails_while_the_configuration_changes() {
+    let reloading = reloading().await;
+    assert_eq!(reloading.status("/open/x").await, 200);
+    let stop = Arc::<AtomicBool>::default();
+    let mut clients = JoinSet::new();
+    for _ in 0..8 {
+        clients.spawn(keep_asking(reloading.address, Arc::clone(&stop)));
+    }
+    for round in 1..=RELOADS {
+        // Another timeout makes another cluster: its connections go with the old one.
+        let yaml =
+            yaml(&reloading.mesh, &ROUTES.replace("value: /strict", &format!("value: /strict-{round}")))
+                .replace("endpoints: {", &format!("connect_timeout: {round}s, endpoints: {{"));
+        std::fs::write(&reloading.file, yaml).unwrap();
+        reloading.reloads("applied", round).await;
+        if round == RELOADS / 2 {
+            std::fs::write(&reloading.file, "listeners: [").unwrap();
+            reloading.reloads("refused", 1).await;
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut answered = 0;
+    for (count, failed) in clients.join_all().await {
+        assert!(failed.is_empty(), "{failed:?}");
+        answered += count;
+    }
+    assert!(answered > 100, "{answered}");
 }
