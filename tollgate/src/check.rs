@@ -58,7 +58,10 @@ pub fn command(paths: &[PathBuf], env: &Env) -> ExitCode {
     let mut wrong = false;
     for path in paths.iter().flat_map(|path| files_below(path)) {
         match file(&path, env) {
-            Ok(kind) => say(&format!("{}: ok ({})", path.display(), kind.name())),
+            Ok((kind, outline)) => {
+                say(&format!("{}: ok ({})", path.display(), kind.name()));
+                outline.iter().for_each(|line| say(&format!("  {line}")));
+            }
             Err(errors) => {
                 wrong = true;
                 for error in errors {
@@ -81,7 +84,8 @@ fn files_below(path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn file(path: &Path, env: &Env) -> Result<Kind, Vec<String>> {
+/// What the file is, and what is in it where that can be said in a few lines.
+fn file(path: &Path, env: &Env) -> Result<(Kind, Vec<String>), Vec<String>> {
     let one = |error: String| vec![error];
     let text =
         std::fs::read_to_string(path).map_err(|e| one(format!("{}: cannot be read: {e}", path.display())))?;
@@ -92,17 +96,19 @@ fn file(path: &Path, env: &Env) -> Result<Kind, Vec<String>> {
         ))
     })?;
     match kind {
-        Kind::Proxy => service::<tollgate_proxy::Config>(path, env),
-        Kind::Authz => service::<tollgate_authz::Config>(path, env),
-        Kind::Ratelimit => service::<tollgate_ratelimit::Config>(path, env),
-        Kind::Dashboard => service::<tollgate_dashboard::Config>(path, env),
+        Kind::Proxy => {
+            return service::<tollgate_proxy::Config>(path, env).map(|config| (kind, config.outline()));
+        }
+        Kind::Authz => service::<tollgate_authz::Config>(path, env).map(drop),
+        Kind::Ratelimit => service::<tollgate_ratelimit::Config>(path, env).map(drop),
+        Kind::Dashboard => service::<tollgate_dashboard::Config>(path, env).map(drop),
         Kind::Limits => tollgate_ratelimit::limits::Folder::read(path)
             .and_then(|folder| folder.compile())
             .map(|_| ())
             .map_err(|e| one(e.to_string())),
         Kind::Policy => policy(path, &text),
     }?;
-    Ok(kind)
+    Ok((kind, Vec::new()))
 }
 
 /// The references between objects are checked within the file's folder, since a policy is a folder of files;
@@ -117,8 +123,10 @@ fn policy(path: &Path, text: &str) -> Result<(), Vec<String>> {
     if errors.is_empty() { Ok(()) } else { Err(strings(errors)) }
 }
 
-fn service<C: ServiceConfig>(path: &Path, env: &Env) -> Result<(), Vec<String>> {
-    config::load::<C>(path, &[], env).map(|_| ()).map_err(|error: ConfigError| vec![error.to_string()])
+fn service<C: ServiceConfig>(path: &Path, env: &Env) -> Result<C, Vec<String>> {
+    config::load::<C>(path, &[], env)
+        .map(|loaded| loaded.config)
+        .map_err(|error: ConfigError| vec![error.to_string()])
 }
 
 #[cfg(test)]

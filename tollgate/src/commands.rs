@@ -10,9 +10,9 @@ use tollgate_runtime::cli;
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::{Env, duration};
 
-use crate::demo::apps;
 use crate::demo::issuer::{self, Grant, Issuer};
-use crate::{ca, check, policy, token, up};
+use crate::demo::{apps, patterns};
+use crate::{ca, check, policy, proxy, token, up};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -39,6 +39,9 @@ enum Command {
     /// The built-in certificate authority.
     #[command(subcommand)]
     Ca(ca::Command),
+    /// How a running proxy does.
+    #[command(subcommand)]
+    Proxy(proxy::Command),
     /// Administrators.
     #[command(subcommand)]
     Admin(policy::AdminCommand),
@@ -127,6 +130,8 @@ enum DemoCommand {
         #[command(flatten)]
         data: DataFolder,
     },
+    /// Show what the proxy does when things go wrong, on applications of this process's own.
+    Patterns,
     /// Serve one instance of the demo's application `policies`.
     App {
         /// Where; loopback only.
@@ -175,6 +180,7 @@ fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
         Command::Check(args) => return Ok(check::command(&args.files, env)),
         Command::Policy(command) => block_on(policy::run(command, env))?,
         Command::Ca(command) => block_on(ca::run(command, env))?,
+        Command::Proxy(command) => block_on(proxy::run(command))?,
         Command::Admin(command) => block_on(policy::run_admin(command, env))?,
         Command::Demo(DemoCommand::Seed { data }) => {
             let data = data.path(env);
@@ -182,6 +188,7 @@ fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
             block_on(up::seed_demo(&policy::database_url(&data, env), &issuer))?;
             say(&format!("the demo's issuer and policy are in {}", data.display()));
         }
+        Command::Demo(DemoCommand::Patterns) => block_on(patterns::run())?,
         Command::Demo(DemoCommand::App { listen, version }) => block_on(apps::run_policies(listen, version))?,
         Command::Dashboard(DashboardCommand::Login { data }) => {
             say(&block_on(up::login_link(&data.path(env)))?);

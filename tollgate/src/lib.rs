@@ -7,5 +7,6 @@ pub mod check;
 pub mod commands;
 pub mod demo;
 pub mod policy;
+pub mod proxy;
 pub mod token;
 pub mod up;

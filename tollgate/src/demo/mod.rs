@@ -4,4 +4,5 @@
 
 pub mod apps;
 pub mod issuer;
+pub mod patterns;
 pub mod traffic;
