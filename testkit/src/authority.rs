@@ -1,5 +1,6 @@
 //! A certificate authority for tests: it signs whatever a test asks for, right or wrong.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
@@ -53,6 +54,16 @@ impl Authority {
     /// A certificate as a workload of this id should have it.
     pub fn workload(&self, id: &str) -> Signed {
         self.sign(workload(id))
+    }
+
+    /// A certificate for a server of these addresses.
+    pub fn server(&self, addresses: &[IpAddr]) -> Signed {
+        let mut params = base("server");
+        params.subject_alt_names = addresses.iter().map(|address| SanType::IpAddress(*address)).collect();
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(params)
     }
 
     /// Whatever `params` say.

@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod echo_app;
 pub mod envoy;
+pub mod envoy_limits;
 pub mod envoy_quota;
 pub mod fake_authz;
 pub mod fake_collector;

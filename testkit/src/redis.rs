@@ -2,10 +2,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::authority::Authority;
 
 /// How long a server may take to answer its first PING.
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -17,6 +20,8 @@ pub struct RedisServer {
     process: Option<Child>,
     address: SocketAddr,
     folder: TempDir,
+    args: Vec<String>,
+    scheme: &'static str,
 }
 
 impl RedisServer {
@@ -25,15 +30,77 @@ impl RedisServer {
     /// # Panics
     /// Where `redis-server` is not installed, or does not start: the test cannot say anything then.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// As [`Self::start`], with further arguments.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_with(args: &[&str]) -> Self {
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let folder = TempDir::new().expect("a temporary folder can be made");
-        let mut server = Self { process: None, address: free_address(), folder };
+        Self::begin(Self { process: None, address: free_address(), folder, args, scheme: "redis" })
+    }
+
+    /// One that speaks TLS alone, with this certificate, and takes none of its clients.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_with_tls(authority: &Authority) -> Self {
+        let folder = TempDir::new().expect("a temporary folder can be made");
+        let address = free_address();
+        let signed = authority.server(&[address.ip()]);
+        let mut args = vec![
+            "--tls-port".to_owned(),
+            address.port().to_string(),
+            "--tls-auth-clients".to_owned(),
+            "no".to_owned(),
+        ];
+        for (name, pem) in [
+            ("tls-cert-file", &signed.certificate_pem),
+            ("tls-key-file", &signed.key_pem),
+            ("tls-ca-cert-file", &authority.root_pem()),
+        ] {
+            let file = folder.path().join(name);
+            std::fs::write(&file, pem).expect("the folder is writable");
+            args.extend([format!("--{name}"), file.display().to_string()]);
+        }
+        Self::begin(Self { process: None, address, folder, args, scheme: "rediss" })
+    }
+
+    /// A Sentinel that watches `master` by the name `tests`.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_sentinel(master: &Self) -> Self {
+        let folder = TempDir::new().expect("a temporary folder can be made");
+        let file = folder.path().join("sentinel.conf");
+        let (ip, port) = (master.address.ip(), master.address.port());
+        std::fs::write(&file, format!("sentinel monitor tests {ip} {port} 1\n"))
+            .expect("the folder is writable");
+        let args = vec![file.display().to_string(), "--sentinel".to_owned()];
+        Self::begin(Self { process: None, address: free_address(), folder, args, scheme: "redis" })
+    }
+
+    fn begin(mut server: Self) -> Self {
         server.restart();
         server
     }
 
-    /// `redis://127.0.0.1:PORT`
+    /// `redis://127.0.0.1:PORT`, `rediss://` with TLS.
     pub fn url(&self) -> String {
-        format!("redis://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The folder of its own, for files a test needs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Ends the server at once, as a crash would (SIGKILL).
@@ -67,14 +134,19 @@ impl RedisServer {
     /// As [`Self::start`].
     pub fn restart(&mut self) {
         self.kill();
-        let child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no"])
-            .args(["--port", &self.address.port().to_string()])
-            .arg("--dir")
-            .arg(self.folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
+        let plain_port = if self.scheme == "rediss" { 0 } else { self.address.port() };
+        let mut command = Command::new("redis-server");
+        // A Sentinel's file comes first, and it takes no settings of stores.
+        if self.args.iter().any(|arg| arg == "--sentinel") {
+            command.args(&self.args).args(["--bind", "127.0.0.1"]).args(["--port", &plain_port.to_string()]);
+        } else {
+            command
+                .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no"])
+                .args(["--port", &plain_port.to_string()])
+                .args(&self.args);
+        }
+        let child =
+            command.arg("--dir").arg(self.folder.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         match child {
             Ok(child) => self.process = Some(child),
             Err(error) => panic!(
@@ -90,13 +162,16 @@ impl RedisServer {
 
     fn answers(&self) -> bool {
         let mut answer = [0; 7];
-        TcpStream::connect(self.address)
-            .and_then(|mut stream| {
-                stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-                stream.write_all(b"PING\r\n")?;
-                stream.read_exact(&mut answer)
-            })
-            .is_ok_and(|()| &answer == b"+PONG\r\n")
+        let Ok(mut stream) = TcpStream::connect(self.address) else { return false };
+        if self.scheme == "rediss" {
+            return true;
+        }
+        stream
+            .set_read_timeout(Some(Duration::from_secs(1)))
+            .and_then(|()| stream.write_all(b"PING\r\n"))
+            .and_then(|()| stream.read_exact(&mut answer))
+            // One that asks for a password is up as well.
+            .is_ok_and(|()| &answer == b"+PONG\r\n" || answer.starts_with(b"-NOAUTH"))
     }
 }
 

@@ -35,6 +35,11 @@ impl Env {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// The names of all variables.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// `TOLLGATE_SECTION__KEY=value` and the short forms, as overrides of the file.
     ///
     /// Only names with a double underscore count: orchestrators inject others
