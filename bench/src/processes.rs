@@ -98,6 +98,7 @@ impl Stack {
                 HELPER_CORE,
                 &[
                     format!("listen={ratelimit}"),
+                    "http=null".to_owned(),
                     format!("limits.folder={}", limits.display()),
                     "process.listen=null".to_owned(),
                     endpoint.clone(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use tollgate_ratelimit::answer::Manner;
+use tollgate_ratelimit::arrivals::Arrivals;
 use tollgate_ratelimit::counters::{Bounds, Counters, MemoryStore};
 use tollgate_ratelimit::limiter::Limiter;
 use tollgate_ratelimit::limits::compile::compile;
@@ -56,7 +57,14 @@ fn decide(c: &mut Criterion) {
     let service = Service::for_test("bench");
     let metrics = Metrics::new(service.telemetry().meter());
     let counters = Arc::new(Counters::in_memory(MemoryStore::new(Bounds::keys(1_000_000)), metrics.clone()));
-    let limiter = Limiter::new(limits(), counters, Manner::default(), service.clock().clone(), metrics);
+    let limiter = Limiter::new(
+        limits(),
+        counters,
+        Manner::default(),
+        Arrivals::new(64 << 20),
+        service.clock().clone(),
+        metrics,
+    );
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be made");
     let all: Vec<_> = (0..KEYS).map(request).collect();
 

@@ -7,10 +7,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tollgate_runtime::grpc::ServerTelemetryLayer;
-use tollgate_runtime::{Service, net};
+use tollgate_runtime::{Service, http_server, net};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use crate::admin;
+use crate::arrivals::Arrivals;
 use crate::config::Config;
 use crate::counters::{Counters, MemoryStore, RedisStore, settle};
 use crate::limiter::Limiter;
@@ -34,6 +36,7 @@ pub struct App {
     service: Service,
     addresses: Addresses,
     listener: TcpListener,
+    http: Option<TcpListener>,
     limiter: Limiter,
     hub: Hub,
 }
@@ -43,6 +46,8 @@ pub struct App {
 pub struct Addresses {
     /// The rate limit service (gRPC).
     pub grpc: SocketAddr,
+    /// The HTTP door, where there is one.
+    pub http: Option<SocketAddr>,
 }
 
 impl App {
@@ -54,10 +59,12 @@ impl App {
         metrics.observe_memory(&counters);
         let replica = uuid::Uuid::new_v4().to_string();
         settle::keep_settled(&service, &counters, &replica);
+        let arrivals = Arrivals::new(config.arrivals.max_bytes);
         let limiter = Limiter::new(
             set,
             Arc::clone(&counters),
             config.manner(),
+            arrivals,
             service.clock().clone(),
             metrics.clone(),
         );
@@ -72,9 +79,17 @@ impl App {
         replicas::keep_shared(&service, &hub, &counters, &replica);
 
         let listener = net::bind(config.listen, "rate limit service (listen)")?;
-        let addresses = Addresses { grpc: listener.local_addr().context("the listener has no address")? };
+        let http = config.http.map(|listen| net::bind(listen, "HTTP door (http)")).transpose()?;
+        let addresses = Addresses {
+            grpc: listener.local_addr().context("the listener has no address")?,
+            http: http
+                .as_ref()
+                .map(TcpListener::local_addr)
+                .transpose()
+                .context("the HTTP door has no address")?,
+        };
         limits.keep_current(&service, limiter.clone(), hub.clone(), metrics);
-        Ok(Self { service, addresses, listener, limiter, hub })
+        Ok(Self { service, addresses, listener, http, limiter, hub })
     }
 
     /// Where it listens, with the ports the system chose.
@@ -90,11 +105,18 @@ impl tollgate_runtime::App for App {
         health.set_serving::<RateLimitServer>().await;
 
         tracing::info!(address = %self.addresses.grpc, "rate limit service is listening");
+        if let Some(listener) = self.http {
+            let tasks = self.service.tasks().clone();
+            let router = admin::router(self.limiter.clone(), self.hub.clone(), tasks.clone())
+                .layer(http_server::ServerTelemetryLayer::new(&self.service));
+            self.service.tasks().spawn("http-door", async move {
+                http_server::serve(&tasks, listener, router).await;
+            });
+        }
         let served = Server::builder()
             .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
             .http2_keepalive_interval(Some(KEEPALIVE))
-            .layer(ServerTelemetryLayer::new(&self.service))
-            .add_service(RateLimitServer::new(self.limiter))
+            .add_service(RateLimitServer::new(self.limiter, &ServerTelemetryLayer::new(&self.service)))
             .add_service(rlqs::server(self.hub, self.service.tasks().clone()))
             .add_service(health_service)
             .serve_with_incoming_shutdown(

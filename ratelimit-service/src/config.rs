@@ -38,6 +38,10 @@ pub struct Config {
     /// Where proxies call the rate limit service (gRPC).
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
+    /// The HTTP door, for people and tools on this machine: asking by JSON, live view, explanation, trial, reset.
+    /// Loopback only. There is none unless it is set.
+    #[serde(default)]
+    pub http: Option<SocketAddr>,
     /// Where the limits are.
     pub limits: LimitsConfig,
     /// `enforce`, or `shadow`: every request passes, and statuses and metrics tell what would not have.
@@ -56,6 +60,23 @@ pub struct Config {
     /// Limits that proxies hold by themselves, by shares dealt out here.
     #[serde(default)]
     pub quota: QuotaConfig,
+    /// Calls of the last day, kept for trying limits on them.
+    #[serde(default)]
+    pub arrivals: ArrivalsConfig,
+}
+
+/// Calls of the last day.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ArrivalsConfig {
+    /// Bytes they may take; 0 keeps none. Where more comes, part of the callers is kept, each whole.
+    pub max_bytes: usize,
+}
+
+impl Default for ArrivalsConfig {
+    fn default() -> Self {
+        Self { max_bytes: 64 << 20 }
+    }
 }
 
 /// How shares of limits are dealt out.
@@ -269,12 +290,14 @@ impl Config {
             process: ProcessConfig::default(),
             telemetry: TelemetryConfig::default(),
             listen: default_listen(),
+            http: None,
             limits: LimitsConfig { folder: folder.into(), merge_domains: false },
             mode: Enforcement::default(),
             near_ratio: default_near_ratio(),
             response_headers: None,
             counters: CountersConfig::default(),
             quota: QuotaConfig::default(),
+            arrivals: ArrivalsConfig::default(),
         }
     }
 

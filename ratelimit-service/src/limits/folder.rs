@@ -46,6 +46,16 @@ impl Folder {
         Ok(Self { files })
     }
 
+    /// The files and their texts.
+    pub fn texts(&self) -> impl Iterator<Item = (&Path, &str)> {
+        self.files.iter().map(|(file, text)| (&**file, text.as_str()))
+    }
+
+    /// Texts that are in hand, and what errors call them.
+    pub fn of_texts(files: Vec<(Arc<Path>, String)>) -> Self {
+        Self { files }
+    }
+
     /// Checks every file and builds the set; a domain has one file.
     pub fn compile(&self) -> Result<LimitSet, ConfigError> {
         self.compile_with(Domains::OneFileEach)

@@ -78,6 +78,18 @@ pub enum Mode {
     Candidate,
 }
 
+impl Mode {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Shadow => "shadow",
+            Self::Quota => "quota",
+            Self::Candidate => "candidate",
+        }
+    }
+}
+
 /// Who holds a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -96,6 +108,12 @@ pub struct Source {
     pub file: Arc<Path>,
     /// The line of its descriptor entry.
     pub line: u32,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
 }
 
 /// One `rate_limit` of a limits file.

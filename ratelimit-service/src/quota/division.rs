@@ -18,6 +18,8 @@
 use std::collections::BTreeMap;
 
 use super::fair::{self, Wanted};
+use super::holder::{Holder, Presence};
+pub use super::holder::{Share, Usage};
 use super::terms::Terms;
 
 const SECOND_US: f64 = 1e6;
@@ -34,15 +36,6 @@ const GROWS_EVERY_US: u64 = 500_000;
 /// Names a holder.
 pub type HolderId = u64;
 
-/// What a holder is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Share {
-    /// Units of each fill; none means that everything is refused.
-    pub units: u32,
-    /// Tokens its bucket holds.
-    pub burst: u32,
-}
-
 /// How to divide.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
@@ -52,38 +45,6 @@ pub struct Policy {
     pub reclaim_at_once: bool,
     /// Until then holders of an earlier run may still use what that run gave them.
     pub learning_until_us: u64,
-}
-
-#[derive(Debug, Clone)]
-struct Holder {
-    /// Hits a second it was last seen wanting; unknown at first.
-    demand: Option<f64>,
-    /// Hits a second it was seen using before this run knew it.
-    veteran: Option<f64>,
-    reported_us: u64,
-    /// What it has been told last, or is about to be told.
-    told: Share,
-    /// The most it may be using: what it was told, and what it was told before as long as that is under way.
-    units_held: u32,
-    /// The tokens it may still have, as of the last report.
-    tokens: f64,
-    tokens_us: u64,
-    expires_us: u64,
-    state: Presence,
-    /// When its bucket last grew.
-    grown_us: u64,
-    /// When it began to get something, or nothing.
-    turned_us: u64,
-    /// When it last wanted something.
-    wanted_us: u64,
-    /// Its first assignment is still to come.
-    is_new: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Presence {
-    Here,
-    Lost,
 }
 
 /// A limit and its holders.
@@ -401,55 +362,6 @@ impl Division {
     fn cap_pool(&mut self) {
         let in_buckets: u32 = self.holders.values().map(|holder| holder.told.burst).sum();
         self.pool = self.pool.min(f64::from(self.burst.saturating_sub(in_buckets)));
-    }
-}
-
-/// What a report says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
-    /// Requests that passed since the last one.
-    pub allowed: u64,
-    /// Requests that did not.
-    pub denied: u64,
-    /// The time since the last one, as the proxy has it.
-    pub elapsed_seconds: u64,
-    /// It is the first report of this bucket on its stream, and speaks of time before it.
-    pub veteran: bool,
-}
-
-impl Holder {
-    fn new(veteran: Option<f64>, now_us: u64) -> Self {
-        Self {
-            demand: None,
-            veteran,
-            reported_us: now_us,
-            told: Share::default(),
-            units_held: 0,
-            tokens: 0.0,
-            tokens_us: now_us,
-            expires_us: now_us,
-            state: Presence::Here,
-            grown_us: 0,
-            turned_us: now_us,
-            wanted_us: now_us,
-            is_new: true,
-        }
-    }
-
-    /// Where there is too little for all, whoever has it keeps it for a lifetime, and then whoever waited longest is next.
-    fn patience(&self, policy: &Policy, now_us: u64) -> u64 {
-        let since = now_us.saturating_sub(self.turned_us);
-        match self.told.units {
-            0 => since,
-            _ if since < policy.ttl_us => u64::MAX,
-            _ => 0,
-        }
-    }
-
-    fn tokens_came_in(&mut self, terms: &Terms, now_us: u64) {
-        let seconds = now_us.saturating_sub(self.tokens_us) as f64 / SECOND_US;
-        self.tokens += f64::from(self.units_held) * seconds / f64::from(terms.fill_seconds);
-        self.tokens_us = self.tokens_us.max(now_us);
     }
 }
 

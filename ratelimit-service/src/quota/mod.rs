@@ -10,6 +10,7 @@
 
 pub mod division;
 pub mod fair;
+mod holder;
 pub mod hub;
 pub mod replicas;
 pub mod terms;

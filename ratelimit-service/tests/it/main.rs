@@ -2,10 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop there, helpers included")]
 
+mod door;
+mod envoy;
 mod failover;
 mod quota;
 mod quota_envoy;
 mod recorded;
+mod redis_kinds;
 mod reload;
 mod rls;
 mod store_contract;

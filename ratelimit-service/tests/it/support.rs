@@ -25,6 +25,7 @@ pub(crate) struct Served {
     client: RateLimitServiceClient<Channel>,
     channel: Channel,
     address: SocketAddr,
+    http: Option<SocketAddr>,
 }
 
 impl Served {
@@ -53,11 +54,16 @@ impl Served {
         change(&mut config);
         let service = Service::for_test_at("ratelimit", clock);
         let app = App::build(config, service.clone()).await.unwrap();
-        let address = app.addresses().grpc;
+        let (address, http) = (app.addresses().grpc, app.addresses().http);
         drop(service.tasks().spawn("test-app", app.run()));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         let client = RateLimitServiceClient::new(channel.clone());
-        Self { service, clock: hand, folder, client, channel, address }
+        Self { service, clock: hand, folder, client, channel, address, http }
+    }
+
+    /// Its HTTP door, which the test must have asked for.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http.unwrap()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

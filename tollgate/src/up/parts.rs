@@ -126,6 +126,7 @@ impl Parts {
         let sets = vec![
             format!("limits.folder={}", folder.display()),
             format!("listen={}", self.port(7002)),
+            format!("http={}", self.port(7005)),
             endpoint(otlp),
         ];
         let config: tollgate_ratelimit::Config = self.configure("ratelimit", RATELIMIT, sets)?;

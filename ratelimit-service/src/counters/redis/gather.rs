@@ -24,8 +24,10 @@ use crate::window::Tally;
 
 /// Calls that may wait to be sent; further ones wait for a place, within their timeout.
 pub(super) const MAX_WAITING: usize = 8_192;
-/// Calls in one command: Redis is busy with it for about a millisecond at most.
+/// Calls gathered at a time.
 const MAX_CALLS: usize = 256;
+/// Counters in one command, where it has several calls: Redis is busy with it for about a millisecond.
+const MAX_COUNTERS: usize = 1_024;
 /// Commands on their way.
 const MAX_FLIGHTS: usize = 4;
 
@@ -50,8 +52,8 @@ pub(super) async fn run(inner: Arc<Inner>, mut waiting: mpsc::Receiver<Job>) {
                 }
                 // Whoever gave up waiting must not be counted: it was answered by other means.
                 gathered.retain(|job: &Job| !job.answer.is_closed());
-                for (kind, jobs) in sorted(&mut gathered, inner.link.load_full()) {
-                    flights.push(fly(Arc::clone(&inner), kind, jobs));
+                for command in sorted(&mut gathered, inner.link.load_full()) {
+                    flights.push(fly(Arc::clone(&inner), command));
                 }
             }
         }
@@ -59,31 +61,45 @@ pub(super) async fn run(inner: Arc<Inner>, mut waiting: mpsc::Receiver<Job>) {
     while flights.next().await.is_some() {}
 }
 
-type Together = (Arc<Link>, Kind);
+/// Calls that go out as one command.
+struct Together {
+    link: Arc<Link>,
+    kind: Kind,
+    jobs: Vec<Job>,
+    counters: usize,
+}
+
+impl Together {
+    fn has_room_for(&self, kind: Kind, batch: &Batch) -> bool {
+        let one_node = || {
+            !self.link.connection.is_cluster()
+                || tag(self.jobs[0].batch.key_bytes()) == tag(batch.key_bytes())
+        };
+        self.kind == kind && self.counters + batch.len() <= MAX_COUNTERS && one_node()
+    }
+}
 
 /// Cuts what was gathered into commands. Without a link there are none: the jobs are dropped, which tells the callers.
-fn sorted(gathered: &mut Vec<Job>, link: Option<Arc<Link>>) -> Vec<(Together, Vec<Job>)> {
+fn sorted(gathered: &mut Vec<Job>, link: Option<Arc<Link>>) -> Vec<Together> {
     let Some(link) = link else {
         gathered.clear();
         return Vec::new();
     };
-    let mut commands: Vec<(Together, Vec<Job>)> = Vec::new();
+    let mut commands: Vec<Together> = Vec::new();
     for job in gathered.drain(..) {
-        let kind = Kind::of(&job.batch);
-        let joins = |(together, jobs): &(Together, Vec<Job>)| {
-            together.1 == kind
-                && (!link.connection.is_cluster()
-                    || tag(jobs[0].batch.key_bytes()) == tag(job.batch.key_bytes()))
-        };
-        match commands.iter_mut().find(|command| joins(command)) {
-            Some((_, jobs)) => jobs.push(job),
-            None => commands.push(((Arc::clone(&link), kind), vec![job])),
+        let (kind, counters) = (Kind::of(&job.batch), job.batch.len());
+        match commands.iter_mut().rev().find(|command| command.has_room_for(kind, &job.batch)) {
+            Some(command) => {
+                command.counters += counters;
+                command.jobs.push(job);
+            }
+            None => commands.push(Together { link: Arc::clone(&link), kind, jobs: vec![job], counters }),
         }
     }
     commands
 }
 
-async fn fly(inner: Arc<Inner>, (link, kind): Together, jobs: Vec<Job>) {
+async fn fly(inner: Arc<Inner>, Together { link, kind, jobs, .. }: Together) {
     let batches = || jobs.iter().map(|job| &*job.batch);
     let prefix = inner.prefix.as_bytes();
     let mut connection = link.connection.clone();

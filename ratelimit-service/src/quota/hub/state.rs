@@ -351,9 +351,13 @@ impl State {
     /// Whose turn it is to be looked at.
     pub(super) fn turn(&mut self, most: usize) -> VecDeque<Key> {
         let count = self.turns.len().min(most);
-        let turn: VecDeque<_> = self.turns.drain(..count).collect();
+        let mut turn: Vec<Key> = self.turns.drain(..count).collect();
+        // What is gone drops out here, and what came again while it was still listed is listed once.
+        turn.sort_unstable();
+        turn.dedup();
+        turn.retain(|key| self.divisions.contains_key(key));
         self.turns.extend(turn.iter().cloned());
-        turn
+        turn.into()
     }
 
     /// Looks at what time changed in one division; tokens newly found to be used beyond the limit.
@@ -376,7 +380,6 @@ impl State {
         }
         if self.divisions.get(key).is_some_and(|divided| divided.division.is_empty()) {
             self.divisions.remove(key);
-            self.turns.retain(|other| other != key);
         }
         over
     }
