@@ -120,7 +120,7 @@ async fn the_breaker_opens_at_its_number_and_closes_again() {
     for _ in 0..10 {
         let address = mesh.address;
         calls.spawn(
-            async move { Call::new(address, "GET", "/a").header("x-behave", "delay:300").send().await },
+            async move { Call::new(address, "GET", "/a").header("x-behave", "delay:1000").send().await },
         );
     }
     let answers = calls.join_all().await;
@@ -138,7 +138,7 @@ async fn requests_wait_for_a_connection_up_to_a_number() {
     for _ in 0..6 {
         let address = mesh.address;
         calls.spawn(
-            async move { Call::new(address, "GET", "/a").header("x-behave", "delay:100").send().await },
+            async move { Call::new(address, "GET", "/a").header("x-behave", "delay:400").send().await },
         );
     }
     let answers = calls.join_all().await;
@@ -230,19 +230,18 @@ async fn retry_after_is_honoured() {
 async fn each_try_has_a_time_of_its_own() {
     let keys = "retry: {attempts: 1, on: [timeout], per_try_timeout: 200ms, backoff: 1ms}";
     let (mesh, apps) = apps(2, keys, "outlier_detection: {enabled: false}, balance: round_robin").await;
-    apps[0].behave("delay:5000");
-    let began = Instant::now();
+    // Longer than the request as a whole may take.
+    apps[0].behave("delay:60000");
     assert_eq!(failures(&mesh, 4).await, 0);
-    assert!(began.elapsed() < Duration::from_millis(1900));
 }
 
 #[tokio::test]
 async fn a_hedge_makes_up_for_a_slow_endpoint() {
     let (mesh, apps) = apps(2, "hedge: {after: 50ms}", "balance: round_robin").await;
-    apps[0].behave("delay:1500");
-    let began = Instant::now();
+    // Longer than the request may take.
+    apps[0].behave("delay:60000");
     assert_eq!(failures(&mesh, 4).await, 0);
-    assert!(began.elapsed() < Duration::from_millis(1400));
+    apps[0].behave("");
     // What changes something is never sent twice.
     let before = apps.iter().map(|app| app.seen().len()).sum::<usize>();
     for _ in 0..2 {
