@@ -15,7 +15,8 @@ pub(super) const ADMIN_ROLE: &str = "admin";
 
 /// Whether a change could take somebody's rights to administer.
 pub(super) fn concerns_administrators(change: &Change) -> bool {
-    change.object.namespace == SYSTEM_NAMESPACE || change.object.kind == Kind::Issuer
+    change.object.namespace == SYSTEM_NAMESPACE
+        || matches!(change.object.kind, Kind::Issuer | Kind::Revocation)
 }
 
 /// Whether anybody can administer, as the database is now.
@@ -26,11 +27,24 @@ pub(super) async fn somebody_administers(tx: &mut Tx) -> Result<bool, StoreError
     for row in tx.fetch("look for administrators", sql, &values).await? {
         ids.push(ObjectId::new(Kind::Binding, SYSTEM_NAMESPACE, row.text("name")?));
     }
+    for row in
+        tx.fetch("look for denials", "SELECT name FROM denials WHERE namespace = $1", &values[..1]).await?
+    {
+        ids.push(ObjectId::new(Kind::Denial, SYSTEM_NAMESPACE, row.text("name")?));
+    }
     let mut set = PolicySet::new();
     while let Some(id) = ids.pop() {
         let Some(stored) = select::one(tx, &id).await? else { continue };
         if let Document::Service(service) = &stored.document {
             ids.extend(service.issuers.iter().map(|issuer| ObjectId::new(Kind::Issuer, "", issuer)));
+        }
+        if let Document::Binding(BindingSpec { who, .. }) = &stored.document {
+            let sql = "SELECT name FROM revocations WHERE issuer = $1 AND (subject = $2 OR client = $3)";
+            let named =
+                [&who.issuer, &who.subject, &who.client].map(|name| Value::OptionalText(name.as_deref()));
+            for row in tx.fetch("look for revocations", sql, &named).await? {
+                ids.push(ObjectId::new(Kind::Revocation, "", row.text("name")?));
+            }
         }
         set.insert(id, stored.document);
     }
@@ -59,10 +73,37 @@ fn count_administrators(set: &PolicySet, holders: &[Administrator]) -> usize {
             && binding.when.is_none()
             && !binding.dry_run
             && somebody_is(&binding.who, set, service, holders)
+            && !set.values().any(|document| may_take_away(document, &binding.who))
     };
     set.values()
         .filter(|document| matches!(document, Document::Binding(binding) if administers(binding)))
         .count()
+}
+
+/// Whether a denial or a revocation may refuse those whom a binding names, now or later.
+fn may_take_away(document: &Document, holder: &WhoSpec) -> bool {
+    match document {
+        Document::Denial(denial) => {
+            let who = &denial.who;
+            let differ = |one: &Option<String>, other: &Option<String>| {
+                one.as_ref().zip(other.as_ref()).is_some_and(|(one, other)| one != other)
+            };
+            let of_another = differ(&who.issuer, &holder.issuer)
+                || differ(&who.subject, &holder.subject)
+                || differ(&who.client, &holder.client);
+            !denial.dry_run
+                && [ADMIN_SERVICE_NAME, "*"].contains(&denial.service.as_str())
+                // The admin API knows no calling workload.
+                && who.workload.is_none()
+                && !of_another
+        }
+        Document::Revocation(revocation) => {
+            let same = |one: &Option<String>, other: &Option<String>| one.is_some() && one == other;
+            same(&revocation.issuer, &holder.issuer)
+                && (same(&revocation.subject, &holder.subject) || same(&revocation.client, &holder.client))
+        }
+        _ => false,
+    }
 }
 
 fn allows_everything(permission: &PermissionSpec) -> bool {

@@ -324,7 +324,7 @@ async fn nobody_is_locked_out(url: &str) {
     let pretenders = vec![
         binding("no-credential", json!({"issuer": "tollgate-admin", "subject": "ghost"})),
         binding("group", json!({"issuer": "tollgate-admin", "subject": "root", "group": "g"})),
-        binding("not-accepted", json!({"issuer": "i", "subject": "s"})),
+        binding("not-accepted", json!({"issuer": "i", "subject": "t"})),
         binding("workload", json!({"workload": "spiffe://d/ns/a/sa/w"})),
     ];
     store.apply(everything(), by(), false, false).await.unwrap();
@@ -345,6 +345,8 @@ async fn nobody_is_locked_out(url: &str) {
         ("hosts", json!(["h"])),
         ("service", json!("other")),
         ("paths", json!(["/v1/{**}"])),
+        ("dry_run", json!(true)),
+        ("when", json!({"source_cidr": ["10.0.0.0/8"]})),
     ] {
         let mut permission =
             json!({"name": "everything", "service": "admin", "methods": ["*"], "paths": ["/{**}"]});
@@ -354,6 +356,24 @@ async fn nobody_is_locked_out(url: &str) {
         let refused = store.apply(vec![other, role], by(), false, false).await;
         assert!(matches!(refused, Err(StoreError::LastAdministrator)), "{key}: {refused:?}");
     }
+    // Nor may whoever is left be denied or revoked.
+    let denial = |who: Value| {
+        system(
+            json!({"kind": "Denial", "name": "d", "service": "*", "methods": ["GET"], "paths": ["/x"], "who": who}),
+        )
+    };
+    let revoked = |subject: &str| {
+        document(json!({"kind": "Revocation", "name": "r", "issuer": "tollgate-admin", "subject": subject,
+            "until": "2027-01-01T00:00:00Z"}))
+    };
+    for refused in
+        [denial(json!({"anyone": true})), denial(json!({"issuer": "tollgate-admin"})), revoked("root")]
+    {
+        let answer = store.apply(vec![refused.clone()], by(), false, false).await;
+        assert!(matches!(answer, Err(StoreError::LastAdministrator)), "{refused:?}: {answer:?}");
+    }
+    let others = vec![denial(json!({"issuer": "tollgate-admin", "subject": "ghost"})), revoked("ghost")];
+    store.apply(others, by(), false, false).await.unwrap();
     // Once the service accepts the issuer, its subject can.
     let open_to_i = json!({"kind": "Service", "name": "admin", "callers": ["external"], "issuers": ["i"]});
     store.apply(vec![system(open_to_i)], by(), false, false).await.unwrap();

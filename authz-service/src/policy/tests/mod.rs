@@ -1,5 +1,8 @@
 //! Tables and properties of evaluation, without anything around it.
 
+mod faults;
+mod guard;
+mod order;
 mod properties;
 mod reference;
 mod worlds;
