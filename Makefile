@@ -1,6 +1,6 @@
 # Every command that a person or CI runs. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help up ui test check fmt bench clean
+.PHONY: help up ui test soak check fmt bench clean
 
 VENV := .venv/bin
 UI   := dashboards/ui
@@ -30,6 +30,10 @@ test: ## Install what the tests need, then run all of them
 	cargo test --locked --workspace --doc
 	cd $(UI) && npm run check && npm test
 	tools/page-test
+
+soak: ## Property tests with a million cases each (half an hour); `make test` runs a slice of them
+	cargo test --release --locked -p tollgate-authz --features soak --lib -- policy::tests::properties
+	PROPTEST_CASES=1000000 cargo test --release --locked -p tollgate-paths --test it -- properties
 
 check: ## Format, lints, docs, dependency rules and example files, without running tests
 	tools/check-dependencies

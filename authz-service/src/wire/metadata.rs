@@ -93,19 +93,20 @@ pub(super) fn claims(fields: &mut Fields, snapshot: &Snapshot, presented: &Prese
     }
 }
 
+const fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Allow => "allow",
+        Verdict::Deny => "deny",
+    }
+}
+
 /// All that is known about a decision.
 pub(super) fn of_decision(decided: &Decided<'_>, presented: &Presented, epoch: u64) -> Fields {
     let decision = &decided.decision;
     let mut fields = Fields::default();
     fields.text("decision_id", decided.id.to_string());
     fields.text("reason", decision.reason.as_str());
-    fields.text(
-        "decision",
-        match decision.verdict {
-            Verdict::Allow => "allow",
-            Verdict::Deny => "deny",
-        },
-    );
+    fields.text("decision", verdict(decision.verdict));
     if decision.rule != Rule::Token {
         fields.text("rule", decided.rule.clone());
     }
@@ -118,6 +119,13 @@ pub(super) fn of_decision(decided: &Decided<'_>, presented: &Presented, epoch: u
         shadow.text("decision", "deny");
         shadow.text("reason", reason.as_str());
         fields.object("shadow", shadow);
+    }
+    if let Some(tried) = &decision.dry_run {
+        let mut dry_run = Fields::default();
+        dry_run.text("decision", verdict(tried.verdict));
+        dry_run.text("reason", tried.reason.as_str());
+        dry_run.text("rule", tried.rule.to_string());
+        fields.object("dry_run", dry_run);
     }
     fields.number("epoch", epoch.cast_signed());
     fields.object("token", token(presented));
