@@ -137,6 +137,7 @@ async fn pass(
 
     // Forward: breaker, endpoint, timeouts, further tries.
     grant.apply(&mut parts.headers);
+    grant.apply_to_target(&mut parts.uri);
     for (name, value) in std::mem::take(&mut record.rate_limit.answer.request) {
         if let Some(name) = name {
             parts.headers.insert(name, value);

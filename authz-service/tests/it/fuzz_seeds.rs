@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+#[expect(unreachable_pub, reason = "the fuzz targets are another crate, for which these are public")]
 #[path = "../../../fuzz/src/lib.rs"]
 mod targets;
 

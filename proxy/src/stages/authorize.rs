@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, InvalidHeaderName, InvalidHeaderValue};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, request};
 use thiserror::Error;
 use tollgate_proto::Reason;
 use tollgate_proto::envoy_types::pb::envoy::config::core::v3::{
@@ -79,6 +79,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Grant {
     set: Vec<(HeaderName, HeaderValue)>,
     remove: Vec<HeaderName>,
+    remove_query: Vec<String>,
     /// Headers for the client.
     pub(crate) response: Vec<(HeaderName, HeaderValue)>,
 }
@@ -92,6 +93,26 @@ impl Grant {
         for (name, value) in self.set.drain(..) {
             headers.insert(name, value);
         }
+    }
+
+    /// Takes query parameters out, as the answer says: a token that the upstream shall not see may stand in one.
+    pub(crate) fn apply_to_target(&mut self, uri: &mut Uri) {
+        let names = std::mem::take(&mut self.remove_query);
+        let Some(query) = uri.query().filter(|_| !names.is_empty()) else { return };
+        let stays = |pair: &&str| {
+            let name = pair.split_once('=').map_or(*pair, |(name, _)| name);
+            !names.iter().any(|gone| gone == name)
+        };
+        let rest: Vec<_> = query.split('&').filter(stays).collect();
+        let target = if rest.is_empty() {
+            uri.path().to_owned()
+        } else {
+            format!("{}?{}", uri.path(), rest.join("&"))
+        };
+        let mut parts = std::mem::take(uri).into_parts();
+        // A part of a target is a target too.
+        parts.path_and_query = target.parse().ok();
+        *uri = Uri::from_parts(parts).unwrap_or_default();
     }
 }
 
@@ -272,7 +293,8 @@ fn read_answer(answer: CheckResponse) -> Outcome {
     let verdict = Verdict::take(answer.dynamic_metadata);
     let read = match (status.code, answer.http_response) {
         (_, Some(HttpResponse::ErrorResponse(_))) => {
-            return Outcome::Broken("an error of its own".to_owned());
+            let why = verdict.reason.map_or("without a reason", Reason::as_str);
+            return Outcome::Broken(format!("an error of its own: {why}"));
         }
         (0, Some(HttpResponse::OkResponse(ok))) => grant(ok).map(|grant| (Some(grant), None)),
         (0, _) => Ok((Some(Grant::default()), None)),
@@ -296,6 +318,7 @@ fn grant(ok: OkHttpResponse) -> Result<Grant, BadAnswer> {
             grant.remove.push(name);
         }
     }
+    grant.remove_query = ok.query_parameters_to_remove;
     grant.set = pairs(ok.headers)?;
     grant.response = pairs(ok.response_headers_to_add)?;
     Ok(grant)
@@ -388,6 +411,26 @@ mod tests {
         assert_eq!(headers.get("host").unwrap(), "was");
         assert_eq!(headers.get("content-length").unwrap(), "was");
         assert!(!headers.contains_key("authorization"));
+    }
+
+    #[test]
+    fn a_token_in_the_query_goes_no_further() {
+        for (target, expected) in [
+            ("/a?b=1&t=x&c", "/a?b=1&c"),
+            ("/a?t=x", "/a"),
+            ("/a?t", "/a"),
+            ("/a?tt=x&b=t", "/a?tt=x&b=t"),
+            ("/a", "/a"),
+            ("http://h/a?t=x", "http://h/a"),
+        ] {
+            let ok = OkHttpResponse { query_parameters_to_remove: vec!["t".into()], ..Default::default() };
+            let Outcome::Allow(_, mut grant) = answer(0, Some(HttpResponse::OkResponse(ok))) else {
+                panic!()
+            };
+            let mut uri: Uri = target.parse().unwrap();
+            grant.apply_to_target(&mut uri);
+            assert_eq!(uri, expected, "{target}");
+        }
     }
 
     #[test]
