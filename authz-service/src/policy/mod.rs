@@ -15,6 +15,7 @@ pub mod documents;
 pub mod evaluate;
 pub mod explain;
 pub mod footprint;
+pub mod lint;
 pub mod model;
 pub mod nearest;
 pub mod object;
@@ -26,6 +27,7 @@ pub mod shards;
 pub mod snapshot;
 pub mod spec;
 pub mod subjects;
+pub mod who;
 
 pub use evaluate::{Decision, DryRun, Verdict, evaluate};
 pub use object::{Document, Kind, ObjectId, PolicySet};

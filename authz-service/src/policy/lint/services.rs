@@ -1,0 +1,56 @@
+//! Services and issuers: who can reach them, and whether anything lets anybody through.
+
+use super::{Linter, Severity};
+use crate::policy::check::admin_service;
+use crate::policy::object::ObjectId;
+use crate::policy::spec::{IssuerSpec, Mode, ServiceSpec};
+
+pub(super) fn issuer(linter: &mut Linter<'_>, id: &ObjectId, spec: &IssuerSpec) {
+    if !linter.policy.services.iter().any(|service| service.issuers.contains(&spec.name)) {
+        linter.find(
+            (Severity::Note, "issuer_unused"),
+            (id, "name"),
+            format!("no service accepts tokens of `{}`", spec.name),
+            "name it under `issuers` of the services that shall accept it, or remove it",
+        );
+    }
+}
+
+pub(super) fn service(linter: &mut Linter<'_>, id: &ObjectId, spec: &ServiceSpec) {
+    for (index, issuer) in spec.issuers.iter().enumerate() {
+        if linter.policy.knows_issuers() && !linter.policy.has_issuer(issuer) {
+            linter.find(
+                (Severity::Error, "issuer_unknown"),
+                (id, format!("issuers[{index}]")),
+                format!("there is no issuer `{issuer}`, so none of its tokens is accepted"),
+                "correct the name, or add the issuer",
+            );
+        }
+    }
+    if spec.callers.is_empty() {
+        linter.find(
+            (Severity::Warning, "service_without_callers"),
+            (id, "callers"),
+            "nobody may talk to this service, whatever is granted",
+            "name the workloads that may, or `external` for what enters by an ingress",
+        );
+    }
+    if spec.mode == Mode::Audit {
+        linter.find(
+            (Severity::Note, "audit_mode"),
+            (id, "mode"),
+            "a missing grant refuses nothing here, it is only recorded",
+            "set `mode: enforce` once the records show no grant that is missing",
+        );
+    }
+    let roles: Vec<_> = linter.policy.roles.iter().filter(|role| role.namespace == spec.namespace).collect();
+    let mut permissions = roles.iter().flat_map(|role| &role.permissions);
+    if *id != admin_service() && !permissions.any(|one| one.service == "*" || one.service == spec.name) {
+        linter.find(
+            (Severity::Warning, "service_without_grants"),
+            (id, "name"),
+            "no role has a permission for this service, so every request is refused",
+            "write a role for it, or remove the service",
+        );
+    }
+}
