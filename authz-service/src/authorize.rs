@@ -379,7 +379,7 @@ impl Authorizer {
 }
 
 /// What we believe about the request of a question.
-fn facts_of<'s>(
+pub(crate) fn facts_of<'s>(
     snapshot: &'s Snapshot,
     question: &Question<'s>,
     path: PathReadings<'s>,

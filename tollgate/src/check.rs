@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use tollgate_authz::policy::documents;
+use tollgate_authz::policy::{cases, documents};
 use tollgate_runtime::cli::BAD_INPUT;
 use tollgate_runtime::config::{self, ConfigError, Env, ServiceConfig};
 
@@ -20,6 +20,7 @@ enum Kind {
     Dashboard,
     Limits,
     Policy,
+    Cases,
 }
 
 impl Kind {
@@ -31,6 +32,7 @@ impl Kind {
             Self::Dashboard => "dashboard configuration",
             Self::Limits => "limits",
             Self::Policy => "policy",
+            Self::Cases => "policy cases",
         }
     }
 
@@ -42,6 +44,7 @@ impl Kind {
         };
         [
             ("kind", Self::Policy),
+            ("cases", Self::Cases),
             ("domain", Self::Limits),
             ("listeners", Self::Proxy),
             ("database", Self::Authz),
@@ -91,7 +94,7 @@ fn file(path: &Path, env: &Env) -> Result<(Kind, Vec<String>), Vec<String>> {
         std::fs::read_to_string(path).map_err(|e| one(format!("{}: cannot be read: {e}", path.display())))?;
     let kind = Kind::of(&text).ok_or_else(|| {
         one(format!(
-            "{}: not a file of Tollgate's; expected one with a top-level key kind (policy), domain (limits), listeners (proxy), database (authz), limits (rate limit) or otlp (dashboard)",
+            "{}: not a file of Tollgate's; expected one with a top-level key kind (policy), cases (policy cases), domain (limits), listeners (proxy), database (authz), limits (rate limit) or otlp (dashboard)",
             path.display()
         ))
     })?;
@@ -107,6 +110,7 @@ fn file(path: &Path, env: &Env) -> Result<(Kind, Vec<String>), Vec<String>> {
             .map(|_| ())
             .map_err(|e| one(e.to_string())),
         Kind::Policy => policy(path, &text),
+        Kind::Cases => cases::parse(path, &text).map(|_| ()).map_err(|error| one(error.to_string())),
     }?;
     Ok((kind, Vec::new()))
 }
@@ -137,6 +141,7 @@ mod tests {
     fn the_kind_of_a_file_is_told_by_its_keys() {
         for (text, kind) in [
             ("kind: Role\nname: a\n", Some(Kind::Policy)),
+            ("cases: []\n", Some(Kind::Cases)),
             ("# limits\ndomain: insurance\n", Some(Kind::Limits)),
             ("telemetry: {}\nlisteners: []\n", Some(Kind::Proxy)),
             ("database: {}\n", Some(Kind::Authz)),

@@ -178,9 +178,9 @@ fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
             say(&Issuer::open(&args.data.path(env))?.token(&grant, &Clock::system())?);
         }
         Command::Check(args) => return Ok(check::command(&args.files, env)),
-        Command::Policy(command) => block_on(policy::run(command, env))?,
         Command::Ca(command) => block_on(ca::run(command, env))?,
         Command::Proxy(command) => block_on(proxy::run(command))?,
+        Command::Policy(command) => return block_on(policy::run(command, env)),
         Command::Admin(command) => block_on(policy::run_admin(command, env))?,
         Command::Demo(DemoCommand::Seed { data }) => {
             let data = data.path(env);

@@ -10,8 +10,10 @@ use super::Admin;
 use super::auth::Caller;
 use super::extract::Json;
 use super::problem::{Problem, ProblemBody};
+use super::tools;
 use super::write::{Terms, WaitQuery, Wanted, Wish, perform};
 use crate::policy::diff;
+use crate::policy::lint::Finding;
 use crate::policy::object::{Document, ObjectId};
 use crate::store::{Applied, Change, Operation};
 
@@ -57,6 +59,9 @@ pub(super) struct ApplyAnswer {
     changes: Vec<ChangedObject>,
     /// For people.
     diff: String,
+    /// What is odd about the objects that changed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Finding>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -134,11 +139,13 @@ pub(super) async fn rollback(
 }
 
 async fn answer(admin: &Admin, terms: &Terms, applied: Applied, dry_run: bool) -> Result<Response, Problem> {
+    let warnings = tools::findings_of(admin, &applied.changes).await?;
     let told = ApplyAnswer {
         epoch: applied.epoch,
         dry_run,
         changes: applied.changes.iter().map(ChangedObject::from).collect(),
         diff: diff::print(&applied.changes),
+        warnings,
     };
     if dry_run {
         let nothing = Applied { changes: Vec::new(), ..applied };

@@ -19,6 +19,7 @@ mod page;
 mod problem;
 mod request;
 mod token;
+mod tools;
 mod write;
 
 use std::sync::Arc;
@@ -88,6 +89,10 @@ fn protected() -> OpenApiRouter<Admin> {
         .routes(routes!(decisions::list))
         .routes(routes!(decisions::read))
         .routes(routes!(token::verify))
+        .routes(routes!(tools::lint))
+        .routes(routes!(tools::test))
+        .routes(routes!(tools::who_can))
+        .routes(routes!(tools::can))
         .routes(routes!(page::openapi_json))
         .routes(routes!(page::docs))
 }

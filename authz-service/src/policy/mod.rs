@@ -5,6 +5,7 @@
 //!   what people write     shape only        checked once           immutable        pure
 //! ```
 
+pub mod cases;
 pub mod check;
 pub mod compile;
 pub mod condition;
@@ -15,6 +16,7 @@ pub mod documents;
 pub mod evaluate;
 pub mod explain;
 pub mod footprint;
+pub mod hypothetical;
 pub mod lint;
 pub mod model;
 pub mod nearest;

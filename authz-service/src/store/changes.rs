@@ -42,6 +42,11 @@ pub struct ChangeRow {
 }
 
 impl ChangeRow {
+    /// When, as people read it.
+    pub fn moment(&self) -> String {
+        jiff::Timestamp::from_second(self.at).map_or_else(|_| self.at.to_string(), |at| at.to_string())
+    }
+
     /// The object, if it is one of the policy.
     pub fn object(&self) -> Option<ObjectId> {
         let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == self.kind)?;

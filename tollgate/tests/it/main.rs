@@ -38,6 +38,7 @@ mod check {
             ("config/sidecar.yaml", "proxy configuration"),
             ("config/limits/insurance.yaml", "limits"),
             ("config/policy/roles.yaml", "policy"),
+            ("config/policy-cases.yaml", "policy cases"),
         ] {
             assert!(told.contains(&format!("{file}: ok ({kind})")), "{told}");
         }
@@ -113,6 +114,118 @@ mod policy {
         std::fs::write(at.join("orders.yaml"), exported).unwrap();
         let (code, told) = run(at, &["policy", "apply", "-f", "orders.yaml"]);
         assert!(code == Some(0) && told.contains("nothing to change"), "{told}");
+    }
+
+    #[test]
+    fn the_demos_policy_is_clean_and_does_what_its_cases_say() {
+        let nowhere = tempfile::tempdir().unwrap();
+        let config = project().join("config");
+        let (policy, cases) = (config.join("policy"), config.join("policy-cases.yaml"));
+        let (policy, cases) = (policy.to_str().unwrap(), cases.to_str().unwrap());
+        let (code, told) = run(nowhere.path(), &["policy", "lint", "-f", policy, "--deny", "warnings"]);
+        assert!(code == Some(0) && told.contains("0 errors, 0 warnings, 0 notes"), "{told}");
+        let (code, told) = run(nowhere.path(), &["policy", "test", cases, "-f", policy]);
+        assert!(code == Some(0) && told.contains("9 cases: 9 passed, 0 failed"), "{told}");
+    }
+
+    #[test]
+    fn lint_tells_where_and_what_to_do_and_fails_as_asked() {
+        let folder = data();
+        let at = folder.path();
+        let odd = ROLE.to_owned() + "---\nkind: Role\nnamespace: shop\nname: empty\n";
+        std::fs::write(at.join("odd.yaml"), odd).unwrap();
+        let (code, told) = run(at, &["policy", "lint", "-f", "odd.yaml"]);
+        assert_eq!(code, Some(0), "{told}");
+        assert!(told.contains("odd.yaml:") && told.contains("warning[role_empty]: Role shop/empty"), "{told}");
+        assert!(told.contains("remove it") && told.contains("0 errors, 3 warnings"), "{told}");
+        assert_eq!(run(at, &["policy", "lint", "-f", "odd.yaml", "--deny", "warnings"]).0, Some(1));
+        let (code, json) = run(at, &["policy", "lint", "-f", "odd.yaml", "--format", "json"]);
+        assert!(code == Some(0) && json.contains("\"code\": \"role_unheld\""), "{json}");
+        // Said at apply too.
+        let (_, told) = run(at, &["policy", "apply", "-f", "odd.yaml"]);
+        assert!(told.contains("warning[role_empty]") && told.contains("applied as epoch 1"), "{told}");
+        let (_, told) = run(at, &["policy", "lint"]);
+        assert!(told.contains("3 warnings"), "{told}");
+        std::fs::write(at.join("bad.yaml"), ROLE.replace("methods: [GET], ", "methods: [GET], hosts: [no.shop], ")).unwrap();
+        let (code, told) = run(at, &["policy", "lint", "-f", "bad.yaml", "--alone"]);
+        assert!(code == Some(1) && told.contains("error[host_not_of_service]"), "{told}");
+    }
+
+    #[test]
+    fn a_case_that_fails_says_why() {
+        let folder = data();
+        let at = folder.path();
+        std::fs::write(at.join("orders.yaml"), ROLE).unwrap();
+        let case = "cases:\n  - name: everybody reads\n    what: {service: shop/orders, path: /orders/1}\n    expect: allow\n";
+        std::fs::write(at.join("cases.yaml"), case).unwrap();
+        let (code, told) = run(at, &["policy", "test", "cases.yaml", "-f", "orders.yaml"]);
+        assert!(code == Some(1) && told.contains("FAILED everybody reads"), "{told}");
+        assert!(told.contains("expected allow") && told.contains("got      deny (token_absent)"), "{told}");
+        assert!(told.contains("because  ") && told.contains("orders-reader"), "{told}");
+        let binding = ROLE.to_owned()
+            + "---\nkind: Binding\nnamespace: shop\nname: all\nrole: orders-reader\nwho: {anyone: true}\n";
+        std::fs::write(at.join("orders.yaml"), binding).unwrap();
+        let (code, told) = run(at, &["policy", "test", "cases.yaml", "-f", "orders.yaml"]);
+        assert!(code == Some(0) && told.contains("1 passed"), "{told}");
+        // A draft that means nothing is told by file and line.
+        std::fs::write(at.join("orders.yaml"), ROLE.replace("service: orders,", "service: ordres,")).unwrap();
+        let (code, told) = run(at, &["policy", "test", "cases.yaml", "-f", "orders.yaml"]);
+        assert!(code == Some(2) && told.contains("orders.yaml:"), "{told}");
+        std::fs::write(at.join("cases.yaml"), "cases: [{nam: x}]").unwrap();
+        assert_eq!(run(at, &["policy", "test", "cases.yaml", "-f", "orders.yaml"]).0, Some(2));
+    }
+
+    #[test]
+    fn history_diff_export_and_rollback() {
+        let folder = data();
+        let at = folder.path();
+        std::fs::write(at.join("orders.yaml"), ROLE).unwrap();
+        run(at, &["policy", "apply", "-f", "orders.yaml", "--reason", "a shop"]);
+        std::fs::write(at.join("orders.yaml"), ROLE.replace("[GET]", "[GET, HEAD]")).unwrap();
+        let (_, told) = run(at, &["policy", "diff", "-f", "orders.yaml"]);
+        assert!(told.contains("~ Role shop/orders-reader") && told.contains("HEAD"), "{told}");
+        run(at, &["policy", "apply", "-f", "orders.yaml", "--reason", "heads too"]);
+        let (_, told) = run(at, &["policy", "history"]);
+        assert!(told.lines().count() == 3 && told.contains("heads too") && told.contains("a shop"), "{told}");
+        let (_, told) = run(at, &["policy", "history", "role/shop/orders-reader"]);
+        assert!(told.lines().count() == 2 && told.contains("~ Role shop/orders-reader"), "{told}");
+        let (code, told) = run(at, &["policy", "history", "role/shop"]);
+        assert!(code == Some(2) && told.contains("KIND/NAMESPACE/NAME"), "{told}");
+        let (_, told) = run(at, &["policy", "diff", "1..2"]);
+        assert!(told.contains("HEAD"), "{told}");
+        let (code, told) = run(at, &["policy", "diff", "1..9"]);
+        assert!(code == Some(1) && told.contains("there is no epoch 9"), "{told}");
+        let (_, told) = run(at, &["policy", "export", "--epoch", "1"]);
+        assert!(told.contains("orders-reader") && !told.contains("HEAD"), "{told}");
+        let (_, told) = run(at, &["policy", "rollback", "1", "--dry-run"]);
+        assert!(told.contains("HEAD") && told.contains("dry run"), "{told}");
+        let (_, told) = run(at, &["policy", "rollback", "1"]);
+        assert!(told.contains("applied as epoch 3"), "{told}");
+        let (_, told) = run(at, &["policy", "export"]);
+        assert!(!told.contains("HEAD"), "{told}");
+        let (_, told) = run(at, &["policy", "history", "--limit", "1"]);
+        assert!(told.contains("rollback to epoch 1"), "{told}");
+    }
+
+    #[test]
+    fn who_can_and_can() {
+        let folder = data();
+        let at = folder.path();
+        let binding = ROLE.to_owned()
+            + "---\nkind: Binding\nnamespace: shop\nname: a\nrole: orders-reader\nwho: {issuer: demo, subject: ann}\n";
+        std::fs::write(at.join("orders.yaml"), binding).unwrap();
+        run(at, &["policy", "apply", "-f", "orders.yaml"]);
+        let (code, told) = run(at, &["policy", "who-can", "GET", "/orders/1", "--host", "orders.shop"]);
+        assert!(code == Some(0) && told.contains("subject ann, issuer demo  by shop/a → orders-reader.read"), "{told}");
+        assert!(told.contains("BUT the service does not accept tokens of demo"), "{told}");
+        let (_, told) = run(at, &["policy", "who-can", "PUT", "/orders/1", "--service", "orders"]);
+        assert!(told.contains("nobody may"), "{told}");
+        let (code, told) = run(at, &["policy", "who-can", "GET", "/", "--service", "none"]);
+        assert!(code == Some(1) && told.contains("shop/orders"), "{told}");
+        let (_, told) = run(at, &["policy", "can", "ann"]);
+        assert!(told.contains("GET /orders/{id} on shop/orders  by shop/a"), "{told}");
+        let (code, told) = run(at, &["policy", "can", "bob"]);
+        assert!(code == Some(1) && told.contains("nothing is granted"), "{told}");
     }
 
     #[test]

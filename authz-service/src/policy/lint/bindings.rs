@@ -1,6 +1,6 @@
 //! Bindings: whom they speak of, and whether that can ever be somebody.
 
-use super::{Linter, Severity};
+use super::{Linter, Severity, who_key};
 use crate::policy::model::WorkloadPattern;
 use crate::policy::object::ObjectId;
 use crate::policy::spec::{BindingSpec, PermissionSpec, ServiceSpec};
@@ -99,9 +99,9 @@ fn workload(linter: &mut Linter<'_>, id: &ObjectId, spec: &BindingSpec, services
 fn duplicate(linter: &mut Linter<'_>, id: &ObjectId, spec: &BindingSpec) {
     let endless = |binding: &BindingSpec| binding.not_before.is_none() && binding.not_after.is_none();
     let gives_more = |other: &&&BindingSpec| {
-        other.namespace == spec.namespace
-            && other.name != spec.name
-            && other.who == spec.who
+        other.name != spec.name
+            && other.when.is_none()
+            && !other.dry_run
             && endless(other)
             && (other.role != spec.role || other.name < spec.name || !endless(spec))
             && linter
@@ -111,7 +111,8 @@ fn duplicate(linter: &mut Linter<'_>, id: &ObjectId, spec: &BindingSpec) {
                 .iter()
                 .any(|role| role.name == spec.role)
     };
-    let other = linter.policy.bindings.iter().find(gives_more);
+    let alike = linter.policy.alike.get(&(&*spec.namespace, who_key(spec)));
+    let other = alike.into_iter().flatten().find(gives_more);
     if let Some(problem) =
         other.map(|other| format!("changes nothing: `{}` gives the same to the same", other.name))
     {

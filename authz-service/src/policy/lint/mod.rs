@@ -12,6 +12,8 @@ mod denials;
 mod permissions;
 mod services;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -78,36 +80,63 @@ pub fn lint(set: &PolicySet, now: i64) -> Vec<Finding> {
 struct Policy<'p> {
     set: &'p PolicySet,
     roles: Roles<'p>,
-    bindings: Vec<&'p BindingSpec>,
-    services: Vec<&'p ServiceSpec>,
+    services: BTreeMap<(&'p str, &'p str), &'p ServiceSpec>,
     issuers: Vec<&'p IssuerSpec>,
+    /// Issuers that some service accepts.
+    accepted: BTreeSet<&'p str>,
+    /// Roles that somebody holds, by another role too.
+    held: BTreeSet<(&'p str, &'p str)>,
+    /// Services that some permission names; `*` for all of a namespace.
+    granted: BTreeSet<(&'p str, &'p str)>,
+    /// Bindings of a namespace that speak of the same.
+    alike: BTreeMap<(&'p str, String), Vec<&'p BindingSpec>>,
 }
 
 impl<'p> Policy<'p> {
     fn of(set: &'p PolicySet) -> Self {
-        let services = set.values().filter_map(|document| match document {
-            Document::Service(spec) => Some(spec),
-            _ => None,
-        });
-        let issuers = set.values().filter_map(|document| match document {
-            Document::Issuer(spec) => Some(spec),
-            _ => None,
-        });
-        Self {
+        let mut policy = Self {
             set,
             roles: Roles::of(set),
-            bindings: bindings(set).collect(),
-            services: services.collect(),
-            issuers: issuers.collect(),
+            services: BTreeMap::new(),
+            issuers: Vec::new(),
+            accepted: BTreeSet::new(),
+            held: BTreeSet::new(),
+            granted: BTreeSet::new(),
+            alike: BTreeMap::new(),
+        };
+        for document in set.values() {
+            match document {
+                Document::Issuer(spec) => policy.issuers.push(spec),
+                Document::Service(spec) => {
+                    policy.accepted.extend(spec.issuers.iter().map(String::as_str));
+                    policy.services.insert((&spec.namespace, &spec.name), spec);
+                }
+                Document::Role(spec) => {
+                    let named = spec.permissions.iter().map(|one| (&*spec.namespace, &*one.service));
+                    policy.granted.extend(named);
+                }
+                _ => {}
+            }
         }
+        for binding in bindings(set) {
+            if policy.held.insert((&binding.namespace, &binding.role)) {
+                let closure = policy.roles.closure(&binding.namespace, &binding.role);
+                policy.held.extend(closure.into_iter().map(|role| (&*role.namespace, &*role.name)));
+            }
+            policy.alike.entry((&binding.namespace, who_key(binding))).or_default().push(binding);
+        }
+        policy
     }
 
     /// The services of a namespace that `name`, or `*`, speaks of.
-    fn services(&self, namespace: &str, name: &str) -> impl Iterator<Item = &'p ServiceSpec> {
-        self.services
-            .iter()
-            .filter(move |service| service.namespace == namespace && (name == "*" || service.name == name))
-            .copied()
+    fn services<'s>(
+        &'s self,
+        namespace: &'s str,
+        name: &'s str,
+    ) -> impl Iterator<Item = &'p ServiceSpec> + 's {
+        let one = if name == "*" { None } else { self.services.get(&(namespace, name)).copied() };
+        let all = self.services.range((namespace, "")..).take_while(move |((of, _), _)| *of == namespace);
+        one.into_iter().chain(all.filter(move |_| name == "*").map(|(_, service)| *service))
     }
 
     /// Whether issuers are part of this policy at all. A folder of one application mostly has none, since issuers
@@ -120,6 +149,11 @@ impl<'p> Policy<'p> {
         // Administrators by opaque token belong to an issuer that is no row.
         name == crate::facts::ADMIN_ISSUER || self.set.contains_key(&ObjectId::new(Kind::Issuer, "", name))
     }
+}
+
+/// Two bindings with one key speak of the same.
+fn who_key(binding: &BindingSpec) -> String {
+    serde_json::to_string(&binding.who).unwrap_or_default()
 }
 
 struct Linter<'p> {

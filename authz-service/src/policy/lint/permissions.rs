@@ -14,11 +14,7 @@ pub(super) fn role(linter: &mut Linter<'_>, id: &ObjectId, spec: &RoleSpec) {
             "give it permissions, or remove it",
         );
     }
-    let holders = linter.policy.bindings.iter().filter(|binding| binding.namespace == spec.namespace);
-    let gives = |held: &str| {
-        linter.policy.roles.closure(&spec.namespace, held).iter().any(|role| role.name == spec.name)
-    };
-    let held = holders.map(|binding| binding.role.as_str()).any(|held| held == spec.name || gives(held));
+    let held = linter.policy.held.contains(&(&*spec.namespace, &*spec.name));
     if !held {
         linter.find(
             (Severity::Warning, "role_unheld"),

@@ -6,7 +6,7 @@ use crate::policy::object::ObjectId;
 use crate::policy::spec::{IssuerSpec, Mode, ServiceSpec};
 
 pub(super) fn issuer(linter: &mut Linter<'_>, id: &ObjectId, spec: &IssuerSpec) {
-    if !linter.policy.services.iter().any(|service| service.issuers.contains(&spec.name)) {
+    if !linter.policy.accepted.contains(&*spec.name) {
         linter.find(
             (Severity::Note, "issuer_unused"),
             (id, "name"),
@@ -43,9 +43,8 @@ pub(super) fn service(linter: &mut Linter<'_>, id: &ObjectId, spec: &ServiceSpec
             "set `mode: enforce` once the records show no grant that is missing",
         );
     }
-    let roles: Vec<_> = linter.policy.roles.iter().filter(|role| role.namespace == spec.namespace).collect();
-    let mut permissions = roles.iter().flat_map(|role| &role.permissions);
-    if *id != admin_service() && !permissions.any(|one| one.service == "*" || one.service == spec.name) {
+    let granted = |name: &str| linter.policy.granted.contains(&(&*spec.namespace, name));
+    if *id != admin_service() && !granted("*") && !granted(&spec.name) {
         linter.find(
             (Severity::Warning, "service_without_grants"),
             (id, "name"),

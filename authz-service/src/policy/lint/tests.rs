@@ -124,3 +124,36 @@ fn scopes_need_somebody_who_says_them() {
     assert!(found.iter().all(|finding| !finding.remedy.is_empty() && !finding.key.is_empty()));
     assert!(Severity::Error > Severity::Warning && Severity::Warning > Severity::Note);
 }
+
+#[test]
+fn denials_that_can_be_walked_around() {
+    let with = |denial: Value, upstream: Value| {
+        let mut documents = clean();
+        documents[1]["upstream"] = upstream;
+        documents[2]["permissions"][0]["paths"] = json!(["/o/{**}"]);
+        documents[2]["permissions"][0]["methods"] = json!(["GET", "HEAD"]);
+        let mut whole = json!({"kind": "Denial", "namespace": "a", "name": "d", "who": {"anyone": true},
+            "service": "s", "methods": ["*"], "paths": ["/o/secret", "/o/secret/{**}"]});
+        for (key, value) in denial.as_object().unwrap() {
+            whole[key] = value.clone();
+        }
+        documents.push(whole);
+        codes(&documents)
+    };
+    for (denial, upstream, expected) in [
+        (json!({}), json!({}), vec![]),
+        (json!({"paths": ["/o/secret"]}), json!({}), vec!["denial_bypass_path"]),
+        // What is not granted need not be denied.
+        (json!({"paths": ["/p/secret"]}), json!({}), vec![]),
+        (json!({"methods": ["GET"]}), json!({}), vec!["denial_bypass_method"]),
+        (json!({"methods": ["GET", "HEAD"]}), json!({}), vec![]),
+        (json!({}), json!({"strip_params": false}), vec!["denial_bypass_reading"]),
+        (json!({"paths": ["/{**}"]}), json!({"strip_params": false}), vec![]),
+        (json!({"not_after": "2020-01-01T00:00:00Z"}), json!({}), vec!["denial_expired"]),
+        (json!({"who": {"issuer": "dmeo", "subject": "x"}}), json!({}), vec!["issuer_unknown"]),
+    ] {
+        assert_eq!(with(denial.clone(), upstream), expected, "{denial}");
+    }
+    let revocation = json!({"kind": "Revocation", "name": "r", "issuer": "demo", "jti": "j", "until": "2020-01-01T00:00:00Z"});
+    assert_eq!(codes(&[clean(), vec![revocation]].concat()), ["revocation_ended"]);
+}

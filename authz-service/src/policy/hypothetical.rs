@@ -1,0 +1,218 @@
+//! A request that nobody sent: who would do what, and what policy would say. Pure.
+//!
+//! `explain`, test cases and the records of old decisions are all questions of this shape.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::check::{self, Fault};
+use super::compile::{Parts, compile};
+use super::object::PolicySet;
+use super::snapshot::Snapshot;
+use super::{Decision, Verdict, evaluate};
+use crate::authorize::{Presented, Question, facts_of, service_of};
+use crate::decisions::{self, VerdictName};
+use crate::facts::{Entry, PathReadings};
+use crate::token::{Check, Refusal, VerifiedToken};
+
+/// Who would do it. Nobody in particular where nothing is said.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Who {
+    /// The token's issuer, by its name in the policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// The token's subject.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The token's client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// The token's scopes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
+    /// The token's groups.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// Other claims of the token.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    #[schema(value_type = Object)]
+    pub claims: serde_json::Map<String, serde_json::Value>,
+    /// The SPIFFE id of the calling workload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+}
+
+impl Who {
+    /// Whether there is a token.
+    fn has_token(&self) -> bool {
+        self.issuer.is_some() || self.subject.is_some() || self.client.is_some()
+    }
+}
+
+/// Where it would come into the mesh.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum From {
+    /// By an ingress.
+    #[default]
+    Outside,
+    /// From a workload.
+    Inside,
+}
+
+/// What would be done.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct What {
+    /// The service, as `namespace/name`; else the host says which it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The method; `GET` unless said.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// Where it comes from.
+    pub from: From,
+    /// Headers, by their names in lower case.
+    #[serde(skip_serializing_if = "HashMap::is_empty")]
+    pub headers: HashMap<String, String>,
+    /// The client's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub source: Option<IpAddr>,
+    /// When; now unless said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub at: Option<Timestamp>,
+}
+
+/// A request that nobody sent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hypothetical {
+    /// Who.
+    #[serde(default)]
+    pub who: Who,
+    /// What.
+    pub what: What,
+}
+
+/// What policy says to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Judged {
+    /// The policy that was asked.
+    pub epoch: u64,
+    /// The answer.
+    pub verdict: VerdictName,
+    /// Why, from the closed set of reasons.
+    pub reason: String,
+    /// What decides.
+    pub rule: String,
+    /// What would be enough.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+    /// One line that says why it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
+    /// In audit mode: the reason for which it would be refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgiven: Option<String>,
+    /// What rules on trial would decide, where that is another answer: verdict and rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dry_run: Option<String>,
+    /// Which parts of the request the answer depends on.
+    pub read: Vec<String>,
+}
+
+/// A policy of its own, compiled: a draft, or an earlier state.
+pub fn snapshot_of(set: &PolicySet, epoch: u64) -> Result<Snapshot, Vec<Fault>> {
+    let model = check::check(set)?;
+    Ok(compile(model, Parts { epoch, ..Parts::default() }, &Snapshot::default()))
+}
+
+impl Hypothetical {
+    /// Asks a policy, at `now` in Unix seconds unless the request says when it is. Fails where the path is none.
+    pub fn judge(&self, snapshot: &Snapshot, now: i64) -> Result<Judged, String> {
+        self.ask(snapshot, now, |decision, question, presented| {
+            let service = service_of(snapshot, question).map(|rules| &**rules);
+            let explanation = (decision.verdict == Verdict::Deny)
+                .then(|| decisions::line(decision, question, service, presented));
+            let dry_run = decision.dry_run.map(|tried| {
+                let verdict = if tried.verdict == Verdict::Allow { "allow" } else { "deny" };
+                format!("{verdict} by {}", tried.rule)
+            });
+            Judged {
+                epoch: snapshot.epoch,
+                verdict: decision.verdict.into(),
+                reason: decision.reason.as_str().to_owned(),
+                rule: decision.rule.to_string(),
+                missing: decision.missing(presented.credential().scopes()),
+                explanation,
+                forgiven: decision.forgiven.map(|reason| reason.as_str().to_owned()),
+                dry_run,
+                read: decision.footprint.names().map(std::borrow::Cow::into_owned).collect(),
+            }
+        })
+    }
+
+    fn ask<T>(
+        &self,
+        snapshot: &Snapshot,
+        now: i64,
+        then: impl FnOnce(&Decision<'_>, &Question<'_>, &Presented) -> T,
+    ) -> Result<T, String> {
+        let what = &self.what;
+        let now = what.at.map_or(now, |at| at.as_second());
+        let question = Question {
+            service: what.service.as_deref(),
+            destination: None,
+            entry: match what.from {
+                From::Outside => Entry::Outside,
+                From::Inside => Entry::Inside,
+            },
+            peer: self.who.workload.as_deref(),
+            certificate: None,
+            method: if what.method.is_empty() { "GET" } else { &what.method },
+            host: what.host.as_deref().unwrap_or_default(),
+            target: &what.path,
+            request_id: None,
+            headers: &what.headers,
+            source: what.source,
+        };
+        let presented = self.presented(snapshot, &question);
+        let path = PathReadings::of_target(&what.path).map_err(|error| format!("what.path: {error}"))?;
+        let facts = facts_of(snapshot, &question, path, &presented);
+        let decision = evaluate(snapshot, &facts, now);
+        Ok(then(&decision, &question, &presented))
+    }
+
+    /// The token that would be presented: good in itself, so that policy decides and not a signature.
+    fn presented(&self, snapshot: &Snapshot, question: &Question<'_>) -> Presented {
+        let who = &self.who;
+        if !who.has_token() {
+            return Presented::Absent;
+        }
+        let issuer = who.issuer.as_deref().unwrap_or_default();
+        let accepted = service_of(snapshot, question)
+            .is_none_or(|rules| rules.service.issuers.iter().any(|known| **known == *issuer));
+        if !accepted {
+            let detail = format!("the service does not accept this issuer (`{issuer}`)");
+            return Presented::Refused(Refusal::new(Check::IssuerAccepted, detail));
+        }
+        let mut token = VerifiedToken::of_subject(issuer, who.subject.as_deref().unwrap_or_default());
+        token.client_id.clone_from(&who.client);
+        token.scopes.clone_from(&who.scopes);
+        token.groups.clone_from(&who.groups);
+        token.claims.clone_from(&who.claims);
+        Presented::Verified(Box::new(token))
+    }
+}
