@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -213,6 +214,6 @@ impl Hypothetical {
         token.scopes.clone_from(&who.scopes);
         token.groups.clone_from(&who.groups);
         token.claims.clone_from(&who.claims);
-        Presented::Verified(Box::new(token))
+        Presented::Verified(Arc::new(token))
     }
 }

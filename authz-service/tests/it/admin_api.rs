@@ -292,3 +292,50 @@ async fn decisions_are_found_by_id_and_by_request() {
         (&json!("tollgate-system/admin"), &json!("/v1/status"))
     );
 }
+
+#[tokio::test]
+async fn tools_answer_over_the_api() {
+    let mesh = Running::demo().await;
+    let root = mesh.administrator("root").await;
+    let post =
+        async |path: &str, sent: Value| body(mesh.send(Method::POST, path, &root, Some(sent)).await).await;
+    let get = async |path: &str| body(mesh.send(Method::GET, path, &root, None).await).await;
+    let empty = json!({"kind": "Role", "namespace": "insurance", "name": "empty"});
+    let lint = post("/v1/lint", json!({"documents": [empty]})).await;
+    let codes: Vec<_> = lint["findings"].as_array().unwrap().iter().map(|one| one["code"].clone()).collect();
+    assert_eq!((codes, &lint["warnings"]), (vec![json!("role_empty"), json!("role_unheld")], &json!(2)));
+    assert_eq!(post("/v1/lint", json!({})).await["findings"], json!([]));
+    let applied = post("/v1/apply", json!({"documents": [empty], "dry_run": true})).await;
+    assert_eq!(applied["warnings"][0]["code"], "role_empty");
+
+    let case = |expect: &str| {
+        json!({"name": "a reader reads", "who": {"issuer": "demo", "subject": "reader", "scopes": ["policies:read"]},
+            "what": {"service": "insurance/policies", "path": "/policies/1"}, "expect": expect})
+    };
+    let tested = post("/v1/test", json!({"cases": [case("allow"), case("deny")]})).await;
+    assert_eq!((&tested["passed"], &tested["failed"]), (&json!(1), &json!(1)));
+    assert_eq!(tested["results"][1]["judged"]["rule"], "insurance/reader-reads → policy-reader.read");
+    let draft = json!({"kind": "Binding", "namespace": "insurance", "name": "reader-reads", "role": "adjuster",
+        "who": {"issuer": "demo", "subject": "nobody"}});
+    let tested = post("/v1/test", json!({"cases": [case("allow")], "documents": [draft]})).await;
+    assert_eq!(tested["failed"], 1);
+    let wrong = json!({"kind": "Binding", "namespace": "insurance", "name": "x", "role": "gone", "who": {"anyone": true}});
+    let bad = mesh
+        .send(Method::POST, "/v1/test", &root, Some(json!({"cases": [case("allow")], "documents": [wrong]})))
+        .await;
+    problem(bad, 422, "policy_invalid").await;
+
+    let found = get("/v1/who-can?method=GET&path=/policies/1&service=insurance/policies&limit=2").await;
+    assert_eq!((found["grants"].as_array().unwrap().len(), &found["next"]), (2, &json!("2")));
+    let rest = get("/v1/who-can?method=GET&path=/policies/1&service=insurance/policies&cursor=2").await;
+    assert_eq!((rest["grants"].as_array().unwrap().len(), rest.get("next")), (3, None));
+    problem(
+        mesh.send(Method::GET, "/v1/who-can?method=GET&path=/", &root, None).await,
+        400,
+        "request_malformed",
+    )
+    .await;
+    let may = get("/v1/can?subject=editor&issuer=demo").await;
+    assert_eq!(may["items"].as_array().unwrap().len(), 2);
+    problem(mesh.send(Method::GET, "/v1/can?issuer=demo", &root, None).await, 400, "request_malformed").await;
+}

@@ -136,7 +136,10 @@ mod policy {
         std::fs::write(at.join("odd.yaml"), odd).unwrap();
         let (code, told) = run(at, &["policy", "lint", "-f", "odd.yaml"]);
         assert_eq!(code, Some(0), "{told}");
-        assert!(told.contains("odd.yaml:") && told.contains("warning[role_empty]: Role shop/empty"), "{told}");
+        assert!(
+            told.contains("odd.yaml:") && told.contains("warning[role_empty]: Role shop/empty"),
+            "{told}"
+        );
         assert!(told.contains("remove it") && told.contains("0 errors, 3 warnings"), "{told}");
         assert_eq!(run(at, &["policy", "lint", "-f", "odd.yaml", "--deny", "warnings"]).0, Some(1));
         let (code, json) = run(at, &["policy", "lint", "-f", "odd.yaml", "--format", "json"]);
@@ -146,7 +149,11 @@ mod policy {
         assert!(told.contains("warning[role_empty]") && told.contains("applied as epoch 1"), "{told}");
         let (_, told) = run(at, &["policy", "lint"]);
         assert!(told.contains("3 warnings"), "{told}");
-        std::fs::write(at.join("bad.yaml"), ROLE.replace("methods: [GET], ", "methods: [GET], hosts: [no.shop], ")).unwrap();
+        std::fs::write(
+            at.join("bad.yaml"),
+            ROLE.replace("methods: [GET], ", "methods: [GET], hosts: [no.shop], "),
+        )
+        .unwrap();
         let (code, told) = run(at, &["policy", "lint", "-f", "bad.yaml", "--alone"]);
         assert!(code == Some(1) && told.contains("error[host_not_of_service]"), "{told}");
     }
@@ -216,7 +223,10 @@ mod policy {
         std::fs::write(at.join("orders.yaml"), binding).unwrap();
         run(at, &["policy", "apply", "-f", "orders.yaml"]);
         let (code, told) = run(at, &["policy", "who-can", "GET", "/orders/1", "--host", "orders.shop"]);
-        assert!(code == Some(0) && told.contains("subject ann, issuer demo  by shop/a → orders-reader.read"), "{told}");
+        assert!(
+            code == Some(0) && told.contains("subject ann, issuer demo  by shop/a → orders-reader.read"),
+            "{told}"
+        );
         assert!(told.contains("BUT the service does not accept tokens of demo"), "{told}");
         let (_, told) = run(at, &["policy", "who-can", "PUT", "/orders/1", "--service", "orders"]);
         assert!(told.contains("nobody may"), "{told}");
