@@ -18,7 +18,7 @@ use tollgate_proto::Reason;
 use tollgate_runtime::clock::Clock;
 use uuid::Uuid;
 
-use crate::decisions::{self, Decisions, Kept, TokenSeen};
+use crate::decisions::{self, Decisions, Hasher, Kept, Record, TokenSeen};
 use crate::facts::{Credential, Entry, Facts, Headers, PathReadings};
 use crate::metrics::Metrics;
 use crate::policy::check::significant_digits;
@@ -330,7 +330,10 @@ impl Authorizer {
             token: presented.seen(),
             ..self.blank(decided.id, epoch, question)
         };
-        self.inner.decisions.keep(decided.id, kept.verdict, |record, hasher| record.write(&kept, [], hasher));
+        let headers = decided.decision.footprint.headers.iter();
+        let values = headers.filter_map(|name| Some((*name, question.headers.header(name)?.value)));
+        let write = |record: &mut Record, hasher: &Hasher| record.write(&kept, values, hasher);
+        self.inner.decisions.keep(decided.id, kept.verdict, write);
         decided
     }
 

@@ -12,7 +12,7 @@ use tollgate_runtime::config::{Env, duration};
 
 use crate::demo::issuer::{self, Grant, Issuer};
 use crate::demo::{apps, patterns};
-use crate::{ca, check, policy, proxy, token, up};
+use crate::{ca, check, explain, policy, proxy, token, up};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -42,6 +42,8 @@ enum Command {
     /// How a running proxy does.
     #[command(subcommand)]
     Proxy(proxy::Command),
+    /// Tell why a request was decided as it was, by its id.
+    Explain(explain::ExplainArgs),
     /// Administrators.
     #[command(subcommand)]
     Admin(policy::AdminCommand),
@@ -181,6 +183,7 @@ fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
         Command::Ca(command) => block_on(ca::run(command, env))?,
         Command::Proxy(command) => block_on(proxy::run(command))?,
         Command::Policy(command) => return block_on(policy::run(command, env)),
+        Command::Explain(args) => block_on(explain::run(args, env))?,
         Command::Admin(command) => block_on(policy::run_admin(command, env))?,
         Command::Demo(DemoCommand::Seed { data }) => {
             let data = data.path(env);

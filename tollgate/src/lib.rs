@@ -6,6 +6,7 @@ pub mod ca;
 pub mod check;
 pub mod commands;
 pub mod demo;
+pub mod explain;
 pub mod policy;
 pub mod proxy;
 pub mod token;

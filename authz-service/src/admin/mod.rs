@@ -11,6 +11,7 @@ mod apply;
 mod auth;
 mod bootstrap;
 mod decisions;
+mod explain;
 mod extract;
 mod history;
 mod objects;
@@ -89,6 +90,8 @@ fn protected() -> OpenApiRouter<Admin> {
         .routes(routes!(decisions::list))
         .routes(routes!(decisions::read))
         .routes(routes!(token::verify))
+        .routes(routes!(explain::explain_decision))
+        .routes(routes!(explain::explain))
         .routes(routes!(tools::lint))
         .routes(routes!(tools::test))
         .routes(routes!(tools::who_can))

@@ -12,12 +12,13 @@ use utoipa::ToSchema;
 
 use super::check::{self, Fault};
 use super::compile::{Parts, compile};
+use super::explain::{Explanation, explain};
 use super::object::PolicySet;
 use super::snapshot::Snapshot;
 use super::{Decision, Verdict, evaluate};
 use crate::authorize::{Presented, Question, facts_of, service_of};
-use crate::decisions::{self, VerdictName};
-use crate::facts::{Entry, PathReadings};
+use crate::decisions::{self, DecisionRecord, VerdictName};
+use crate::facts::{Entry, Facts, PathReadings};
 use crate::token::{Check, Refusal, VerifiedToken};
 
 /// Who would do it. Nobody in particular where nothing is said.
@@ -165,15 +166,71 @@ impl Hypothetical {
         })
     }
 
+    /// Every rule that speaks of it, at `now` in Unix seconds unless the request says when it is.
+    pub fn explain(&self, snapshot: &Snapshot, now: i64) -> Result<Explanation, String> {
+        self.believed(snapshot, now, |facts, now, _, _| explain(snapshot, facts, now))
+    }
+
+    /// `namespace/name` of the service that it is about, if policy knows it.
+    pub fn service(&self, snapshot: &Snapshot) -> Option<String> {
+        let question = self.question();
+        service_of(snapshot, &question).map(|rules| rules.service.key.to_string())
+    }
+
+    /// What was kept of a request that was decided.
+    pub fn of_record(record: &DecisionRecord) -> Self {
+        let token = &record.token;
+        Self {
+            who: Who {
+                issuer: token.issuer.clone(),
+                subject: token.subject.clone(),
+                client: token.client_id.clone(),
+                scopes: token.scopes.clone(),
+                groups: token.groups.clone(),
+                claims: serde_json::Map::new(),
+                workload: record.peer.clone(),
+            },
+            what: What {
+                service: record.service.clone(),
+                host: Some(record.host.clone()),
+                method: record.method.clone(),
+                path: record.path.clone(),
+                from: if record.entry == "inside" { From::Inside } else { From::Outside },
+                at: i64::try_from(record.at_ms).ok().and_then(|at| Timestamp::from_millisecond(at).ok()),
+                ..What::default()
+            },
+        }
+    }
+
     fn ask<T>(
         &self,
         snapshot: &Snapshot,
         now: i64,
         then: impl FnOnce(&Decision<'_>, &Question<'_>, &Presented) -> T,
     ) -> Result<T, String> {
+        self.believed(snapshot, now, |facts, now, question, presented| {
+            then(&evaluate(snapshot, facts, now), question, presented)
+        })
+    }
+
+    /// Makes facts of it.
+    fn believed<T>(
+        &self,
+        snapshot: &Snapshot,
+        now: i64,
+        then: impl FnOnce(&Facts<'_>, i64, &Question<'_>, &Presented) -> T,
+    ) -> Result<T, String> {
+        let now = self.what.at.map_or(now, |at| at.as_second());
+        let question = self.question();
+        let presented = self.presented(snapshot, &question);
+        let path = PathReadings::of_target(&self.what.path).map_err(|error| format!("what.path: {error}"))?;
+        let facts = facts_of(snapshot, &question, path, &presented);
+        Ok(then(&facts, now, &question, &presented))
+    }
+
+    fn question(&self) -> Question<'_> {
         let what = &self.what;
-        let now = what.at.map_or(now, |at| at.as_second());
-        let question = Question {
+        Question {
             service: what.service.as_deref(),
             destination: None,
             entry: match what.from {
@@ -188,12 +245,7 @@ impl Hypothetical {
             request_id: None,
             headers: &what.headers,
             source: what.source,
-        };
-        let presented = self.presented(snapshot, &question);
-        let path = PathReadings::of_target(&what.path).map_err(|error| format!("what.path: {error}"))?;
-        let facts = facts_of(snapshot, &question, path, &presented);
-        let decision = evaluate(snapshot, &facts, now);
-        Ok(then(&decision, &question, &presented))
+        }
     }
 
     /// The token that would be presented: good in itself, so that policy decides and not a signature.

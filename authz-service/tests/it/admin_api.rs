@@ -339,3 +339,60 @@ async fn tools_answer_over_the_api() {
     assert_eq!(may["items"].as_array().unwrap().len(), 2);
     problem(mesh.send(Method::GET, "/v1/can?issuer=demo", &root, None).await, 400, "request_malformed").await;
 }
+
+#[tokio::test]
+async fn a_decision_is_explained_by_the_policy_of_its_time() {
+    let mesh = Running::demo().await;
+    let root = mesh.administrator("root").await;
+    let get = async |path: &str| body(mesh.send(Method::GET, path, &root, None).await).await;
+    mesh.check(&Ask::new("GET", "/policies/1").bearer(&mesh.token("reader", "profile"))).await;
+    let explained = get("/v1/decisions/r-1/explain").await;
+    assert_eq!(explained["decision"]["reason"], "scope_missing");
+    let then = &explained["then"];
+    assert_eq!(then["summary"], "role policy-reader: scope needs policies:read, token has profile");
+    assert_eq!((&then["explanation"]["decision"], explained.get("now")), (&json!("deny"), None));
+    let grants = then["explanation"]["grants"].as_array().unwrap();
+    let grant = grants.iter().find(|one| one["rule"] == "insurance/reader-reads").unwrap();
+    let failed: Vec<_> =
+        grant["predicates"].as_array().unwrap().iter().filter(|one| one["holds"] == "no").collect();
+    assert_eq!(
+        (failed.len(), &failed[0]["name"], &failed[0]["found"]),
+        (1, &json!("scopes"), &json!("profile"))
+    );
+
+    // The rules change; the record is still judged by those of its time, and beside it by those of now.
+    let role = "/v1/namespaces/insurance/roles/policy-reader";
+    let mut open = get(role).await;
+    open["permissions"][0]["scopes"] = json!({});
+    body(mesh.send(Method::PUT, role, &root, Some(open)).await).await;
+    let explained = get("/v1/decisions/r-1/explain").await;
+    let decisions = [&explained["then"], &explained["now"]].map(|one| one["explanation"]["decision"].clone());
+    assert_eq!(decisions, [json!("deny"), json!("allow")]);
+    assert_eq!(explained["then"]["epoch"], explained["decision"]["epoch"]);
+
+    // A header that a condition read is kept as a hash, and its absence from the record is told.
+    let mut guarded = get(role).await;
+    guarded["permissions"][0]["when"] = json!({"header": "x-env", "equals": "blue"});
+    body(mesh.send(Method::PUT, role, &root, Some(guarded)).await).await;
+    let ask =
+        Ask::new("GET", "/policies/1").bearer(&mesh.token("reader", "profile")).header("x-env", "secret");
+    let refused = mesh.check(&ask).await;
+    let id = refused.metadata()["decision_id"].as_str().unwrap().to_owned();
+    let explained = get(&format!("/v1/decisions/{id}/explain")).await;
+    assert_eq!(explained["not_kept"], json!(["header:x-env"]));
+    let hashed = explained["decision"]["hashed"][0].as_str().unwrap();
+    assert!(
+        hashed.starts_with("x-env=") && !explained["decision"].to_string().contains("secret"),
+        "{hashed}"
+    );
+
+    let ask = json!({"who": {"issuer": "demo", "subject": "outsider"}, "what": {"host": "policies.insurance", "path": "/policies/1"}});
+    let told = body(mesh.send(Method::POST, "/v1/explain", &root, Some(ask)).await).await;
+    assert_eq!(
+        (&told["explanation"]["reason"], &told["epoch"]),
+        (&json!("role_missing"), &explained["then"]["epoch"])
+    );
+    let odd = json!({"what": {"path": "*"}});
+    problem(mesh.send(Method::POST, "/v1/explain", &root, Some(odd)).await, 400, "request_malformed").await;
+    problem(mesh.send(Method::GET, "/v1/decisions/none/explain", &root, None).await, 404, "not_found").await;
+}

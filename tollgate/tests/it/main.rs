@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod explain;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
