@@ -24,6 +24,19 @@ fn the_examples_load() {
 }
 
 #[test]
+fn the_objects_in_the_guide_are_right() {
+    let guide = std::fs::read_to_string(in_repository("docs/policy.md")).unwrap();
+    let (_, rest) = guide.split_once("```yaml\n").unwrap();
+    let (objects, _) = rest.split_once("```").unwrap();
+    // The guide's role includes another one that it does not show.
+    let text = format!("{objects}---\nkind: Role\nnamespace: shop\nname: reader\n");
+    let written = documents::parse(Path::new("docs/policy.md"), &text).unwrap();
+    let faults = documents::check(&written).err().unwrap_or_default();
+    assert!(faults.is_empty(), "{faults:?}");
+    assert_eq!(written.len(), 7);
+}
+
+#[test]
 fn what_is_exported_is_the_same_again() {
     let before: Vec<_> = demo_documents();
     let text = documents::export(&before);
