@@ -101,6 +101,7 @@ fn why_failed(story: &Story) -> String {
         Ok(Reason::RequestTimeout) => "the client did not send it in time".to_owned(),
         Ok(Reason::ClientGone) => "the client went away".to_owned(),
         Ok(Reason::Draining) => "the proxy was stopping".to_owned(),
+        Ok(Reason::FaultInjected) => "the proxy was told to fail it, as a trial".to_owned(),
         Ok(Reason::Internal) => "the proxy itself failed".to_owned(),
         _ if story.status >= 500 => format!("{dest} answered {}", story.status),
         _ => or_unknown(&story.reason),

@@ -24,7 +24,9 @@ fn addresses(apps: &[EchoApp]) -> String {
 async fn mesh(cluster: &str) -> Mesh {
     let clusters = format!(", {{name: many, {cluster}}}");
     let routes = "routes: [{name: a, matches: [{}], authz: off, backends: [{cluster: many}]}]";
-    Setup { routes: Some(routes), clusters: &clusters, ..Setup::default() }.start().await
+    // `until` asks as fast as it can.
+    let listener = "limit_by_address: {per_second: 0}";
+    Setup { listener, routes: Some(routes), clusters: &clusters, ..Setup::default() }.start().await
 }
 
 fn counts(apps: &[EchoApp]) -> Vec<usize> {
