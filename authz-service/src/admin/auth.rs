@@ -19,7 +19,7 @@ use crate::authorize::{Presented, Question};
 use crate::facts::{ADMIN_ISSUER, Entry, Header, Headers, PathReadings};
 use crate::policy::check::admin_service;
 use crate::policy::delegation;
-use crate::policy::object::{ObjectId, PolicySet, SYSTEM_NAMESPACE};
+use crate::policy::object::{Kind, ObjectId, PolicySet, SYSTEM_NAMESPACE};
 use crate::policy::{Snapshot, Verdict};
 use crate::store::{Authorship, Change, hash_secret};
 use crate::token::{TokenPlace, VerifiedToken, find};
@@ -85,7 +85,14 @@ impl Caller {
         seen: &PolicySet,
     ) -> Result<(), Problem> {
         let namespaces = self.not_free_to_grant(admin, changes);
-        let Some(token) = self.presented.token().filter(|_| !namespaces.is_empty()) else { return Ok(()) };
+        if namespaces.is_empty() {
+            return Ok(());
+        }
+        let Some(token) = self.presented.token() else {
+            let problem =
+                Problem::new(StatusCode::FORBIDDEN, "grant_not_held", "without a token nothing is held");
+            return Err(self.refused(problem, "GRANT", &namespaces.join(",")));
+        };
         let excess = delegation::excess(seen, changes, token, &namespaces, admin.authorizer.now());
         if excess.is_empty() {
             return Ok(());
@@ -112,7 +119,10 @@ impl Caller {
     /// Whether the caller may do `method` to an object.
     pub(super) fn may(&self, admin: &Admin, method: &str, object: &ObjectId) -> Result<(), Problem> {
         self.allowed(admin, method, &object.rest_path())?;
-        if object.namespace == SYSTEM_NAMESPACE && method != "GET" {
+        // Whoever may say what an issuer's tokens mean, or who may ask, is whoever he wants to be.
+        let all_rights =
+            object.namespace == SYSTEM_NAMESPACE || matches!(object.kind, Kind::Issuer | Kind::Enforcer);
+        if all_rights && method != "GET" {
             // Nobody grants what he does not hold: rights over this API come only from those who have all of them.
             self.allowed(admin, "PUT", KEYSTONE)?;
         }

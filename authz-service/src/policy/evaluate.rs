@@ -236,6 +236,10 @@ impl<'s> Judge<'_, '_, 's> {
                 match &first {
                     None => first = Some(outcome),
                     Some(first) if first.verdict != outcome.verdict => return ambiguous(),
+                    // Of refusals the one that audit mode does not forgive counts, whichever reading it is about.
+                    Some(forgivable) if forgivable.lacks_grant && !outcome.lacks_grant => {
+                        first = Some(outcome)
+                    }
                     Some(_) => {}
                 }
             }

@@ -6,6 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::sql::{Tx, Value};
 use super::{Store, StoreError};
+use crate::policy::check::normal_serial;
 use crate::policy::model::WorkloadPattern;
 use crate::policy::snapshot::SecretHash;
 
@@ -241,8 +242,9 @@ impl Store {
             }
             let workload = row.optional_text("workload")?.map(|text| WorkloadPattern::parse(&text));
             let this_workload = workload.transpose().map_err(bad)?.is_some_and(|pattern| pattern.matches(id));
-            let this_serial =
-                serial.is_some() && row.optional_text("certificate_serial")?.as_deref() == serial;
+            let revoked_serial = row.optional_text("certificate_serial")?;
+            let revoked_serial = revoked_serial.as_deref().and_then(normal_serial);
+            let this_serial = serial.is_some() && revoked_serial.as_deref() == serial;
             if this_workload || this_serial {
                 return Ok(Some(name));
             }

@@ -72,7 +72,7 @@ pub fn find<'a>(
             TokenPlace::Bearer => bearer(header("authorization"), &mut take)?,
             TokenPlace::Header(name) => header(name).map_or(Ok(()), &mut take)?,
             TokenPlace::Cookie(name) => {
-                let pairs = header("cookie").into_iter().flat_map(|cookies| cookies.split(';'));
+                let pairs = header("cookie").into_iter().flat_map(|cookies| cookies.split([';', ',']));
                 for token in
                     pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(key, _)| *key == &**name)
                 {
@@ -81,6 +81,14 @@ pub fn find<'a>(
             }
             TokenPlace::Query(name) => {
                 let query = target.split_once('?').map_or("", |(_, query)| query);
+                let names = query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+                // Upstreams decode names; what we would overlook is no way to say a token.
+                if names.into_iter().any(|written| is_escaped(written, name)) {
+                    return Err(Refusal::new(
+                        Check::OnePlace,
+                        "the token's parameter is written with escapes",
+                    ));
+                }
                 for token in
                     query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(k, _)| *k == &**name)
                 {
@@ -92,13 +100,18 @@ pub fn find<'a>(
     Ok(found)
 }
 
+/// Whether `written` is another spelling of `name`.
+fn is_escaped(written: &str, name: &str) -> bool {
+    written.contains('%') && percent_encoding::percent_decode_str(written).eq(name.bytes())
+}
+
 /// Envoy joins a repeated header with commas, which stand in no JWT.
 fn bearer<'a>(
     value: Option<&'a str>,
     take: &mut impl FnMut(&'a str) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
     for credentials in value.into_iter().flat_map(|value| value.split(',')) {
-        let Some((scheme, token)) = credentials.trim().split_once(' ') else { continue };
+        let Some((scheme, token)) = credentials.trim().split_once([' ', '\t']) else { continue };
         if scheme.eq_ignore_ascii_case("bearer") {
             take(token.trim())?;
         }
@@ -132,6 +145,10 @@ mod tests {
         check("/", &[("authorization", "Basic abc, Bearer a.b.c")], Ok(Some("a.b.c")));
         check("/", &[("authorization", "Bearer a,Bearer a")], Err(Reason::TokenAmbiguous));
         check("/", &[("cookie", "a=b; session=t")], Ok(Some("t")));
+        check("/", &[("cookie", "a=b,session=t")], Ok(Some("t")));
+        check("/", &[("authorization", "Bearer\ta.b.c")], Ok(Some("a.b.c")));
+        check("/?%61ccess_token=t", &[], Err(Reason::TokenAmbiguous));
+        check("/?access%5Ftoken=t", &[], Err(Reason::TokenAmbiguous));
         check("/", &[("cookie", "session=t; session=u")], Err(Reason::TokenAmbiguous));
         check("/?x=1&access_token=t", &[], Ok(Some("t")));
         check("/?access_token=t", &[("authorization", "Bearer a")], Err(Reason::TokenAmbiguous));

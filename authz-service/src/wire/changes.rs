@@ -95,7 +95,7 @@ impl Changes {
 
 fn without_crumb(cookies: &str, name: &str) -> String {
     let is_other = |crumb: &&str| crumb.split_once('=').is_none_or(|(key, _)| key.trim() != name);
-    let others: Vec<_> = cookies.split(';').map(str::trim).filter(|crumb| !crumb.is_empty()).collect();
+    let others: Vec<_> = cookies.split([';', ',']).map(str::trim).filter(|crumb| !crumb.is_empty()).collect();
     others.into_iter().filter(is_other).collect::<Vec<_>>().join("; ")
 }
 

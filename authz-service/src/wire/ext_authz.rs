@@ -206,7 +206,7 @@ impl<'a> Headers<'a> {
             joined
                 .entry(&header.key)
                 .and_modify(|(before, several)| {
-                    before.push(',');
+                    before.push_str(if header.key == "cookie" { "; " } else { "," });
                     before.push_str(&value);
                     *several = true;
                 })

@@ -166,7 +166,7 @@ impl Joined {
             joined
                 .entry(name.as_str().to_owned())
                 .and_modify(|before| {
-                    before.push(',');
+                    before.push_str(if *name == header::COOKIE { "; " } else { "," });
                     before.push_str(&value);
                 })
                 .or_insert_with(|| value.into_owned());

@@ -65,6 +65,11 @@ fn page(
     let name = question.host.rsplit_once(':').map_or(question.host, |(name, _port)| name);
     let is_own = service.hosts.iter().any(|host| host.eq_ignore_ascii_case(name));
     let scheme = if scheme == "http" { "http" } else { "https" };
+    // A browser takes `//host` and `/\\host` for another host.
+    let leads_away = target.starts_with("//") || target.starts_with("/\\");
+    if !is_own && leads_away {
+        return page;
+    }
     let back = if is_own { format!("{scheme}://{}{target}", question.host) } else { target };
     if back.len() <= MAX_RETURN_BYTES {
         page.push(if page.contains('?') { '&' } else { '?' });

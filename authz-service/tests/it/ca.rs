@@ -142,6 +142,15 @@ async fn a_revoked_workload_gets_nothing(trial: &Trial) {
     }
     trial.time.advance(Duration::from_secs(3600));
     assert!(trial.ca.renew(&csr(), &certified.leaf).await.is_ok(), "the revocation has ended");
+    // As other tools write serial numbers.
+    let serial = format!("00:{}", certified.leaf.serial.to_uppercase());
+    let until = jiff::Timestamp::from_second(trial.now() + 3600).unwrap().to_string();
+    let revocation =
+        json!({"kind": "Revocation", "name": "one-stolen", "certificate_serial": serial, "until": until});
+    let documents = vec![serde_json::from_value(revocation).unwrap()];
+    trial.store.apply(documents, Authorship::new("test", "stolen"), false, false).await.unwrap();
+    let refused = trial.ca.renew(&csr(), &certified.leaf).await.unwrap_err().to_string();
+    assert!(refused.contains("one-stolen"), "{refused}");
 }
 
 async fn a_rotation_refuses_nobody(trial: &Trial) {

@@ -145,7 +145,8 @@ impl Checker<'_> {
 }
 
 /// A serial number as digits that can be compared: lower case, without colons and leading zeros.
-fn normal_serial(text: &str) -> Option<Box<str>> {
+/// A serial number in its one spelling: lower case, without colons and leading zeros.
+pub fn normal_serial(text: &str) -> Option<Box<str>> {
     let digits: String = text.chars().filter(|digit| *digit != ':').map(|d| d.to_ascii_lowercase()).collect();
     let well = !digits.is_empty()
         && digits.len() <= MAX_SERIAL_DIGITS

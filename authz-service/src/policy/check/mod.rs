@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-pub use holders::significant_digits;
+pub use holders::{normal_serial, significant_digits};
 
 use super::model::Model;
 use super::object::{Document, Kind, ObjectId, PolicySet, SYSTEM_NAMESPACE};

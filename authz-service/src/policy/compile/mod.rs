@@ -123,7 +123,7 @@ impl Compiler {
         match id.kind {
             Kind::Issuer => {
                 if let Some(trusted) = self.next.issuers.remove(id.name.as_str()) {
-                    self.next.issuer_urls.remove(&trusted.issuer.url);
+                    self.forget_issuer_url(&trusted);
                     self.touch_services_that_accept(&trusted.issuer);
                 }
             }
@@ -170,12 +170,20 @@ impl Compiler {
         let trusted = Arc::new(self.trust(issuer));
         let before = self.next.issuers.insert(name, Arc::clone(&trusted));
         if let Some(before) = &before {
-            self.next.issuer_urls.remove(&before.issuer.url);
+            self.forget_issuer_url(before);
         }
         if before.is_none_or(|before| before.issuer.places != trusted.issuer.places) {
             self.touch_services_that_accept(&trusted.issuer);
         }
         self.next.issuer_urls.insert(trusted.issuer.url.clone(), trusted);
+    }
+
+    /// Another issuer may have taken the URL over in the same change.
+    fn forget_issuer_url(&mut self, trusted: &TrustedIssuer) {
+        let url = &trusted.issuer.url;
+        if self.next.issuer_urls.get(url).is_some_and(|now| now.issuer.name == trusted.issuer.name) {
+            self.next.issuer_urls.remove(url);
+        }
     }
 
     fn trust(&self, issuer: Arc<Issuer>) -> TrustedIssuer {

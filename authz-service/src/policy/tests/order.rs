@@ -311,6 +311,7 @@ fn audit_mode_forgives_a_missing_grant_and_nothing_else() {
         (json!([]), Asked { entry: Entry::Inside, ..asked }, Reason::CallerDenied, None),
         (json!([]), Asked { path: "/x;y", ..asked }, Reason::AmbiguousRequest, None),
         (deny(json!({})), asked, Reason::RuleDeny, None),
+        (deny(json!({"paths": ["/z"]})), Asked { path: "/z;y", ..asked }, Reason::RuleDeny, None),
         (revoke(json!({"issuer": "demo", "jti": "t1"})), asked, Reason::TokenRevoked, None),
     ] {
         let decided = asked.of(&audited(more));

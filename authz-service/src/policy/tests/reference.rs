@@ -73,7 +73,9 @@ fn whole(set: &PolicySet, request: &Request, dry: bool) -> Answer {
         .map(|pick| paths.iter().map(|path| one(set, request, &Seen { path, pick, dry })).collect())
         .collect();
     let differ = answers.iter().flatten().any(|answer| answer.allows() != answers[0][0].allows());
-    if differ { Answer::Ambiguous } else { answers[0][0] }
+    // Audit mode forgives a missing grant only, so of two refusals the other one counts.
+    let unforgiven = answers.iter().flatten().find(|answer| !answer.allows() && **answer != Answer::NoGrant);
+    if differ { Answer::Ambiguous } else { *unforgiven.unwrap_or(&answers[0][0]) }
 }
 
 /// Whether so many readings are too many depends on whether a header was read, which only evaluation knows.
