@@ -26,7 +26,8 @@ async fn every_acknowledged_policy_write_survives_a_kill() {
             "telemetry.endpoint=null".to_owned(),
         ],
     );
-    listening(http).await;
+    // The port is bound before the database is open, and the token is written after that.
+    eventually("the one-use token is written", async || token_file.exists()).await;
     let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
     let bootstrap = std::fs::read_to_string(&token_file).unwrap();
     let made = client
