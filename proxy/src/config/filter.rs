@@ -175,7 +175,7 @@ pub struct Mirror {
     #[serde(default = "five_seconds", with = "duration")]
     #[schemars(with = "String")]
     pub timeout: Duration,
-    /// Compare status and latency with the real answer's, as metrics and at the process listener.
+    /// Compare status and latency with the real answer's, as a metric.
     #[serde(default)]
     pub compare: bool,
 }
