@@ -77,11 +77,8 @@ fn is_of_the_reference(name: &str) -> bool {
         "RESPONSE_DYNAMIC_METADATA",
         "XDS_",
         "HEALTHY_WITH",
-        "EXPIRATION_JITTER_MAX_SECONDS",
         "LOG_LEVEL",
         "DEBUG_PORT",
-        "USE_STATSD",
-        "STATSD_",
     ];
     STARTS.iter().any(|start| name.starts_with(start))
 }

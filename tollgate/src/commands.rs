@@ -12,7 +12,7 @@ use tollgate_runtime::config::{Env, duration};
 
 use crate::demo::issuer::{self, Grant, Issuer};
 use crate::demo::{apps, patterns};
-use crate::{ca, check, explain, policy, proxy, token, up};
+use crate::{ca, check, explain, policy, proxy, ratelimit, token, up};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -47,6 +47,9 @@ enum Command {
     /// Administrators.
     #[command(subcommand)]
     Admin(policy::AdminCommand),
+    /// Limits and their use.
+    #[command(subcommand)]
+    Ratelimit(ratelimit::Command),
     /// The operator's page.
     #[command(subcommand)]
     Dashboard(DashboardCommand),
@@ -185,6 +188,7 @@ fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
         Command::Policy(command) => return block_on(policy::run(command, env)),
         Command::Explain(args) => block_on(explain::run(args, env))?,
         Command::Admin(command) => block_on(policy::run_admin(command, env))?,
+        Command::Ratelimit(command) => block_on(ratelimit::run(command, env))?,
         Command::Demo(DemoCommand::Seed { data }) => {
             let data = data.path(env);
             let issuer = Issuer::open_or_create(&data)?;

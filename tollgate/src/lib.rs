@@ -9,5 +9,6 @@ pub mod demo;
 pub mod explain;
 pub mod policy;
 pub mod proxy;
+pub mod ratelimit;
 pub mod token;
 pub mod up;
