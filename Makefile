@@ -42,6 +42,7 @@ check: ## Format, lints, docs, dependency rules and example files, without runni
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --workspace --no-deps
 	PATH="$(CURDIR)/$(VENV):$$PATH" cargo deny --locked check bans licenses sources
 	tools/tidy
+	tools/envoy-descriptors --check
 
 fmt: ## Format the Rust code
 	cargo fmt --all

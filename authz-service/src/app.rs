@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use tollgate_runtime::readiness::Blocker;
-use tollgate_runtime::{Service, grpc, http_server, net};
+use tollgate_runtime::{Service, grpc, http_server, net, reflection};
+use tonic::server::NamedService as _;
+use tonic::transport::server::TcpIncoming;
 
 use crate::admin;
 use crate::authorize::{Authorizer, KeyAccess};
@@ -22,7 +23,7 @@ use crate::policy::SnapshotCell;
 use crate::store::{Store, follow, load};
 use crate::token::keys::refresh::{KeyRefresh, Schedule};
 use crate::token::keys::source::{HttpKeys, KeySource};
-use crate::token::keys::{Freshness, SharedSecrets};
+use crate::token::keys::{Freshness, SharedSecrets, ending};
 use crate::wire::ext_authz::ExtAuthz;
 use crate::wire::forward_auth;
 
@@ -55,6 +56,7 @@ pub struct App {
     enrolment: Option<Enrolment>,
     addresses: Addresses,
     grace: Duration,
+    reflection: bool,
     starting: Blocker,
 }
 
@@ -130,6 +132,7 @@ impl App {
             enrolment,
             addresses,
             grace,
+            reflection: config.listen.reflection,
             starting,
         })
     }
@@ -154,6 +157,9 @@ impl tollgate_runtime::App for App {
     async fn run(self) -> anyhow::Result<()> {
         let tasks = self.service.tasks().clone();
         let cell = Arc::clone(self.authorizer.cell());
+        let clock = self.service.clock().clone();
+        let ending = ending::watch(Arc::clone(&cell), clock, self.metrics.clone(), tasks.stopping());
+        tasks.spawn_essential("keys-ending", ending);
         tasks.spawn_essential(
             "policy-follow",
             follow::follow(self.store.clone(), cell, self.metrics.clone(), tasks.stopping()),
@@ -169,13 +175,19 @@ impl tollgate_runtime::App for App {
         let checks = AuthorizationServer::new(ExtAuthz::new(self.authorizer))
             .max_decoding_message_size(MAX_MESSAGE_BYTES);
         health.set_serving::<AuthorizationServer<ExtAuthz>>().await;
+        let (reflection, older) = reflection::servers(&[AuthorizationServer::<ExtAuthz>::NAME])
+            .context("no descriptors to reflect")?;
         let serving_grpc = tonic::transport::Server::builder()
             .layer(grpc::ServerTelemetryLayer::new(&self.service))
-            .tcp_nodelay(true)
             .max_concurrent_streams(MAX_STREAMS)
             .add_service(health_server)
             .add_service(checks)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(self.grpc), tasks.stopping().wait());
+            .add_optional_service(self.reflection.then_some(reflection))
+            .add_optional_service(self.reflection.then_some(older))
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(self.grpc).with_nodelay(Some(true)),
+                tasks.stopping().wait(),
+            );
         drop(self.starting);
         let stopping = tasks.stopping();
         let serving_grpc = async {

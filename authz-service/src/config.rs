@@ -45,6 +45,8 @@ pub struct ListenConfig {
     pub grpc: SocketAddr,
     /// The admin API over HTTP.
     pub http: SocketAddr,
+    /// Whether the gRPC port tells tools what it speaks (gRPC reflection).
+    pub reflection: bool,
 }
 
 impl Default for ListenConfig {
@@ -52,6 +54,7 @@ impl Default for ListenConfig {
         Self {
             grpc: SocketAddr::from(([127, 0, 0, 1], 7001)),
             http: SocketAddr::from(([127, 0, 0, 1], 7003)),
+            reflection: true,
         }
     }
 }

@@ -13,6 +13,10 @@ pub mod identity {
     tonic::include_proto!("tollgate.identity.v1");
 }
 
+/// Descriptors of the services of Envoy's that we serve and of all that they mention, as an encoded `FileDescriptorSet`:
+/// for gRPC reflection. Written by `tools/envoy-descriptors`.
+pub const ENVOY_DESCRIPTORS: &[u8] = include_bytes!("../descriptors/envoy.bin");
+
 pub use envoy_types;
 pub use opentelemetry_proto;
 pub use prost;

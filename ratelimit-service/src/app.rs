@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tollgate_runtime::grpc::ServerTelemetryLayer;
-use tollgate_runtime::{Service, http_server, net};
+use tollgate_runtime::{Service, http_server, net, reflection};
+use tonic::server::NamedService as _;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
@@ -39,6 +40,7 @@ pub struct App {
     http: Option<TcpListener>,
     limiter: Limiter,
     hub: Hub,
+    reflection: bool,
 }
 
 /// Where it listens.
@@ -89,7 +91,7 @@ impl App {
                 .context("the HTTP door has no address")?,
         };
         limits.keep_current(&service, limiter.clone(), hub.clone(), metrics);
-        Ok(Self { service, addresses, listener, http, limiter, hub })
+        Ok(Self { service, addresses, listener, http, limiter, hub, reflection: config.reflection })
     }
 
     /// Where it listens, with the ports the system chose.
@@ -113,12 +115,16 @@ impl tollgate_runtime::App for App {
                 http_server::serve(&tasks, listener, router).await;
             });
         }
+        let (reflection, older) =
+            reflection::servers(&[RateLimitServer::NAME, rlqs::NAME]).context("no descriptors to reflect")?;
         let served = Server::builder()
             .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .add_service(RateLimitServer::new(self.limiter, &ServerTelemetryLayer::new(&self.service)))
             .add_service(rlqs::server(self.hub, self.service.tasks().clone()))
             .add_service(health_service)
+            .add_optional_service(self.reflection.then_some(reflection))
+            .add_optional_service(self.reflection.then_some(older))
             .serve_with_incoming_shutdown(
                 TcpIncoming::from(self.listener).with_nodelay(Some(true)),
                 stopping.wait(),

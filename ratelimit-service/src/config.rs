@@ -42,6 +42,9 @@ pub struct Config {
     /// Loopback only. There is none unless it is set.
     #[serde(default)]
     pub http: Option<SocketAddr>,
+    /// Whether the gRPC port tells tools what it speaks (gRPC reflection).
+    #[serde(default = "default_reflection")]
+    pub reflection: bool,
     /// Where the limits are.
     pub limits: LimitsConfig,
     /// `enforce`, or `shadow`: every request passes, and statuses and metrics tell what would not have.
@@ -279,6 +282,10 @@ fn default_near_ratio() -> f64 {
     0.8
 }
 
+fn default_reflection() -> bool {
+    true
+}
+
 fn default_listen() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 7002).into()
 }
@@ -291,6 +298,7 @@ impl Config {
             telemetry: TelemetryConfig::default(),
             listen: default_listen(),
             http: None,
+            reflection: default_reflection(),
             limits: LimitsConfig { folder: folder.into(), merge_domains: false },
             mode: Enforcement::default(),
             near_ratio: default_near_ratio(),

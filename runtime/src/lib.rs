@@ -13,6 +13,7 @@ pub mod http_server;
 pub mod net;
 pub mod process;
 pub mod readiness;
+pub mod reflection;
 pub mod service;
 pub mod tasks;
 pub mod telemetry;

@@ -11,5 +11,6 @@ pub mod fake_ratelimit;
 pub mod grpc;
 pub mod postgres;
 pub mod redis;
+pub mod reflection;
 pub mod relay;
 pub mod workload_api;

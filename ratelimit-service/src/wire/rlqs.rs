@@ -37,6 +37,9 @@ const CLIENT_NAME: &str = "tollgate-client";
 /// Longer names are cut.
 const MAX_NAME_BYTES: usize = 256;
 
+/// What the service is called on the wire.
+pub const NAME: &str = "envoy.service.rate_limit_quota.v3.RateLimitQuotaService";
+
 /// The service, for a server.
 pub fn server(hub: Hub, tasks: Tasks) -> RateLimitQuotaServiceServer<Quotas> {
     RateLimitQuotaServiceServer::new(Quotas { hub, tasks }).max_decoding_message_size(MAX_REPORT_BYTES)

@@ -9,6 +9,7 @@ mod quota;
 mod quota_envoy;
 mod recorded;
 mod redis_kinds;
+mod reflection;
 mod reload;
 mod rls;
 mod store_contract;
