@@ -13,6 +13,7 @@ pub struct Metrics {
     epoch: Gauge<u64>,
     reload_failures: Counter<u64>,
     key_refreshes: Counter<u64>,
+    keys_ending: Gauge<u64>,
     admin_writes: Counter<u64>,
 }
 
@@ -32,6 +33,12 @@ impl Metrics {
             key_refreshes: meter
                 .u64_counter("tollgate.jwks.refreshes")
                 .with_description("Fetches of issuers' key sets by outcome")
+                .build(),
+            keys_ending: meter
+                .u64_gauge("tollgate.issuers.keys_ending")
+                .with_description(
+                    "Issuers with a key in a certificate that ends within 30 days, or has ended",
+                )
                 .build(),
             admin_writes: meter
                 .u64_counter("tollgate.admin.writes")
@@ -64,6 +71,13 @@ impl Metrics {
     /// A key set was fetched, or not; `outcome` is `unchanged`, `changed` or `failed`.
     pub fn keys_refreshed(&self, outcome: &'static str) {
         self.key_refreshes.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
+    /// So many issuers have keys that end soon, and so many have keys that have ended.
+    pub fn keys_ending(&self, soon: usize, ended: usize) {
+        for (state, count) in [("soon", soon), ("ended", ended)] {
+            self.keys_ending.record(count as u64, &[KeyValue::new("state", state)]);
+        }
     }
 
     /// The policy was changed by the admin API.

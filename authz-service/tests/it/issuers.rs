@@ -1,13 +1,18 @@
 //! Issuers as people write them: which are refused and why, and what the others lead to.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tollgate_authz::policy::spec::IssuerSpec;
 use tollgate_authz::token::keys::KeySet;
 use tollgate_authz::token::{Check, Issuer, Jws};
+use tollgate_runtime::clock::Clock;
 
+use crate::running::Running;
 use crate::signer::Signer;
 use crate::tokens::{NOW, good, trusted, verify};
 
@@ -47,10 +52,11 @@ fn public_key(signer: &Signer) -> Vec<u8> {
 /// A certificate around a key. Nobody checks its own signature: it is trusted for where it stands.
 fn certificate(signer: &Signer, from: &str, until: &str) -> Vec<u8> {
     let (empty, serial) = (der(0x30, &[]), der(2, &[&[7]]));
+    let ecdsa = der(0x30, &[&der(6, &[&[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]])]);
     let dates = der(0x30, &[&der(0x18, &[from.as_bytes()]), &der(0x18, &[until.as_bytes()])]);
     let version = der(0xa0, &[&der(2, &[&[2]])]);
-    let signed = der(0x30, &[&version, &serial, &empty, &empty, &dates, &empty, &public_key(signer)]);
-    der(0x30, &[&signed, &empty, &der(3, &[&[0]])])
+    let signed = der(0x30, &[&version, &serial, &ecdsa, &empty, &dates, &empty, &public_key(signer)]);
+    der(0x30, &[&signed, &ecdsa, &der(3, &[&[0]])])
 }
 
 #[test]
@@ -279,4 +285,26 @@ async fn a_token_is_explained_to_who_may_ask() {
     let answer =
         mesh.http.post(mesh.url("/v1/token/verify")).json(&json!({"token": "x"})).send().await.unwrap();
     assert_eq!(answer.status(), 401);
+}
+
+#[tokio::test]
+async fn keys_that_end_are_counted() {
+    // The certificate is valid until the 28th of October 2126; this is a day before.
+    let (clock, _) = Clock::manual((4_948_844_850 - 86_400) * 1_000_000_000);
+    let folder = TempDir::new().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("authz.db").display());
+    let mesh = Running::at(clock, folder, &url, |_| {}).await;
+    let ending = |state: &str, count: u32| {
+        let metrics = mesh.service.telemetry().render_metrics().unwrap();
+        let mut lines = metrics.lines().filter(|line| line.starts_with("tollgate_issuers_keys_ending"));
+        lines.any(|line| line.contains(state) && line.ends_with(&format!(" {count}")))
+    };
+    let issuer = json!({"kind": "Issuer", "name": "old", "issuer": "https://old", "pem": include_str!("../data/peer.pem")});
+    mesh.apply(vec![serde_json::from_value(issuer).unwrap()]).await;
+    let counted = async {
+        while !(ending("soon", 1) && ending("ended", 0)) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), counted).await.unwrap();
 }

@@ -20,6 +20,7 @@ use tollgate_proto::envoy_types::pb::google::protobuf::value::Kind;
 use tollgate_proto::envoy_types::pb::google::protobuf::{Struct, Value as PbValue};
 use tollgate_runtime::App as _;
 use tollgate_runtime::Service;
+use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::Secret;
 use tonic::transport::Channel;
 
@@ -66,6 +67,16 @@ impl Running {
     }
 
     pub(crate) async fn on(folder: TempDir, url: &str, change: impl FnOnce(&mut Config)) -> Self {
+        Self::at(Clock::system(), folder, url, change).await
+    }
+
+    /// As [`Self::on`], at a time of the test's choice.
+    pub(crate) async fn at(
+        clock: Clock,
+        folder: TempDir,
+        url: &str,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config = Config::default();
         config.listen.grpc = ([127, 0, 0, 1], 0).into();
         config.listen.http = ([127, 0, 0, 1], 0).into();
@@ -73,7 +84,7 @@ impl Running {
         config.bootstrap.token_file = folder.path().join("bootstrap-admin.token");
         config.keys.allow_private_addresses = true;
         change(&mut config);
-        let service = Service::for_test("authz");
+        let service = Service::for_test_at("authz", clock);
         let app = App::build(config, service.clone()).await.unwrap();
         let (addresses, store, cell) = (*app.addresses(), app.store().clone(), Arc::clone(app.snapshots()));
         service.tasks().spawn("app", app.run());
@@ -148,7 +159,7 @@ impl Running {
 }
 
 pub(crate) fn now() -> i64 {
-    tollgate_runtime::clock::Clock::system().unix_seconds().cast_signed()
+    Clock::system().unix_seconds().cast_signed()
 }
 
 pub(crate) fn claims(subject: &str, scope: &str) -> Value {

@@ -4,6 +4,8 @@ use super::{Linter, Severity};
 use crate::policy::check::admin_service;
 use crate::policy::object::ObjectId;
 use crate::policy::spec::{IssuerSpec, Mode, ServiceSpec};
+use crate::token::Issuer;
+use crate::token::keys::ending::SOON;
 
 pub(super) fn issuer(linter: &mut Linter<'_>, id: &ObjectId, spec: &IssuerSpec) {
     if !linter.policy.accepted.contains(&*spec.name) {
@@ -12,6 +14,22 @@ pub(super) fn issuer(linter: &mut Linter<'_>, id: &ObjectId, spec: &IssuerSpec) 
             (id, "name"),
             format!("no service accepts tokens of `{}`", spec.name),
             "name it under `issuers` of the services that shall accept it, or remove it",
+        );
+    }
+    // One that cannot be used is for `check` to refuse.
+    let end = Issuer::from_spec(spec).ok().and_then(|issuer| issuer.keys_end_before(linter.now + SOON));
+    if let Some(end) = end {
+        let when = jiff::Timestamp::from_second(end).unwrap_or(jiff::Timestamp::MAX);
+        let (severity, code, verb) = if end < linter.now {
+            (Severity::Error, "issuer_key_ended", "ended")
+        } else {
+            (Severity::Warning, "issuer_key_ends", "ends")
+        };
+        linter.find(
+            (severity, code),
+            (id, "pem"),
+            format!("a certificate in it {verb} at {when}; what its key signs is refused from then on"),
+            "put the issuer's new certificate beside it, and take this one out after its end",
         );
     }
 }

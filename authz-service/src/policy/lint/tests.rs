@@ -157,3 +157,21 @@ fn denials_that_can_be_walked_around() {
     let revocation = json!({"kind": "Revocation", "name": "r", "issuer": "demo", "jti": "j", "until": "2020-01-01T00:00:00Z"});
     assert_eq!(codes(&[clean(), vec![revocation]].concat()), ["revocation_ended"]);
 }
+
+#[test]
+fn a_certificate_with_an_issuers_key_is_spoken_of_before_it_ends() {
+    // Valid until the 28th of October 2126.
+    let pem = include_str!("../../../tests/data/peer.pem");
+    let end = 4_948_844_850;
+    let mut documents = clean();
+    documents[0] = json!({"kind": "Issuer", "name": "demo", "issuer": "https://i", "pem": pem});
+    for (now, expected) in [
+        (end - 31 * 86_400, None),
+        (end - 29 * 86_400, Some("issuer_key_ends")),
+        (end, Some("issuer_key_ends")),
+        (end + 1, Some("issuer_key_ended")),
+    ] {
+        let found = lint(&set(&documents), now).into_iter().map(|finding| finding.code).next();
+        assert_eq!(found.as_deref(), expected, "{now}");
+    }
+}

@@ -6,6 +6,7 @@
 mod absent;
 mod address;
 mod discovery;
+pub mod ending;
 mod freshness;
 mod jwk;
 pub mod refresh;

@@ -3,16 +3,21 @@
 //! Nothing in here builds or checks chains: a certificate in the policy is trusted because an administrator wrote it
 //! there, and one in a Check because the proxy that asks has checked it.
 
-mod der;
-mod pem;
-
 use std::fmt::Write as _;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use der::{Malformed, Reader, tag};
 use serde_json::{Value, json};
+use x509_parser::asn1_rs::{FromDer, Oid};
+use x509_parser::certificate::X509CertificateParser;
+use x509_parser::nom::Parser as _;
+use x509_parser::oid_registry::{
+    OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_PKCS1_RSAENCRYPTION, OID_SIG_ED25519,
+};
+use x509_parser::pem::Pem;
+use x509_parser::public_key::RSAPublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 /// A public key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,49 +86,67 @@ impl PublicKey {
         }
     }
 
-    /// Reads a SubjectPublicKeyInfo (RFC 5280 §4.1).
-    fn from_info(mut info: Reader<'_>) -> Result<Option<Self>, Malformed> {
-        let mut algorithm = info.sequence()?;
-        let bits = info.bit_string()?;
-        info.end()?;
-        Ok(match algorithm.expect(tag::OID)? {
-            OID_RSA => {
-                algorithm.skip_if(tag::NULL)?;
-                Some(Self::from_rsa(bits)?)
-            }
-            OID_EC => {
-                let (curve, length) = match algorithm.expect(tag::OID)? {
-                    OID_P256 => ("P-256", 32),
-                    OID_P384 => ("P-384", 48),
-                    _ => return Ok(None),
-                };
-                // Uncompressed points only (SEC 1 §2.3.3); nobody puts others into certificates.
-                let [4, point @ ..] = bits else { return Err(Malformed) };
-                if point.len() != 2 * length {
-                    return Err(Malformed);
-                }
-                let (x, y) = point.split_at(length);
-                Some(Self::Elliptic { curve, x: x.into(), y: y.into() })
-            }
-            OID_ED25519 => Some(Self::Ed25519(bits.into())),
-            _ => None,
-        })
+    /// Reads a SubjectPublicKeyInfo (RFC 5280 §4.1); `None` for a kind of key that we do not know.
+    fn from_info(info: &SubjectPublicKeyInfo<'_>) -> Result<Option<Self>, Malformed> {
+        let bits = &*info.subject_public_key.data;
+        if info.subject_public_key.unused_bits != 0 {
+            return Err(Malformed);
+        }
+        let algorithm = &info.algorithm.algorithm;
+        if *algorithm == OID_PKCS1_RSAENCRYPTION {
+            return Self::from_rsa(bits).map(Some);
+        }
+        if *algorithm == OID_SIG_ED25519 {
+            return Ok(Some(Self::Ed25519(bits.into())));
+        }
+        if *algorithm != OID_KEY_TYPE_EC_PUBLIC_KEY {
+            return Ok(None);
+        }
+        let parameters = info.algorithm.parameters.as_ref().ok_or(Malformed)?;
+        let named: Oid<'_> = parameters.try_into().map_err(|_| Malformed)?;
+        let (curve, length) = match () {
+            () if named == OID_EC_P256 => ("P-256", 32),
+            () if named == OID_NIST_EC_P384 => ("P-384", 48),
+            () => return Ok(None),
+        };
+        // Uncompressed points only (SEC 1 §2.3.3); nobody puts others into certificates.
+        let [4, point @ ..] = bits else { return Err(Malformed) };
+        if point.len() != 2 * length {
+            return Err(Malformed);
+        }
+        let (x, y) = point.split_at(length);
+        Ok(Some(Self::Elliptic { curve, x: x.into(), y: y.into() }))
     }
 
     /// Reads an RSAPublicKey (RFC 8017 §A.1.1).
     fn from_rsa(der: &[u8]) -> Result<Self, Malformed> {
-        let mut numbers = Reader::only(der, tag::SEQUENCE)?;
-        let (n, e) = (numbers.unsigned()?, numbers.unsigned()?);
-        numbers.end()?;
+        let key: RSAPublicKey<'_> = only(der)?;
+        let (n, e) = (positive(key.modulus)?, positive(key.exponent)?);
         Ok(Self::Rsa { n: n.into(), e: e.into() })
     }
 }
 
-const OID_RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
-const OID_EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
-const OID_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
-const OID_P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
-const OID_ED25519: &[u8] = &[0x2b, 0x65, 0x70];
+/// The input is not the DER that it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Malformed;
+
+/// What DER says, if nothing follows it.
+fn only<'a, T: FromDer<'a, E>, E>(der: &'a [u8]) -> Result<T, Malformed> {
+    match T::from_der(der) {
+        Ok(([], read)) => Ok(read),
+        _ => Err(Malformed),
+    }
+}
+
+/// The digits of a positive integer, without leading zeros.
+fn positive(integer: &[u8]) -> Result<&[u8], Malformed> {
+    match integer {
+        [] => Err(Malformed),
+        [0, digits @ ..] => Ok(digits),
+        [first, ..] if first & 0x80 != 0 => Err(Malformed),
+        digits => Ok(digits),
+    }
+}
 
 impl Certificate {
     /// Reads a certificate in DER.
@@ -132,38 +155,38 @@ impl Certificate {
     }
 
     fn read(der: &[u8]) -> Result<Self, Malformed> {
-        let mut outer = Reader::only(der, tag::SEQUENCE)?;
-        let mut signed = outer.sequence()?;
-        signed.skip_if(tag::CONTEXT_0)?;
-        let serial = signed.expect(tag::INTEGER)?;
-        let _algorithm = signed.sequence()?;
-        let _issuer = signed.sequence()?;
-        let mut dates = signed.sequence()?;
-        let (not_before, not_after) = (moment(dates.next()?)?, moment(dates.next()?)?);
-        let _subject = signed.sequence()?;
-        let key = PublicKey::from_info(signed.sequence()?)?;
-        Ok(Self { serial: hexadecimal(serial), not_before, not_after, key })
+        // What its extensions say is the business of whoever checks chains.
+        let mut parser = X509CertificateParser::new().with_deep_parse_extensions(false);
+        let Ok(([], certificate)) = parser.parse(der) else { return Err(Malformed) };
+        let dates = certificate.validity();
+        Ok(Self {
+            serial: hexadecimal(certificate.raw_serial()),
+            not_before: dates.not_before.timestamp(),
+            not_after: dates.not_after.timestamp(),
+            key: PublicKey::from_info(certificate.public_key())?,
+        })
     }
 }
 
 /// The keys of a PEM text: public keys, or certificates that hold them.
 pub fn keys_of_pem(text: &str) -> Result<Vec<PemKey>, String> {
     let mut keys = Vec::new();
-    for (index, block) in pem::blocks(text)?.into_iter().enumerate() {
+    for (index, block) in Pem::iter_from_buffer(text.as_bytes()).enumerate() {
+        let block = block.map_err(|error| format!("block {}: {error}", index + 1))?;
         let at = |problem: &str| format!("block {} ({}): {problem}", index + 1, block.label);
         let malformed = |Malformed| at("not the DER that its label promises");
         let unknown = || at("not a key of RSA, P-256, P-384 or Ed25519");
-        let key = match block.label {
+        let key = match &*block.label {
             "PUBLIC KEY" => {
-                let info = Reader::only(&block.der, tag::SEQUENCE).map_err(malformed)?;
-                let key = PublicKey::from_info(info).map_err(malformed)?.ok_or_else(unknown)?;
+                let info = only(&block.contents).map_err(malformed)?;
+                let key = PublicKey::from_info(&info).map_err(malformed)?.ok_or_else(unknown)?;
                 PemKey { key, valid: None }
             }
             "RSA PUBLIC KEY" => {
-                PemKey { key: PublicKey::from_rsa(&block.der).map_err(malformed)?, valid: None }
+                PemKey { key: PublicKey::from_rsa(&block.contents).map_err(malformed)?, valid: None }
             }
             "CERTIFICATE" => {
-                let read = Certificate::read(&block.der).map_err(malformed)?;
+                let read = Certificate::read(&block.contents).map_err(malformed)?;
                 let valid = Some((read.not_before, read.not_after));
                 PemKey { key: read.key.ok_or_else(unknown)?, valid }
             }
@@ -187,9 +210,9 @@ impl PeerCertificate {
         let text = percent_encoding::percent_decode_str(text)
             .decode_utf8()
             .map_err(|_| "not percent-encoded text".to_owned())?;
-        let blocks = pem::blocks(&text)?;
-        let first = blocks.first().filter(|block| block.label == "CERTIFICATE");
-        let der = &first.ok_or_else(|| "not a PEM certificate".to_owned())?.der;
+        let first = Pem::iter_from_buffer(text.as_bytes()).next().and_then(Result::ok);
+        let first = first.filter(|block| block.label == "CERTIFICATE");
+        let der = &first.ok_or_else(|| "not a PEM certificate".to_owned())?.contents;
         let serial = Certificate::from_der(der)?.serial;
         Ok(Self { serial, thumbprint: URL_SAFE_NO_PAD.encode(digest(&SHA256, der)) })
     }
@@ -205,20 +228,6 @@ fn hexadecimal(number: &[u8]) -> String {
         "" => "0".to_owned(),
         digits => digits.to_owned(),
     }
-}
-
-/// Unix seconds of a UTCTime or GeneralizedTime (RFC 5280 §4.1.2.5): always to the second, always in UTC.
-fn moment((found, content): (u8, &[u8])) -> Result<i64, Malformed> {
-    let text = std::str::from_utf8(content).map_err(|_| Malformed)?;
-    let (format, text) = match (found, text.len()) {
-        // Two digits mean 1950 to 2049.
-        (tag::UTC_TIME, 13) => ("%Y%m%d%H%M%SZ", format!("{}{text}", if text < "50" { "20" } else { "19" })),
-        (tag::GENERALIZED_TIME, 15) => ("%Y%m%d%H%M%SZ", text.to_owned()),
-        _ => return Err(Malformed),
-    };
-    let moment = jiff::civil::DateTime::strptime(format, text).map_err(|_| Malformed)?;
-    let zoned = moment.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| Malformed)?;
-    Ok(zoned.timestamp().as_second())
 }
 
 #[cfg(test)]
@@ -299,7 +308,7 @@ GbdG4bX0pKXNU6rZ98zkg4rj3LMYghA=
 
     #[test]
     fn a_certificate_that_is_cut_off_or_changed_never_panics() {
-        let der = pem::blocks(CERTIFICATE).unwrap().remove(0).der;
+        let der = Pem::iter_from_buffer(CERTIFICATE.as_bytes()).next().unwrap().unwrap().contents;
         for length in 0..der.len() {
             assert!(Certificate::from_der(&der[..length]).is_err());
         }
@@ -308,5 +317,37 @@ GbdG4bX0pKXNU6rZ98zkg4rj3LMYghA=
             changed[at] ^= 0x55;
             let _ = Certificate::from_der(&changed);
         }
+    }
+
+    #[test]
+    fn blocks_are_found_between_comments() {
+        let rsa = "-----BEGIN RSA PUBLIC KEY-----\nMAoCBQCAAAABAgED\n-----END RSA PUBLIC KEY-----";
+        let text = format!("subject=x\n{rsa}\n\nissuer=y\n{}\n", rsa.replace('\n', "\r\n"));
+        assert_eq!(keys_of_pem(&text).unwrap().len(), 2);
+        assert!(keys_of_pem("nothing").unwrap_err().contains("no PEM block"));
+        for bad in ["-----BEGIN A", "-----BEGIN A-----\nAAEC", "-----BEGIN A-----\n?\n-----END A-----"] {
+            assert!(keys_of_pem(bad).unwrap_err().starts_with("block 1: "), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_definite_and_nothing_follows() {
+        let good = [0x30, 0x0a, 2, 5, 0, 0x80, 0, 0, 1, 2, 1, 3];
+        assert!(PublicKey::from_rsa(&good).is_ok());
+        let indefinite = [&[0x30, 0x80][..], &good[2..], &[0, 0]].concat();
+        let too_long = [&[0x30, 0x0b][..], &good[2..]].concat();
+        let followed = [&good[..], &[5, 0]].concat();
+        let other = [&[0x31, 0x0a][..], &good[2..]].concat();
+        for bad in [&[][..], &[0x30], &indefinite, &too_long, &followed, &other, &good[..11]] {
+            assert_eq!(PublicKey::from_rsa(bad), Err(Malformed), "{bad:x?}");
+        }
+    }
+
+    #[test]
+    fn integers_are_positive() {
+        assert_eq!(positive(&[0, 0x80]), Ok(&[0x80][..]));
+        assert_eq!(positive(&[0]), Ok(&[][..]));
+        assert_eq!(positive(&[0x80]), Err(Malformed));
+        assert_eq!(positive(&[]), Err(Malformed));
     }
 }
