@@ -152,6 +152,11 @@ impl TrustBundles {
         Ok(read)
     }
 
+    /// An id by its trust domain's own name, not by an alias.
+    pub fn canonical(&self, id: &SpiffeId) -> SpiffeId {
+        self.aliases.get(id.trust_domain()).map_or_else(|| id.clone(), |domain| id.within(domain))
+    }
+
     /// The trust domains that have roots, with how many.
     pub fn domains(&self) -> impl Iterator<Item = (&TrustDomain, usize)> {
         self.roots.iter().map(|(domain, roots)| (domain, roots.certificates.len()))

@@ -1,5 +1,6 @@
 //! What an operator may say about identity: exactly one source.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tollgate_runtime::Service;
 
@@ -9,7 +10,7 @@ use crate::source::{
 };
 
 /// Where the identity of this process comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IdentityConfig {
     /// Files that somebody else keeps current: cert-manager, Vault, or a person.

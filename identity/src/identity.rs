@@ -19,6 +19,7 @@ use crate::bundle::TrustBundles;
 use crate::credential::Credential;
 use crate::renewal;
 use crate::source::{Source, SourceFault};
+use crate::spiffe_id::{IdFault, IdPattern};
 
 /// What a source brings.
 #[derive(Debug, Clone)]
@@ -134,6 +135,13 @@ impl Identity {
     /// What is in force.
     pub fn material(&self) -> Guard<Arc<Material>> {
         self.inner.current.load()
+    }
+
+    /// A service of Tollgate itself, in our own trust domain: `ns/tollgate-system/sa/NAME`.
+    pub fn of_our_own(&self, service: &str) -> Result<IdPattern, IdFault> {
+        let material = self.material();
+        let domain = material.credential.leaf.id.trust_domain();
+        format!("spiffe://{domain}/ns/tollgate-system/sa/{service}").parse()
     }
 
     /// Counts the changes, and tells of each.

@@ -5,10 +5,12 @@
 //!
 //! [spec]: https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Longest name of a trust domain (specification, section 2.1).
@@ -115,6 +117,12 @@ impl SpiffeId {
         &self.text[SCHEME.len() + self.domain.0.len()..]
     }
 
+    /// Namespace and name of a workload that is named as ours are: `/ns/NAMESPACE/sa/NAME`.
+    pub fn workload(&self) -> Option<(&str, &str)> {
+        let (namespace, name) = self.path().strip_prefix("/ns/")?.split_once("/sa/")?;
+        (!namespace.contains('/') && !name.contains('/')).then_some((namespace, name))
+    }
+
     /// The same workload by the name of another trust domain.
     #[must_use]
     pub fn within(&self, domain: &TrustDomain) -> Self {
@@ -216,6 +224,16 @@ macro_rules! as_text {
         impl Serialize for $kind {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
+            }
+        }
+
+        impl JsonSchema for $kind {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($kind).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({"type": "string"})
             }
         }
 

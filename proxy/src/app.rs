@@ -3,15 +3,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use tollgate_runtime::{Service, net};
+use tollgate_runtime::Service;
 
 use crate::config::Config;
 use crate::listener::Listener;
 use crate::pipeline::Proxy;
 use crate::probe::Probes;
 use crate::record::Reporter;
-use crate::reload::{Bound, Listeners};
+use crate::reload::{Bound, Listeners, bind};
 use crate::snapshot::Snapshot;
 use crate::stages::registry::Strangers;
 use crate::status::{self, Loaded};
@@ -44,18 +45,24 @@ impl App {
     /// Binds the listeners and compiles the configuration; serves nothing yet.
     pub async fn build(config: Config, service: Service) -> anyhow::Result<Self> {
         let reporter = Arc::new(Reporter::new(service.clone()));
-        let snapshot = Snapshot::compile(&config, &reporter, None)?;
+        let identity = match &config.identity {
+            Some(identity) => Some(identity.follow(&service).await.context("no identity")?),
+            None => None,
+        };
+        let snapshot = Snapshot::compile(&config, &reporter, identity.as_ref(), None)?;
         let mut bound = Vec::with_capacity(config.listeners.len());
         let mut addresses = Vec::with_capacity(config.listeners.len());
         for one in &config.listeners {
-            let socket = net::bind(one.bind, &format!("listener `{}`", one.name))?;
+            let socket = bind(one)?;
+            let listener = Arc::new(Listener::build(one, identity.as_ref(), &service)?);
             addresses.push((one.name.clone(), socket.local_addr()?));
-            bound.push(Bound { listener: Arc::new(Listener::new(one)), socket });
+            bound.push(Bound { listener, socket });
         }
         let probes = Probes::new(service.clone());
         probes.follow(&config);
         let proxy = Arc::new(Proxy {
             snapshot: ArcSwap::from_pointee(snapshot),
+            identity,
             reporter,
             probes,
             loaded: Loaded::default(),

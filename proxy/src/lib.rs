@@ -4,7 +4,7 @@
 //! life of a request in one function. In reading order:
 //!
 //! * [`config`]: what an operator may set; [`snapshot`]: the same, compiled and swapped whole; `reload`: when.
-//! * `listener`: sockets, connections, their limits and clocks.
+//! * `listener`: sockets, connections, their limits and clocks, TLS; `socket`: a connection with TLS or without.
 //! * [`pipeline`]: one request from its head to its last byte; `head`: what we believe about it.
 //! * [`route`]: which route a request takes, and which descriptors it spends. Pure.
 //! * [`stages`]: what a request passes on the way: headers, address limit, authorization, global limit.
@@ -27,6 +27,7 @@ mod record;
 mod reload;
 pub mod route;
 pub mod snapshot;
+mod socket;
 pub mod stages;
 mod status;
 mod upstream;

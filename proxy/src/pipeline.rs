@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use http::header::{HOST, LOCATION};
+use http::header::{CONNECTION, HOST, LOCATION};
 use http::uri::Authority;
 use http::{HeaderValue, Request, Response, Uri, Version, request};
 use hyper::body::{Body as _, Incoming};
 use opentelemetry::trace::TraceContextExt as _;
+use tollgate_identity::Identity;
 use tollgate_proto::attributes;
 use tollgate_runtime::trace_context;
 
@@ -29,7 +30,7 @@ use crate::stages::authorize::Grant;
 use crate::stages::fault::Fault;
 use crate::stages::judge::{authorize, count, facts};
 use crate::stages::registry::Strangers;
-use crate::stages::{SCHEME, cors, headers};
+use crate::stages::{cors, headers};
 use crate::status::Loaded;
 use crate::upstream::{Lease, forward, mirror};
 
@@ -37,6 +38,7 @@ use crate::upstream::{Lease, forward, mirror};
 #[derive(Debug)]
 pub struct Proxy {
     pub(crate) snapshot: ArcSwap<Snapshot>,
+    pub(crate) identity: Option<Identity>,
     pub(crate) reporter: Arc<Reporter>,
     pub(crate) probes: Probes,
     pub(crate) loaded: Loaded,
@@ -50,16 +52,21 @@ pub(crate) async fn serve(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let (parts, body) = request.into_parts();
+    let version = parts.version;
     let snapshot = proxy.snapshot.load_full();
     let mut recording = Recording::begin(&proxy.reporter, &connection, &parts, snapshot.trust_traceparent);
     let passed = match recording.record() {
         Some(record) => pass(&proxy, &snapshot, &connection, parts, body, record).await,
         None => Err(ProxyError::Internal("the record is open until the answer")),
     };
-    match passed {
+    let mut response = match passed {
         Ok(response) => recording.answer(response),
         Err(error) => recording.refuse(error),
+    };
+    if connection.is_ending() && version < Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    response
 }
 
 async fn pass(
@@ -84,7 +91,10 @@ async fn pass(
     // Strip what clients may not say, and say it ourselves.
     headers::strip_request(&mut parts.headers, listener.role);
     if listener.role == Role::Ingress {
-        headers::say_forwarded(&mut parts.headers, record.client, SCHEME, host.authority());
+        headers::say_forwarded(&mut parts.headers, record.client, connection.scheme(), host.authority());
+    }
+    if let Some(certificate) = connection.certificate().and_then(|one| one.forwarded.clone()) {
+        parts.headers.insert(headers::CLIENT_CERT, certificate);
     }
     parts.headers.insert(headers::REQUEST_ID, record.id.value());
 
@@ -114,7 +124,9 @@ async fn pass(
     // Respond directly, where the route says so.
     let backends = match &found.route.action {
         Action::Respond(direct) => return respond(proxy, direct, record),
-        Action::Redirect(redirect) => return Ok(send_elsewhere(redirect, &parts, &host, &found)),
+        Action::Redirect(redirect) => {
+            return Ok(send_elsewhere(redirect, connection.scheme(), &parts, &host, &found));
+        }
         Action::Forward(backends) => backends,
     };
 
@@ -153,7 +165,7 @@ async fn pass(
     }
     let authority = found.route.rewrite.as_ref().and_then(|to| to.host()).unwrap_or(host.authority());
     let copy = mirror.and_then(|mirror| mirror::copy(mirror, &proxy.reporter, snapshot, &parts, authority));
-    address(&mut parts, authority, cluster.protocol())?;
+    address(&mut parts, authority, cluster.protocol(), cluster.scheme())?;
     let span = record.trace.child("upstream");
     trace_context::inject(&span, &mut parts.headers);
     let limit = found.route.body_bytes.or(listener.limits.body_bytes);
@@ -198,7 +210,7 @@ fn find<'s>(
             query: parts.uri.query(),
             method,
             headers: &parts.headers,
-            peer: connection.peer_id(),
+            peer: connection.peer_name(),
         })
     };
     let announced = cors::announced(parts);
@@ -235,13 +247,14 @@ async fn suffer(fault: &Fault, record: &mut Record) -> Result<(), ProxyError> {
 
 fn send_elsewhere(
     redirect: &Redirect,
+    scheme: &'static str,
     parts: &request::Parts,
     host: &Host,
     found: &Found,
 ) -> Response<Content> {
     let mut response = Response::new(Content::Own(bytes::Bytes::new()));
     *response.status_mut() = redirect.status;
-    let location = redirect.location(SCHEME, host.authority(), &parts.uri, &found.path);
+    let location = redirect.location(scheme, host.authority(), &parts.uri, &found.path);
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(LOCATION, location);
     }
@@ -266,6 +279,7 @@ pub(crate) fn address(
     parts: &mut request::Parts,
     host: &Authority,
     protocol: Protocol,
+    scheme: &'static str,
 ) -> Result<(), ProxyError> {
     match protocol {
         Protocol::H1 => {
@@ -278,7 +292,7 @@ pub(crate) fn address(
             parts.version = Version::HTTP_2;
             parts.headers.remove(HOST);
             let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-            let uri = Uri::builder().scheme(SCHEME).authority(host.clone()).path_and_query(target).build();
+            let uri = Uri::builder().scheme(scheme).authority(host.clone()).path_and_query(target).build();
             parts.uri = uri.map_err(|_| ProxyError::Malformed("path is not a URI"))?;
         }
     }

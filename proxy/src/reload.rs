@@ -9,8 +9,9 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tollgate_runtime::Service;
 use tollgate_runtime::config::watch_files;
-use tollgate_runtime::{Service, net};
+use tollgate_runtime::net::{self, BindError};
 
 use crate::config::{Config, ListenerConfig};
 use crate::listener::{self, Listener};
@@ -61,17 +62,23 @@ impl Listeners {
     pub(crate) fn apply(&mut self, config: Config) -> anyhow::Result<()> {
         let service = self.proxy.reporter.service.clone();
         let before = self.proxy.snapshot.load_full();
-        let after = Snapshot::compile(&config, &self.proxy.reporter, Some(&before))?;
-        let mut new = Vec::new();
+        let after =
+            Snapshot::compile(&config, &self.proxy.reporter, self.proxy.identity.as_ref(), Some(&before))?;
+        let (mut new, mut changed) = (Vec::new(), Vec::new());
         for one in &config.listeners {
-            if !self.serving.iter().any(|serving| serving.is_at(one)) {
-                let socket = net::bind(one.bind, &format!("listener `{}`", one.name))?;
-                new.push(Bound { listener: Arc::new(Listener::new(one)), socket });
+            let build = || Listener::build(one, self.proxy.identity.as_ref(), &service).map(Arc::new);
+            match self.serving.iter().find(|serving| serving.is_at(one)) {
+                None => new.push(Bound { listener: build()?, socket: bind(one)? }),
+                Some(serving) if serving.listener.load().config() != one => {
+                    changed.push((Arc::clone(&serving.listener), build()?));
+                }
+                Some(_) => {}
             }
         }
         // From here on nothing can fail.
-        if config.process.listen != self.config.process.listen || config.name != self.config.name {
-            tracing::warn!("changes to `name`, `process` and `telemetry` need a restart");
+        let fixed = |config: &Config| (config.process.listen, config.name.clone(), config.identity.clone());
+        if fixed(&config) != fixed(&self.config) {
+            tracing::warn!("changes to `name`, `process`, `telemetry` and `identity` need a restart");
         }
         self.proxy.probes.follow(&config);
         service.published().config(&config);
@@ -80,10 +87,8 @@ impl Listeners {
         after.start();
         self.proxy.snapshot.store(Arc::new(after));
         self.serving.retain(|serving| config.listeners.iter().any(|one| serving.is_at(one)));
-        for serving in &self.serving {
-            if let Some(one) = config.listeners.iter().find(|one| serving.is_at(one)) {
-                serving.change(one);
-            }
+        for (serving, listener) in changed {
+            serving.store(listener);
         }
         self.serving.extend(new.into_iter().map(|bound| Serving::start(&self.proxy, bound)));
         self.config = config;
@@ -106,12 +111,12 @@ impl Serving {
         let serving = self.listener.load();
         serving.config().bind == config.bind && serving.config().name == config.name
     }
+}
 
-    fn change(&self, config: &ListenerConfig) {
-        if self.listener.load().config() != config {
-            self.listener.store(Arc::new(Listener::new(config)));
-        }
-    }
+/// Binds a listener's socket. Plaintext stays on this machine.
+pub(crate) fn bind(config: &ListenerConfig) -> Result<TcpListener, BindError> {
+    let what = format!("listener `{}`", config.name);
+    if config.speaks_tls() { net::bind_tls(config.bind, &what) } else { net::bind(config.bind, &what) }
 }
 
 /// Reads the configuration again whenever its file changes or SIGHUP comes.

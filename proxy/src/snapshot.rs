@@ -5,11 +5,13 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use tollgate_identity::Identity;
 
 use crate::config::{ClusterConfig, Config, Endpoints, PrivateAddresses, Role};
 use crate::record::Reporter;
 use crate::route::Table;
 use crate::stages::authorize::Authorizer;
+use crate::stages::caller::Caller;
 use crate::stages::rate_limit::Limiter;
 use crate::upstream::Cluster;
 
@@ -28,6 +30,7 @@ impl Snapshot {
     pub(crate) fn compile(
         config: &Config,
         reporter: &Arc<Reporter>,
+        identity: Option<&Identity>,
         before: Option<&Self>,
     ) -> anyhow::Result<Self> {
         let routes = Table::compile(&config.routes).map_err(|invalid| {
@@ -42,17 +45,21 @@ impl Snapshot {
                 let kept = before
                     .and_then(|before| before.clusters.get(&config.name))
                     .filter(|cluster| cluster.config() == config);
-                let cluster = kept.map_or_else(|| Cluster::new(config, reporter), Arc::clone);
-                (config.name.clone(), cluster)
+                let cluster = match kept {
+                    Some(kept) => Arc::clone(kept),
+                    None => Cluster::build(config, identity, reporter)?,
+                };
+                Ok((config.name.clone(), cluster))
             })
-            .collect();
+            .collect::<anyhow::Result<_>>()?;
+        let caller = Caller { identity, clock: reporter.service.clock() };
         let authorizer = match &config.authz {
             None => None,
             Some(config) => {
                 let kept = before.and_then(|before| before.authorizer.as_ref());
                 match kept.filter(|authorizer| authorizer.config() == config) {
                     Some(authorizer) => Some(Arc::clone(authorizer)),
-                    None => Some(Arc::new(Authorizer::new(config)?)),
+                    None => Some(Arc::new(Authorizer::new(config, &caller)?)),
                 }
             }
         };
@@ -62,7 +69,7 @@ impl Snapshot {
                 let kept = before.and_then(|before| before.limiter.as_ref());
                 match kept.filter(|limiter| limiter.config() == config) {
                     Some(limiter) => Some(Arc::clone(limiter)),
-                    None => Some(Arc::new(Limiter::new(config)?)),
+                    None => Some(Arc::new(Limiter::new(config, &caller)?)),
                 }
             }
         };

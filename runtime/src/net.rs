@@ -1,6 +1,6 @@
 //! Binding sockets.
 //!
-//! Until a listener has TLS it serves loopback only: a plaintext port that the network can reach is
+//! A listener without TLS serves loopback only: a plaintext port that the network can reach is
 //! refused when it is bound, not discovered later.
 
 use std::io;
@@ -36,6 +36,11 @@ pub fn bind(addr: SocketAddr, what: &str) -> Result<TcpListener, BindError> {
     if !addr.ip().is_loopback() {
         return Err(BindError::PlaintextOffLoopback { what: what.to_owned(), addr });
     }
+    bind_tls(addr, what)
+}
+
+/// Binds a listener that speaks TLS, which others may reach.
+pub fn bind_tls(addr: SocketAddr, what: &str) -> Result<TcpListener, BindError> {
     listen(addr).map_err(|source| BindError::System { what: what.to_owned(), addr, source })
 }
 

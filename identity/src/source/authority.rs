@@ -16,6 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::BoxFuture;
 use rustls::pki_types::CertificateDer;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tollgate_proto::identity::certificate_authority_client::CertificateAuthorityClient;
 use tollgate_proto::identity::enrol_request::Proof;
@@ -39,7 +40,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ROOTS: usize = 64;
 
 /// Where the authority is, and how we prove who we are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuthorityConfig {
     /// `host:port` of the authority.

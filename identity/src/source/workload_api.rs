@@ -9,6 +9,7 @@ use std::pin::Pin;
 use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spiffe::{WorkloadApiClient, WorkloadApiError, X509Context, X509Svid};
 
@@ -19,7 +20,7 @@ use crate::identity::{Material, provider};
 use crate::spiffe_id::TrustDomain;
 
 /// Where the agent is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WorkloadApiConfig {
     /// The agent's socket, such as `/run/spire/sockets/agent.sock`.

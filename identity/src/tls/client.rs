@@ -29,7 +29,7 @@ pub fn client_config(
         .with_protocol_versions(minimum.versions())?
         .dangerous()
         .with_custom_certificate_verifier(servers)
-        .with_client_cert_resolver(Arc::new(Ours(identity.clone())));
+        .with_client_cert_resolver(ours(identity));
     config.resumption = Resumption::disabled();
     config.alpn_protocols = alpn;
     // A workload is known by its id and not by a name that was looked up somewhere.
@@ -43,6 +43,11 @@ pub async fn connect(config: Arc<ClientConfig>, address: &str) -> io::Result<Tls
     stream.set_nodelay(true)?;
     let name = ServerName::IpAddress(stream.peer_addr()?.ip().into());
     TlsConnector::from(config).connect(name, stream).await
+}
+
+/// Shows our own certificate, the one that is in force then.
+pub(super) fn ours(identity: &Identity) -> Arc<dyn ResolvesClientCert> {
+    Arc::new(Ours(identity.clone()))
 }
 
 #[derive(Debug)]

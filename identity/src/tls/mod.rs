@@ -3,17 +3,28 @@
 //! Sessions are never resumed where a client shows a certificate: a resumed session would carry the verdict of an
 //! older handshake past a revocation or a changed bundle.
 
+mod certificates;
+mod channel;
 mod client;
 mod incoming;
+mod lifetime;
+mod listening;
+mod origin;
 mod pinned;
 mod server;
 
 use rustls::pki_types::CertificateDer;
 use rustls::{CommonState, SupportedProtocolVersion, version};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use certificates::{CertificatesFault, FileRoots, NamedCertificates, ServerCertificate};
+pub use channel::GrpcChannel;
 pub use client::{client_config, connect};
 pub use incoming::{Accepted, Peer, incoming};
+pub use lifetime::Lifetime;
+pub use listening::{Ask, Listening, listening_config};
+pub use origin::{Origin, origin_config};
 pub use pinned::pinned_client_config;
 pub use server::{ServerOptions, server_config};
 
@@ -34,7 +45,7 @@ pub enum Mtls {
 }
 
 /// The oldest version that is spoken.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum MinimumVersion {
     /// TLS 1.2, with forward secrecy and authenticated encryption only.
     #[serde(rename = "1.2")]

@@ -29,7 +29,7 @@ pub fn server_config(
     identity: &Identity,
     options: &ServerOptions,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let clients = Arc::new(Clients { identity: identity.clone(), required: options.mtls == Mtls::Strict });
+    let clients = workloads(identity, options.mtls == Mtls::Strict);
     let mut config = ServerConfig::builder_with_provider(Arc::clone(identity.provider()))
         .with_protocol_versions(options.minimum.versions())?
         .with_client_cert_verifier(clients)
@@ -38,6 +38,11 @@ pub fn server_config(
     config.send_tls13_tickets = 0;
     config.alpn_protocols.clone_from(&options.alpn);
     Ok(Arc::new(config))
+}
+
+/// Believes the workloads of our trust domains.
+pub(super) fn workloads(identity: &Identity, required: bool) -> Arc<dyn ClientCertVerifier> {
+    Arc::new(Clients { identity: identity.clone(), required })
 }
 
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use rustc_hash::FxHashSet;
 use tollgate_runtime::config::Invalid;
 
-use super::{AuthzMode, Config, Role, RouteConfig};
+use super::{AuthzMode, Config, ListenerConfig, Mtls, Role, RouteConfig};
 use crate::route::Table;
 
 pub(super) fn check(config: &Config) -> Result<(), Invalid> {
@@ -25,11 +25,12 @@ fn listeners(config: &Config) -> Result<(), Invalid> {
     unique(config.listeners.iter().map(|listener| listener.name.as_str()), "listeners")?;
     for (index, listener) in config.listeners.iter().enumerate() {
         let key = |name: &str| format!("listeners[{index}].{name}");
-        if !listener.bind.ip().is_loopback() {
+        listener_tls(config, listener, &key)?;
+        if !listener.bind.ip().is_loopback() && !listener.speaks_tls() {
             return Err(Invalid::new(
                 key("bind"),
                 format!("{} is reachable from outside and the listener has no TLS", listener.bind),
-                "a loopback address such as 127.0.0.1:8080",
+                "a loopback address such as 127.0.0.1:8080, or `mtls: strict`",
             ));
         }
         let limits = &listener.limits;
@@ -59,6 +60,37 @@ fn listeners(config: &Config) -> Result<(), Invalid> {
     Ok(())
 }
 
+fn listener_tls(
+    config: &Config,
+    listener: &ListenerConfig,
+    key: &impl Fn(&str) -> String,
+) -> Result<(), Invalid> {
+    let has_identity = config.identity.is_some();
+    let certificates = listener.tls.as_ref().map_or(&[][..], |tls| &tls.certificates);
+    if listener.speaks_tls() && !has_identity && certificates.is_empty() {
+        return Err(Invalid::new(
+            key(if listener.tls.is_some() { "tls" } else { "mtls" }),
+            "there is no certificate to show",
+            "a section `identity`, or `tls.certificates`",
+        ));
+    }
+    if listener.mtls != Mtls::Off && !has_identity && listener.client_ca.is_none() {
+        return Err(Invalid::new(
+            key("mtls"),
+            "nobody says whose certificates to believe",
+            "a section `identity`, or `client_ca`",
+        ));
+    }
+    if listener.client_ca.is_some() && listener.mtls == Mtls::Off {
+        return Err(Invalid::new(
+            key("client_ca"),
+            "no client is asked for a certificate",
+            "`mtls: strict` or `permissive` beside it",
+        ));
+    }
+    Ok(())
+}
+
 /// What a route wants asked must have somebody to answer it: a forgotten section must not open the door.
 fn somebody_to_ask(config: &Config, route: &RouteConfig, at: &str) -> Result<(), Invalid> {
     let is_ingress = config.listeners.iter().any(|listener| listener.role == Role::Ingress);
@@ -81,11 +113,11 @@ fn somebody_to_ask(config: &Config, route: &RouteConfig, at: &str) -> Result<(),
 
 fn services(config: &Config) -> Result<(), Invalid> {
     if let Some(authz) = &config.authz {
-        grpc_address("authz.address", &authz.address)?;
+        grpc_address(config, "authz.address", &authz.address)?;
         at_least_one("authz.connections", authz.connections)?;
     }
     if let Some(limit) = &config.rate_limit {
-        grpc_address("rate_limit.address", &limit.address)?;
+        grpc_address(config, "rate_limit.address", &limit.address)?;
         at_least_one("rate_limit.connections", limit.connections)?;
         if limit.domain.is_empty() {
             return Err(Invalid::new("rate_limit.domain", "it is empty", "the domain of a limits file"));
@@ -94,16 +126,19 @@ fn services(config: &Config) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn grpc_address(key: &str, address: &str) -> Result<(), Invalid> {
-    let uri = address.parse::<http::Uri>().ok();
-    let plain = uri.as_ref().is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some());
-    if plain {
-        return Ok(());
+fn grpc_address(config: &Config, key: &str, address: &str) -> Result<(), Invalid> {
+    let uri = address.parse::<http::Uri>().ok().filter(|uri| uri.host().is_some());
+    match uri.as_ref().and_then(|uri| uri.scheme_str()) {
+        Some("https") if config.identity.is_none() => {
+            return Err(Invalid::new(key, "mTLS needs a certificate of our own", "a section `identity`"));
+        }
+        Some("http" | "https") => return Ok(()),
+        _ => {}
     }
     Err(Invalid::new(
         key,
         format!("`{address}` is not a gRPC address"),
-        "a URL such as http://127.0.0.1:7001",
+        "a URL such as https://127.0.0.1:7001",
     ))
 }
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use tollgate_identity::pki_types::ServerName;
 use tollgate_runtime::config::Invalid;
 
 use super::check::{at_least_one, unique};
-use super::{ClusterConfig, Config, DnsRecord, Endpoint, Endpoints, HealthQuestion};
+use super::{ClusterConfig, ClusterTls, Config, DnsRecord, Endpoint, Endpoints, HealthQuestion};
 use crate::route::Key;
 
 pub(super) fn check(config: &Config) -> Result<(), Invalid> {
@@ -15,6 +16,9 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
         endpoints(cluster, &key)?;
         localities(cluster, &key)?;
         resilience(cluster, &key)?;
+        if let Some(tls) = &cluster.tls {
+            tls_of(config, tls, &format!("{key}.tls"))?;
+        }
         if let Some(by) = cluster.balance.key() {
             Key::compile(by, &format!("{key}.balance"))?;
         }
@@ -52,6 +56,45 @@ fn endpoints(cluster: &ClusterConfig, key: &str) -> Result<(), Invalid> {
         }
         Endpoints::Static(_) | Endpoints::File(_) => Ok(()),
     }
+}
+
+fn tls_of(config: &Config, tls: &ClusterTls, key: &str) -> Result<(), Invalid> {
+    let problem = |name: &str, problem: &str, remedy: &str| {
+        let key = if name.is_empty() { key.to_owned() } else { format!("{key}.{name}") };
+        Err(Invalid::new(key, problem, remedy))
+    };
+    match (tls.spiffe_ids.is_empty(), &tls.server_name) {
+        (true, None) => {
+            return problem(
+                "",
+                "nobody says who must answer",
+                "`spiffe_ids` of workloads, or a `server_name`",
+            );
+        }
+        (false, Some(_)) => {
+            let remedy = "one of the two; other names of a server go into `subject_names`";
+            return problem(
+                "server_name",
+                "workloads are known by `spiffe_ids`, which are given too",
+                remedy,
+            );
+        }
+        (false, None) if config.identity.is_none() => {
+            return problem("spiffe_ids", "mTLS needs a certificate of our own", "a section `identity`");
+        }
+        (false, None) if tls.ca.is_some() || !tls.subject_names.is_empty() || tls.present_identity => {
+            let remedy = "no `ca`, `subject_names` and `present_identity` beside `spiffe_ids`";
+            return problem("", "workloads are believed by the bundles of `identity` alone", remedy);
+        }
+        (true, Some(name)) if ServerName::try_from(name.as_str()).is_err() => {
+            return problem("server_name", "it is not a name", "a name such as api.example.org");
+        }
+        _ => {}
+    }
+    if tls.present_identity && config.identity.is_none() {
+        return problem("present_identity", "there is no certificate to show", "a section `identity`");
+    }
+    Ok(())
 }
 
 fn localities(cluster: &ClusterConfig, key: &str) -> Result<(), Invalid> {

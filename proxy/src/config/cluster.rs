@@ -10,6 +10,7 @@ use tollgate_runtime::config::duration;
 
 use super::filter::Key;
 use super::resilience::{BreakerConfig, HealthCheck, OutlierDetection};
+use super::tls::ClusterTls;
 use super::words::Percent;
 
 /// A set of endpoints that answer alike.
@@ -26,6 +27,9 @@ pub struct ClusterConfig {
     /// What its endpoints speak.
     #[serde(default)]
     pub protocol: Protocol,
+    /// TLS towards them; plaintext without this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ClusterTls>,
     /// How one of them is picked.
     #[serde(default)]
     pub balance: Balance,

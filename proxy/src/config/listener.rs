@@ -1,15 +1,16 @@
 //! Where requests come in, and what one client may take there.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 use tollgate_paths::Level;
 use tollgate_runtime::config::duration;
 
-use super::words::{Workload, switch_word};
+use super::tls::{ListenerTls, Mtls};
+use super::words::Workload;
 
 /// One socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -17,14 +18,19 @@ use super::words::{Workload, switch_word};
 pub struct ListenerConfig {
     /// Its name, in logs and errors.
     pub name: String,
-    /// The address it listens on. Loopback, as long as the listener has no TLS.
+    /// The address it listens on. Loopback, where the listener has no TLS.
     pub bind: SocketAddr,
     /// Who is expected on the other side.
     pub role: Role,
     /// Whether the other side shows a certificate.
     #[serde(default)]
-    #[schemars(with = "serde_json::Value")]
     pub mtls: Mtls,
+    /// How it speaks TLS. Without this section the proxy's own certificate is shown where `mtls` asks for TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
+    /// Who signs for clients, where that is not our own trust domain: a file of roots. Such clients are no workloads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
     /// How much of a path's spelling is undone before it is routed, judged and forwarded.
     #[serde(default)]
     pub normalize: Normalize,
@@ -40,6 +46,11 @@ pub struct ListenerConfig {
 }
 
 impl ListenerConfig {
+    /// Whether it speaks TLS, if only to some of its clients.
+    pub fn speaks_tls(&self) -> bool {
+        self.mtls != Mtls::Off || self.tls.is_some()
+    }
+
     /// Requests a second per client address, if they are limited.
     pub fn requests_per_address(&self) -> Option<u32> {
         let per_second = match (&self.limit_by_address, self.role) {
@@ -64,24 +75,6 @@ pub enum Role {
     /// Workloads of this mesh on their way out of it. What no route names by its host is refused, and what a client
     /// proves itself with stays inside.
     Egress,
-}
-
-/// Whether the other side shows a certificate.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mtls {
-    /// Plaintext, which is for loopback only.
-    #[default]
-    Off,
-}
-
-impl<'de> Deserialize<'de> for Mtls {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match switch_word(deserializer)?.as_str() {
-            "off" => Ok(Self::Off),
-            other => Err(D::Error::custom(format!("`{other}` is not supported yet; expected `off`"))),
-        }
-    }
 }
 
 impl Role {

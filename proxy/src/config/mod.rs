@@ -14,12 +14,15 @@ mod outline;
 mod resilience;
 mod route;
 mod route_authz;
+mod tls;
 mod words;
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tollgate_identity::IdPattern;
+use tollgate_identity::config::IdentityConfig;
 use tollgate_runtime::config::{Invalid, ServiceConfig, duration};
 use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
@@ -31,7 +34,7 @@ pub use filter::{
     Abort, Cors, Credentials, Delay, Deprecation, Fault, Header, HeaderModifier, Key, Mirror, PathModifier,
     PathModifierType, RequestRedirect, Scheme, UrlRewrite,
 };
-pub use listener::{AddressLimit, LimitsConfig, ListenerConfig, Mtls, Normalize, Role};
+pub use listener::{AddressLimit, LimitsConfig, ListenerConfig, Normalize, Role};
 pub use matching::{
     Claim, ClaimMatch, Match, PathMatch, PathMatchType, PeerMatch, ValueMatch, ValueMatchType,
 };
@@ -41,6 +44,7 @@ pub use resilience::{
 };
 pub use route::{Backend, DescriptorEntry, DirectResponse, Override, RouteConfig, RouteRateLimit};
 pub use route_authz::{AuthzMode, RouteAuthz};
+pub use tls::{ClusterTls, ListenerTls, MinimumVersion, Mtls, ServerCertificate};
 pub use words::{Percent, Workload};
 
 /// One proxy.
@@ -56,6 +60,9 @@ pub struct Config {
     /// The process listener and the grace of a shutdown.
     #[serde(default)]
     pub process: ProcessConfig,
+    /// Where this proxy's own certificate comes from, and whom it believes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityConfig>,
     /// What is believed of those outside.
     #[serde(default)]
     pub edge: EdgeConfig,
@@ -137,8 +144,11 @@ impl OnError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuthzConfig {
-    /// Its gRPC address, such as `http://127.0.0.1:7001`.
+    /// Its gRPC address: `https://127.0.0.1:7001` for mTLS by this proxy's identity, `http://` on this machine.
     pub address: String,
+    /// Who must answer there; `ns/tollgate-system/sa/authz` of our trust domain if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spiffe_id: Option<IdPattern>,
     /// How long an answer may take.
     #[serde(default = "authz_timeout", with = "duration")]
     #[schemars(with = "String")]
@@ -159,8 +169,11 @@ pub struct AuthzConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimitConfig {
-    /// Its gRPC address, such as `http://127.0.0.1:7002`.
+    /// Its gRPC address: `https://127.0.0.1:7002` for mTLS by this proxy's identity, `http://` on this machine.
     pub address: String,
+    /// Who must answer there; `ns/tollgate-system/sa/ratelimit` of our trust domain if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spiffe_id: Option<IdPattern>,
     /// The domain of its limits.
     pub domain: String,
     /// How long an answer may take.

@@ -62,6 +62,11 @@ impl ConnectionClock {
         self.multiplexed.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it speaks HTTP/2.
+    pub(super) fn multiplexed(&self) -> bool {
+        self.multiplexed.load(Ordering::Relaxed)
+    }
+
     /// What comes next on the connection is refused.
     pub(super) fn refused(&self) {
         self.refused.store(true, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tollgate_identity::tls::Lifetime;
 use tollgate_proto::Reason;
 
 use super::clock::Found;
@@ -23,6 +24,7 @@ use super::io::{Spoken, WatchedStream};
 use super::{Connection, TaskExecutor};
 use crate::pipeline::{self, Proxy};
 use crate::record::connection_failed;
+use crate::socket::Socket;
 
 /// How long the last words to a client may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -32,6 +34,9 @@ const READ_AHEAD: usize = 16 << 10;
 const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\
     content-length: 31\r\nconnection: close\r\n\r\n{\"reason\":\"request_malformed\"}\n";
 
+const MTLS_REQUIRED: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\
+    content-length: 27\r\nconnection: close\r\n\r\n{\"reason\":\"mtls_required\"}\n";
+
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\n\
     content-length: 29\r\nconnection: close\r\n\r\n{\"reason\":\"request_timeout\"}\n";
 
@@ -39,10 +44,56 @@ const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: a
 pub(super) async fn serve(
     proxy: &Arc<Proxy>,
     connection: &Arc<Connection>,
-    stream: TcpStream,
+    socket: Socket,
     closing: &CancellationToken,
 ) {
-    let mut io = WatchedStream::new(stream, Arc::clone(connection));
+    match connection.certificate().map(|certificate| certificate.lifetime) {
+        None => drive(proxy, connection, socket, closing).await,
+        Some(lifetime) => {
+            let driving = Box::pin(drive(proxy, connection, socket, closing));
+            until_the_certificate_ends(connection, lifetime, driving, closing).await;
+        }
+    }
+}
+
+/// No connection outlives its peer's certificate.
+async fn until_the_certificate_ends(
+    connection: &Connection,
+    lifetime: Lifetime,
+    mut driving: Pin<Box<impl Future<Output = ()>>>,
+    closing: &CancellationToken,
+) {
+    let opened = Instant::now();
+    let mut steps = [lifetime.drain, lifetime.close, lifetime.cut].into_iter().enumerate();
+    while let Some((step, after)) = steps.next() {
+        tokio::select! {
+            () = &mut driving => return,
+            () = tokio::time::sleep_until(opened + after) => {}
+        }
+        match step {
+            // In HTTP/1.1 the next answer says that it was the last; in HTTP/2 the connection itself can.
+            0 => {
+                connection.ending.store(true, Ordering::Relaxed);
+                if connection.clock.multiplexed() {
+                    closing.cancel();
+                }
+            }
+            1 => closing.cancel(),
+            _ => {
+                let id = connection.peer_name().unwrap_or_default();
+                tracing::info!(peer = %connection.peer, id, "connection cut: the peer's certificate has ended");
+            }
+        }
+    }
+}
+
+async fn drive(
+    proxy: &Arc<Proxy>,
+    connection: &Arc<Connection>,
+    socket: Socket,
+    closing: &CancellationToken,
+) {
+    let mut io = WatchedStream::new(socket, Arc::clone(connection));
     match recognise(&mut io, connection, closing).await {
         First::Spoken(Spoken::Http1) => serve_http1(proxy, connection, io, closing).await,
         First::Spoken(Spoken::Http2) => {
@@ -223,6 +274,16 @@ async fn refuse(proxy: &Proxy, connection: &Connection, mut io: WatchedStream, v
         &details,
     );
     last_words(&mut io, BAD_REQUEST).await;
+}
+
+/// Somebody speaks plaintext where only TLS is spoken. What they say is not read.
+pub(super) async fn refuse_plaintext(proxy: &Proxy, connection: &Arc<Connection>, socket: Socket) {
+    let name = &connection.listener.config().name;
+    tracing::warn!(listener = name, peer = %connection.peer, "plaintext refused: this listener speaks TLS only");
+    let details = "plaintext on a port that speaks TLS only";
+    let status = StatusCode::BAD_REQUEST;
+    connection_failed(&proxy.reporter, connection, status, Reason::MtlsRequired, details);
+    last_words(&mut WatchedStream::new(socket, Arc::clone(connection)), MTLS_REQUIRED).await;
 }
 
 async fn time_out(proxy: &Proxy, connection: &Connection, mut io: WatchedStream) {

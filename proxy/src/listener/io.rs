@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::Connection;
 use super::framing::{Framing, Violation};
+use crate::socket::Socket;
 
 /// What an HTTP/2 client says first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -26,7 +26,7 @@ pub(super) enum Spoken {
 
 #[derive(Debug)]
 pub(super) struct WatchedStream {
-    stream: TcpStream,
+    stream: Socket,
     ahead: BytesMut,
     connection: Arc<Connection>,
     /// What is read strictly (HTTP/1.1).
@@ -35,7 +35,7 @@ pub(super) struct WatchedStream {
 }
 
 impl WatchedStream {
-    pub(super) fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
+    pub(super) fn new(stream: Socket, connection: Arc<Connection>) -> Self {
         Self { stream, ahead: BytesMut::new(), connection, framing: None, refused: None }
     }
 
@@ -77,14 +77,12 @@ impl WatchedStream {
             if known == PREFACE.len() {
                 return Ok(Spoken::Http2);
             }
-            if self.ahead.is_empty() {
+            let read = match &mut self.stream {
                 // An idle connection should hold no buffer.
-                self.stream.readable().await?;
-            }
-            let read = match self.ahead.is_empty() {
-                true => {
+                Socket::Plain(stream) if self.ahead.is_empty() => {
+                    stream.readable().await?;
                     let mut first = [0; 4096];
-                    match self.stream.try_read(&mut first) {
+                    match stream.try_read(&mut first) {
                         Ok(read) => {
                             self.ahead.extend_from_slice(&first[..read]);
                             read
@@ -93,7 +91,7 @@ impl WatchedStream {
                         Err(error) => return Err(error),
                     }
                 }
-                false => self.stream.read_buf(&mut self.ahead).await?,
+                stream => stream.read_buf(&mut self.ahead).await?,
             };
             if read == 0 {
                 return Ok(if self.ahead.is_empty() { Spoken::Nothing } else { Spoken::Http1 });

@@ -4,29 +4,37 @@
 //! * [`connection`]: one connection from its first byte to its last;
 //! * [`clock`]: when a connection has waited long enough;
 //! * [`io`]: the socket, watched;
+//! * [`secure`]: TLS, and what it tells about the other end;
 //! * [`framing`]: where messages begin and end, read strictly.
 
 mod clock;
 mod connection;
 mod framing;
 mod io;
+pub(crate) mod secure;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tollgate_identity::{Identity, SpiffeId};
 use tollgate_paths::Level;
+use tollgate_runtime::Service;
 use tollgate_runtime::tasks::Tasks;
 
 use crate::config::{LimitsConfig, ListenerConfig, Role, Workload};
 use crate::pipeline::Proxy;
+use crate::socket::Socket;
 use crate::stages::address_limit::AddressLimit;
 
 pub(crate) use clock::ConnectionClock;
+use secure::{Opened, PeerCertificate, Secure, Secured};
 
 /// How long accepting rests when the system is out of file descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(20);
@@ -40,13 +48,23 @@ pub(crate) struct Listener {
     pub(crate) limits: LimitsConfig,
     pub(crate) address_limit: Option<AddressLimit>,
     pub(crate) source: Option<Workload>,
+    /// TLS, where it speaks that.
+    secure: Option<Secure>,
     /// Connections that may still come.
     room: Arc<Semaphore>,
 }
 
 impl Listener {
-    pub(crate) fn new(config: &ListenerConfig) -> Self {
-        Self {
+    /// Reads the files that it shows and believes.
+    pub(crate) fn build(
+        config: &ListenerConfig,
+        identity: Option<&Identity>,
+        service: &Service,
+    ) -> anyhow::Result<Self> {
+        let secure = Secure::build(config, identity, service)
+            .with_context(|| format!("listener `{}`", config.name))?;
+        Ok(Self {
+            secure,
             role: config.role,
             level: config.normalize.into(),
             limits: config.limits.clone(),
@@ -54,7 +72,7 @@ impl Listener {
             source: config.source.clone(),
             room: Arc::new(Semaphore::new(config.limits.max_connections)),
             config: config.clone(),
-        }
+        })
     }
 
     pub(crate) fn config(&self) -> &ListenerConfig {
@@ -97,12 +115,54 @@ pub(crate) struct Connection {
     pub(crate) local: SocketAddr,
     pub(crate) listener: Arc<Listener>,
     pub(crate) clock: ConnectionClock,
+    /// What its handshake has settled; none in plaintext.
+    pub(crate) secured: Option<Box<Secured>>,
+    /// The peer's certificate is about to end: what is asked now is the last.
+    ending: AtomicBool,
 }
 
 impl Connection {
-    /// The SPIFFE id at the other end: nobody has shown one, until listeners have TLS.
-    pub(crate) fn peer_id(&self) -> Option<&str> {
-        None
+    fn new(
+        (peer, local): (SocketAddr, SocketAddr),
+        listener: Arc<Listener>,
+        secured: Option<Box<Secured>>,
+    ) -> Self {
+        let clock = ConnectionClock::new(listener.limits.head_timeout, listener.limits.idle_timeout);
+        Self { peer, local, listener, clock, secured, ending: AtomicBool::new(false) }
+    }
+
+    /// The certificate at the other end.
+    pub(crate) fn certificate(&self) -> Option<&PeerCertificate> {
+        self.secured.as_ref()?.peer.as_ref()
+    }
+
+    /// The SPIFFE id at the other end, from its certificate.
+    pub(crate) fn peer_id(&self) -> Option<&SpiffeId> {
+        self.certificate()?.id.as_ref()
+    }
+
+    /// What routes and descriptors know the other end by.
+    pub(crate) fn peer_name(&self) -> Option<&str> {
+        self.certificate()?.name()
+    }
+
+    /// `http` or `https`
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.secured.is_some() { "https" } else { "http" }
+    }
+
+    /// `tollgate.connection_security_policy`
+    pub(crate) fn security_policy(&self) -> &'static str {
+        match &self.secured {
+            None => "none",
+            Some(secured) if secured.peer.is_none() => "tls",
+            Some(_) => "mutual_tls",
+        }
+    }
+
+    /// Whether the client should go elsewhere with its next request.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 }
 
@@ -138,14 +198,35 @@ pub(crate) async fn serve(
         let _ = stream.set_nodelay(true);
         // The settings may have changed while nobody came.
         let listener = settings.load_full();
-        let clock = ConnectionClock::new(listener.limits.head_timeout, listener.limits.idle_timeout);
-        let connection = Arc::new(Connection { peer, local, listener, clock });
         // A token of its own: connections that share one would share its lock at every poll.
         let (proxy, closing) = (Arc::clone(&proxy), closing.child_token());
         tasks.spawn("connection", async move {
             let _permit = permit;
             proxy.reporter.metrics.connection(1);
-            connection::serve(&proxy, &connection, stream, &closing).await;
+            let opened = match &listener.secure {
+                None => Opened::Served(Socket::Plain(stream), None),
+                // On the heap: a handshake is large, and a connection keeps the room of its largest moment.
+                Some(secure) => {
+                    let now = proxy.reporter.service.clock().unix_nanos();
+                    let opening = Box::pin(secure.open(&listener, stream, peer, now));
+                    tokio::select! {
+                        () = closing.cancelled() => Opened::Gone,
+                        opened = opening => opened,
+                    }
+                }
+            };
+            let ends = (peer, local);
+            match opened {
+                Opened::Served(socket, secured) => {
+                    let connection = Arc::new(Connection::new(ends, listener, secured));
+                    connection::serve(&proxy, &connection, socket, &closing).await;
+                }
+                Opened::Plaintext(socket) => {
+                    let connection = Arc::new(Connection::new(ends, listener, None));
+                    connection::refuse_plaintext(&proxy, &connection, socket).await;
+                }
+                Opened::Gone => {}
+            }
             proxy.reporter.metrics.connection(-1);
         });
     }

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use http::{StatusCode, Version};
+use tollgate_identity::SpiffeId;
 use tollgate_proto::Reason;
 use tollgate_proto::attributes as a;
 use tollgate_proto::opentelemetry_proto::tonic::common::v1::{
@@ -17,6 +18,7 @@ use tollgate_runtime::http_server::method_name;
 use super::Record;
 use crate::config::Role;
 use crate::listener::Connection;
+use crate::listener::secure::Secured;
 
 /// About as many attributes as a request that passed everything has.
 const USUAL_ATTRIBUTES: usize = 56;
@@ -139,13 +141,40 @@ pub(super) fn of_connection(
 fn add_reporter(list: &mut Attributes, connection: &Connection) {
     list.text(a::TOLLGATE_REPORTER, connection.listener.reporter());
     list.text(a::TOLLGATE_DIRECTION, connection.listener.direction());
-    list.text(a::TOLLGATE_CONNECTION_SECURITY_POLICY, "none");
+    list.text(a::TOLLGATE_CONNECTION_SECURITY_POLICY, connection.security_policy());
+    if let Some(secured) = &connection.secured {
+        add_tls(list, secured);
+    }
+}
+
+/// What the handshake told, about the peer most of all.
+fn add_tls(list: &mut Attributes, secured: &Secured) {
+    list.text(a::TLS_PROTOCOL_VERSION, secured.version);
+    list.text(a::TLS_CIPHER, secured.cipher.as_str());
+    list.text(a::TLS_CURVE, secured.curve.as_str());
+    let Some(peer) = &secured.peer else { return };
+    list.maybe(a::TOLLGATE_SOURCE_PRINCIPAL, peer.id.as_ref().map(SpiffeId::as_str));
+    list.text(a::TLS_CLIENT_SUBJECT, peer.shown.subject.as_str());
+    list.text(a::TLS_CLIENT_ISSUER, peer.shown.issuer.as_str());
+    list.text(a::TLS_CLIENT_HASH_SHA256, peer.fingerprint.as_str());
+    let end = jiff::Timestamp::from_second(peer.shown.not_after).ok();
+    list.maybe(a::TLS_CLIENT_NOT_AFTER, end.map(|end| end.to_string()));
 }
 
 fn add_ends(list: &mut Attributes, record: &Record) {
     add_reporter(list, &record.connection);
     list.text(a::TOLLGATE_REQUEST_ID, record.id.as_str());
+    let own = record.connection.secured.as_ref().and_then(|secured| secured.own.as_ref());
+    if let Some(own) = own.filter(|_| record.connection.listener.role == Role::Sidecar) {
+        list.text(a::TOLLGATE_DESTINATION_PRINCIPAL, own.as_str());
+    }
+    let shown = record.connection.peer_id().and_then(SpiffeId::workload);
     match &record.connection.listener.source {
+        _ if shown.is_some() => {
+            let (namespace, name) = shown.unwrap_or_default();
+            list.text(a::TOLLGATE_SOURCE_WORKLOAD, name);
+            list.text(a::TOLLGATE_SOURCE_NAMESPACE, namespace);
+        }
         Some(source) => {
             list.text(a::TOLLGATE_SOURCE_WORKLOAD, &source.name);
             list.text(a::TOLLGATE_SOURCE_NAMESPACE, &source.namespace);
@@ -171,7 +200,7 @@ fn add_request(list: &mut Attributes, record: &Record) {
     if method == "_OTHER" {
         list.text(a::HTTP_REQUEST_METHOD_ORIGINAL, record.method.as_str());
     }
-    list.text(a::URL_SCHEME, "http");
+    list.text(a::URL_SCHEME, record.connection.scheme());
     list.text(a::URL_PATH, record.uri.path());
     list.maybe(a::URL_QUERY, record.uri.query().map(masked));
     list.maybe(a::HTTP_ROUTE, record.found.as_ref().map(|found| &*found.path));

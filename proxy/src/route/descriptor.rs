@@ -27,6 +27,7 @@ enum Piece {
     Route,
     Host,
     ClientAddress,
+    Peer,
     Header(HeaderName),
 }
 
@@ -84,7 +85,7 @@ impl Descriptor {
 impl Value {
     /// What may be written, for error messages.
     pub const EXPECTED: &'static str = "text with {token.subject}, {token.issuer}, {token.client_id}, \
-         {request.method}, {request.host}, {request.header.NAME}, {route.name} or {client.address}";
+         {request.method}, {request.host}, {request.header.NAME}, {route.name}, {peer.id} or {client.address}";
 
     /// Reads a text with placeholders.
     pub fn parse(text: &str) -> Result<Self, UnknownPlaceholder> {
@@ -123,6 +124,7 @@ impl Piece {
             "request.host" => Self::Host,
             "route.name" => Self::Route,
             "client.address" => Self::ClientAddress,
+            "peer.id" => Self::Peer,
             other => Self::Header(HeaderName::try_from(other.strip_prefix("request.header.")?).ok()?),
         })
     }
@@ -137,6 +139,7 @@ impl Piece {
             Self::Route => facts.route.into(),
             Self::Host => facts.host.into(),
             Self::ClientAddress => facts.client.to_string().into(),
+            Self::Peer => facts.peer?.into(),
             Self::Header(name) => facts.headers.get(name)?.to_str().ok()?.into(),
         })
     }

@@ -13,12 +13,13 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, InvalidHeaderName, InvalidHeaderValue};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, request};
 use thiserror::Error;
+use tollgate_identity::tls::GrpcChannel;
 use tollgate_proto::Reason;
 use tollgate_proto::envoy_types::pb::envoy::config::core::v3::{
     Address, HeaderValueOption, SocketAddress, address, socket_address,
 };
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::attribute_context::{
-    HttpRequest, Peer, Request as AttributeRequest,
+    HttpRequest, Peer, Request as AttributeRequest, TlsSession,
 };
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
@@ -28,12 +29,13 @@ use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::{
 use tollgate_proto::envoy_types::pb::google::protobuf::Timestamp;
 use tollgate_runtime::trace_context;
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
 
+use super::caller::Caller;
 use super::headers::may_be_mutated;
 use super::verdict::Verdict;
 use crate::config::{AuthzConfig, OnError};
 use crate::error::{Denial, ProxyError};
+use crate::listener::secure::Secured;
 
 /// The largest answer that is read.
 const MAX_ANSWER: usize = 256 << 10;
@@ -41,7 +43,7 @@ const MAX_ANSWER: usize = 256 << 10;
 /// Asks the authorization service.
 #[derive(Debug)]
 pub(crate) struct Authorizer {
-    channels: Vec<AuthorizationClient<Channel>>,
+    channels: Vec<GrpcChannel>,
     next: AtomicUsize,
     config: AuthzConfig,
 }
@@ -53,6 +55,10 @@ pub(crate) struct Question<'r> {
     pub(crate) source: SocketAddr,
     pub(crate) destination: SocketAddr,
     pub(crate) scheme: &'static str,
+    /// What the handshake has settled; none in plaintext.
+    pub(crate) secured: Option<&'r Secured>,
+    /// Whether the proxy stands for the workload that is called.
+    pub(crate) is_destination: bool,
     pub(crate) host: &'r str,
     pub(crate) size: Option<u64>,
     pub(crate) service: Option<&'r str>,
@@ -128,10 +134,9 @@ enum BadAnswer {
 }
 
 impl Authorizer {
-    pub(crate) fn new(config: &AuthzConfig) -> anyhow::Result<Self> {
-        let channels = channels(&config.address, config.connections)?
-            .map(|channel| AuthorizationClient::new(channel).max_decoding_message_size(MAX_ANSWER))
-            .collect();
+    pub(crate) fn new(config: &AuthzConfig, caller: &Caller<'_>) -> anyhow::Result<Self> {
+        let expected = config.spiffe_id.as_ref();
+        let channels = caller.channels("authz", &config.address, expected, config.connections)?;
         Ok(Self { channels, next: AtomicUsize::new(0), config: config.clone() })
     }
 
@@ -165,7 +170,8 @@ impl Authorizer {
         trace_context::inject_metadata(trace, request.metadata_mut());
         request.set_timeout(self.config.timeout);
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.channels.len();
-        let mut client = self.channels[index].clone();
+        let channel = self.channels[index].channel();
+        let mut client = AuthorizationClient::new(channel).max_decoding_message_size(MAX_ANSWER);
         // On the heap: a call in the making is large, and a connection keeps the room of its largest request.
         let call = Box::pin(async move { client.check(request).await });
         match within(self.config.timeout, call).await {
@@ -181,22 +187,6 @@ impl Authorizer {
             },
         }
     }
-}
-
-/// A few kept HTTP/2 connections, opened when first used and again when they break.
-pub(crate) fn channels(
-    address: &str,
-    connections: usize,
-) -> anyhow::Result<impl Iterator<Item = Channel> + use<>> {
-    let endpoint = Endpoint::from_shared(address.to_owned())?
-        .connect_timeout(Duration::from_secs(1))
-        .tcp_nodelay(true)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .keep_alive_while_idle(true);
-    Ok((0..connections).map(move |_| endpoint.connect_lazy()))
 }
 
 /// The answer, or the status of a failed call; none when it took too long.
@@ -236,8 +226,11 @@ fn check_request(question: &Question<'_>, parts: &request::Parts) -> CheckReques
     };
     CheckRequest {
         attributes: Some(AttributeContext {
-            source: Some(peer(question.source)),
-            destination: Some(peer(question.destination)),
+            source: Some(source(question)),
+            destination: Some(destination(question)),
+            tls_session: question
+                .secured
+                .map(|secured| TlsSession { sni: secured.server_name.clone().unwrap_or_default() }),
             request: Some(AttributeRequest { time: Some(time), http: Some(http) }),
             context_extensions: extensions,
             ..Default::default()
@@ -265,6 +258,25 @@ fn header_map(question: &Question<'_>, parts: &request::Parts, path: &str) -> Ha
         }
     }
     headers
+}
+
+/// Who asks, by the certificate that it has shown.
+fn source(question: &Question<'_>) -> Peer {
+    let mut source = peer(question.source);
+    if let Some(certificate) = question.secured.and_then(|secured| secured.peer.as_ref()) {
+        source.principal = certificate.id.as_ref().map(ToString::to_string).unwrap_or_default();
+        source.certificate.clone_from(&certificate.url_pem);
+    }
+    source
+}
+
+fn destination(question: &Question<'_>) -> Peer {
+    let mut destination = peer(question.destination);
+    let own = question.secured.and_then(|secured| secured.own.as_ref());
+    if let Some(own) = own.filter(|_| question.is_destination) {
+        destination.principal = own.to_string();
+    }
+    destination
 }
 
 fn peer(address: SocketAddr) -> Peer {

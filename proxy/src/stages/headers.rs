@@ -17,7 +17,8 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+/// The header that tells the upstream what certificate the client has shown.
+pub const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -47,7 +48,7 @@ pub fn strip_request(headers: &mut HeaderMap, role: Role) {
         headers.remove(name);
     }
     join_cookies(headers);
-    // Until peers show certificates, nobody can have set this truthfully.
+    // Ours to say, of the connection that we see.
     headers.remove(CLIENT_CERT);
     if role == Role::Ingress {
         headers.remove(FORWARDED);

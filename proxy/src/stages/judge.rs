@@ -9,7 +9,7 @@ use tollgate_proto::Reason;
 
 use super::authorize::{Grant, Outcome as Authorized, Question};
 use super::rate_limit::Outcome as Counted;
-use crate::config::{AuthzMode, OnError};
+use crate::config::{AuthzMode, OnError, Role};
 use crate::error::ProxyError;
 use crate::head::Host;
 use crate::listener::Connection;
@@ -39,7 +39,9 @@ pub(crate) async fn authorize(
         request_id: record.id.as_str(),
         source: connection.peer,
         destination: connection.local,
-        scheme: super::SCHEME,
+        scheme: connection.scheme(),
+        secured: connection.secured.as_deref(),
+        is_destination: connection.listener.role == Role::Sidecar,
         host: host.authority().as_str(),
         size: body.size_hint().exact(),
         service: found.route.service_name.as_deref(),
@@ -151,7 +153,7 @@ pub(crate) fn facts<'r>(
         client_id: verdict.client_id.as_deref(),
         scopes: &verdict.scopes,
         groups: &verdict.groups,
-        peer: connection.peer_id(),
+        peer: connection.peer_name(),
         method: &parts.method,
         route: &found.route.name,
         host: host.name(),

@@ -2,6 +2,7 @@
 
 pub mod address_limit;
 pub mod authorize;
+pub(crate) mod caller;
 pub mod cors;
 pub mod fault;
 pub mod headers;
@@ -10,6 +11,3 @@ pub mod quota_headers;
 pub mod rate_limit;
 pub(crate) mod registry;
 pub mod verdict;
-
-/// Until listeners have TLS.
-pub(crate) const SCHEME: &str = "http";

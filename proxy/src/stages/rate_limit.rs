@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tollgate_identity::tls::GrpcChannel;
 use tollgate_runtime::trace_context;
 use tonic::client::Grpc;
 use tonic::transport::Channel;
 use tonic_prost::ProstCodec;
 
-use super::authorize::{channels, within};
+use super::authorize::within;
+use super::caller::Caller;
 use super::headers::may_be_mutated;
 use super::quota_headers;
 use crate::config::{OnError, RateLimitConfig};
@@ -23,7 +25,7 @@ use wire::{OVER_LIMIT, RateLimitRequest, RateLimitResponse};
 /// Asks the rate-limit service.
 #[derive(Debug)]
 pub(crate) struct Limiter {
-    channels: Vec<Channel>,
+    channels: Vec<GrpcChannel>,
     next: AtomicUsize,
     config: RateLimitConfig,
 }
@@ -56,8 +58,9 @@ pub(crate) struct Answer {
 }
 
 impl Limiter {
-    pub(crate) fn new(config: &RateLimitConfig) -> anyhow::Result<Self> {
-        let channels = channels(&config.address, config.connections)?.collect();
+    pub(crate) fn new(config: &RateLimitConfig, caller: &Caller<'_>) -> anyhow::Result<Self> {
+        let expected = config.spiffe_id.as_ref();
+        let channels = caller.channels("ratelimit", &config.address, expected, config.connections)?;
         Ok(Self { channels, next: AtomicUsize::new(0), config: config.clone() })
     }
 
@@ -91,7 +94,7 @@ impl Limiter {
         request.set_timeout(self.config.timeout);
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.channels.len();
         // On the heap, as the call to authorization is.
-        let call = Box::pin(should_limit(self.channels[index].clone(), request));
+        let call = Box::pin(should_limit(self.channels[index].channel(), request));
         match within(self.config.timeout, call).await {
             // Envoy lets UNKNOWN pass without counting it; so do we, as the limiter gave no verdict.
             Ok(answer) => read_answer(answer, &texts),

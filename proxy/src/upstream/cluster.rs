@@ -9,9 +9,11 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tollgate_identity::Identity;
 
 use super::balance::Way;
 use super::breaker::{Breaker, Full, Place};
+use super::dial::Dialer;
 use super::eject::{Answers, Cause, Ejector, Event};
 use super::endpoint::Endpoint;
 use super::health::{self, Health};
@@ -32,6 +34,7 @@ pub(crate) struct Cluster {
     /// What decides, if one key always goes to one endpoint.
     pub(crate) key: Option<Key>,
     way: Way,
+    pub(super) dialer: Arc<Dialer>,
     pub(super) breaker: Arc<Breaker>,
     pub(super) selection: ArcSwap<Selection>,
     pub(super) members: Mutex<Members>,
@@ -70,8 +73,13 @@ pub(crate) struct Picked {
 
 impl Cluster {
     /// A cluster of a checked configuration; [`Self::start`] looks after it.
-    pub(crate) fn new(config: &ClusterConfig, reporter: &Arc<Reporter>) -> Arc<Self> {
+    pub(crate) fn build(
+        config: &ClusterConfig,
+        identity: Option<&Identity>,
+        reporter: &Arc<Reporter>,
+    ) -> anyhow::Result<Arc<Self>> {
         let cluster = Self {
+            dialer: Arc::new(Dialer::build(config, identity, &reporter.service)?),
             name: config.name.as_str().into(),
             version: config.version.as_deref().map(Arc::from),
             key: config.balance.key().and_then(|key| Key::compile(key, "balance").ok()),
@@ -97,7 +105,7 @@ impl Cluster {
         if let Endpoints::Static(fixed) = &config.endpoints {
             cluster.consist_of(fixed);
         }
-        Arc::new(cluster)
+        Ok(Arc::new(cluster))
     }
 
     /// Looks after the endpoints from now on: finds them, asks how they are, lets them back in.
@@ -123,6 +131,11 @@ impl Cluster {
 
     pub(crate) fn config(&self) -> &ClusterConfig {
         &self.config
+    }
+
+    /// `http` or `https`
+    pub(crate) fn scheme(&self) -> &'static str {
+        self.dialer.scheme()
     }
 
     pub(crate) fn protocol(&self) -> Protocol {
@@ -175,7 +188,7 @@ impl Cluster {
 
     fn member(&self, address: SocketAddr) -> Member {
         let tasks = self.reporter.service.tasks();
-        let endpoint = Endpoint::new(address, &self.config, tasks, &self.breaker);
+        let endpoint = Endpoint::new(address, &self.config, &self.dialer, tasks, &self.breaker);
         endpoint.is_used_from_now();
         Member {
             endpoint: Arc::new(endpoint),

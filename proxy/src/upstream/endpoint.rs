@@ -9,6 +9,7 @@ use tollgate_runtime::tasks::Tasks;
 
 use super::balance;
 use super::breaker::Breaker;
+use super::dial::Dialer;
 use super::pool::Pool;
 use super::tally::Tally;
 use crate::config::{Balance, ClusterConfig};
@@ -35,12 +36,13 @@ impl Endpoint {
     pub(super) fn new(
         address: SocketAddr,
         config: &ClusterConfig,
+        dialer: &Arc<Dialer>,
         tasks: &Tasks,
         breaker: &Arc<Breaker>,
     ) -> Self {
         Self {
             address,
-            pool: Pool::new(address, config, tasks.clone(), Arc::clone(breaker)),
+            pool: Pool::new(address, config, Arc::clone(dialer), tasks.clone(), Arc::clone(breaker)),
             tally: Tally::default(),
             in_flight: AtomicUsize::new(0),
             slow_start: config.slow_start,

@@ -17,11 +17,11 @@ use http::header::HOST;
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
-use tokio::net::TcpStream;
 use tonic::client::Grpc;
 use tonic_prost::ProstCodec;
 
 use super::Cluster;
+use super::dial::Dialer;
 use crate::config::{HealthCheck, HealthQuestion};
 
 /// What is known of one endpoint.
@@ -61,8 +61,8 @@ pub(super) async fn run(cluster: Arc<Cluster>, check: HealthCheck) {
         let addresses = cluster.addresses();
         let mut asking = tokio::task::JoinSet::new();
         for address in addresses {
-            let (ask, patience) = (check.ask.clone(), check.timeout);
-            asking.spawn(async move { (address, question(address, &ask, patience).await) });
+            let (ask, patience, dialer) = (check.ask.clone(), check.timeout, Arc::clone(&cluster.dialer));
+            asking.spawn(async move { (address, question(&dialer, address, &ask, patience).await) });
         }
         while let Some(answered) = asking.join_next().await {
             if let Ok((address, answer)) = answered {
@@ -77,12 +77,17 @@ pub(super) async fn run(cluster: Arc<Cluster>, check: HealthCheck) {
 }
 
 /// Whether the answer was good; what was wrong with it otherwise.
-async fn question(address: SocketAddr, ask: &HealthQuestion, patience: Duration) -> Result<(), String> {
+async fn question(
+    dialer: &Arc<Dialer>,
+    address: SocketAddr,
+    ask: &HealthQuestion,
+    patience: Duration,
+) -> Result<(), String> {
     let asked = async {
         match ask {
-            HealthQuestion::Tcp => TcpStream::connect(address).await.map(drop).map_err(anyhow::Error::from),
-            HealthQuestion::Http(path) => http(address, path).await,
-            HealthQuestion::Grpc(service) => grpc(address, service).await,
+            HealthQuestion::Tcp => dialer.dial(address).await.map(drop).map_err(anyhow::Error::from),
+            HealthQuestion::Http(path) => http(dialer, address, path).await,
+            HealthQuestion::Grpc(service) => grpc(dialer, address, service).await,
         }
     };
     match tokio::time::timeout(patience, asked).await {
@@ -91,8 +96,8 @@ async fn question(address: SocketAddr, ask: &HealthQuestion, patience: Duration)
     }
 }
 
-async fn http(address: SocketAddr, path: &str) -> anyhow::Result<()> {
-    let stream = TcpStream::connect(address).await?;
+async fn http(dialer: &Dialer, address: SocketAddr, path: &str) -> anyhow::Result<()> {
+    let stream = dialer.dial(address).await?.stream;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get(path)
         .header(HOST, address.to_string())
@@ -127,8 +132,14 @@ struct HealthResponse {
 /// `HealthCheckResponse.ServingStatus.SERVING`
 const SERVING: i32 = 1;
 
-async fn grpc(address: SocketAddr, service: &str) -> anyhow::Result<()> {
-    let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
+async fn grpc(dialer: &Arc<Dialer>, address: SocketAddr, service: &str) -> anyhow::Result<()> {
+    let dialer = Arc::clone(dialer);
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let dialer = Arc::clone(&dialer);
+        async move { dialer.dial(address).await.map(|dialed| TokioIo::new(dialed.stream)) }
+    });
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))?;
+    let channel = endpoint.connect_with_connector(connector).await?;
     let mut grpc = Grpc::new(channel);
     grpc.ready().await?;
     let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Check");

@@ -71,7 +71,7 @@ pub(crate) fn copy(
     copied.headers = parts.headers.clone();
     mirror.redact(&mut copied.headers, &mut copied.uri);
     copied.headers.insert(MARK, HeaderValue::from_static("1"));
-    address(&mut copied, host, cluster.protocol()).ok()?;
+    address(&mut copied, host, cluster.protocol(), cluster.scheme()).ok()?;
     Some(Copy {
         cluster: Arc::clone(cluster),
         reporter: Arc::clone(reporter),

@@ -9,6 +9,7 @@
 mod balance;
 mod breaker;
 mod cluster;
+mod dial;
 pub(crate) mod discover;
 mod eject;
 mod endpoint;

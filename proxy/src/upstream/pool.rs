@@ -20,12 +20,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tollgate_runtime::tasks::Tasks;
 
 use super::breaker::{Breaker, Full, Place};
 use super::cluster::Picked;
+use super::dial::{Dialed, Dialer, until};
 use crate::body::RequestBody;
 use crate::config::{ClusterConfig, Protocol};
 use crate::error::ProxyError;
@@ -38,11 +38,12 @@ const MAX_HEAD: usize = 128 << 10;
 pub(super) struct Pool {
     address: SocketAddr,
     protocol: Protocol,
+    dialer: Arc<Dialer>,
     connect_timeout: Duration,
     max_idle: usize,
     idle_timeout: Duration,
     idle: Mutex<Vec<Idle>>,
-    shared: Mutex<Option<http2::SendRequest<RequestBody>>>,
+    shared: Mutex<Option<Shared>>,
     /// One opens the shared connection, the others wait for it.
     opening: Semaphore,
     /// Connections that are open, used or not.
@@ -84,12 +85,31 @@ pub(super) type Outgoing = Option<Request<RequestBody>>;
 const NOTHING_TO_SEND: ProxyError = ProxyError::Internal("a request is sent once");
 
 /// An HTTP/1.1 connection in use; HTTP/2 has none of its own.
-pub(super) type Sender = Option<http1::SendRequest<RequestBody>>;
+pub(super) type Sender = Option<Exclusive>;
+
+/// A connection for one request at a time.
+#[derive(Debug)]
+pub(super) struct Exclusive {
+    sender: http1::SendRequest<RequestBody>,
+    /// A certificate at one of its ends is about to end: it is used no more.
+    retire: Option<tokio::time::Instant>,
+}
+
+/// A connection for any number of requests.
+#[derive(Debug)]
+struct Shared {
+    sender: http2::SendRequest<RequestBody>,
+    retire: Option<tokio::time::Instant>,
+}
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    connection: Exclusive,
     since: Instant,
+}
+
+fn is_past(retire: Option<tokio::time::Instant>) -> bool {
+    retire.is_some_and(|retire| retire <= tokio::time::Instant::now())
 }
 
 /// The connection that an answer comes from. Dropped before the answer's end it closes the connection.
@@ -121,7 +141,7 @@ impl Lease {
 
 impl Picked {
     /// The connection may serve another request.
-    pub(super) fn give_back(&self, sender: http1::SendRequest<RequestBody>) {
+    pub(super) fn give_back(&self, sender: Exclusive) {
         self.endpoint.pool.keep(sender);
     }
 
@@ -137,20 +157,22 @@ impl Picked {
 
 /// A connection that was waited for.
 enum Connection {
-    New(http1::SendRequest<RequestBody>),
-    Freed(http1::SendRequest<RequestBody>),
+    New(Exclusive),
+    Freed(Exclusive),
 }
 
 impl Pool {
     pub(super) fn new(
         address: SocketAddr,
         config: &ClusterConfig,
+        dialer: Arc<Dialer>,
         tasks: Tasks,
         breaker: Arc<Breaker>,
     ) -> Self {
         Self {
             address,
             protocol: config.protocol,
+            dialer,
             connect_timeout: config.connect_timeout,
             max_idle: config.max_idle,
             idle_timeout: config.idle_timeout,
@@ -178,25 +200,22 @@ impl Pool {
         self.idle.lock().len()
     }
 
-    async fn send_h1(
-        &self,
-        request: &mut Outgoing,
-    ) -> Result<(Response<Incoming>, http1::SendRequest<RequestBody>), Problem> {
+    async fn send_h1(&self, request: &mut Outgoing) -> Result<(Response<Incoming>, Exclusive), Problem> {
         loop {
-            let (mut sender, reused) = match self.take() {
-                Some(mut sender) => match sender.ready().await {
-                    Ok(()) => (sender, true),
+            let (mut connection, reused) = match self.take() {
+                Some(mut kept) => match kept.sender.ready().await {
+                    Ok(()) => (kept, true),
                     Err(_closed) => continue,
                 },
                 // On the heap, because it is rare and large.
                 None => match Box::pin(self.one_more()).await? {
-                    Connection::New(sender) => (sender, false),
-                    Connection::Freed(sender) => (sender, true),
+                    Connection::New(connection) => (connection, false),
+                    Connection::Freed(connection) => (connection, true),
                 },
             };
-            let sent = sender.try_send_request(request.take().ok_or(NOTHING_TO_SEND)?).await;
+            let sent = connection.sender.try_send_request(request.take().ok_or(NOTHING_TO_SEND)?).await;
             match sent {
-                Ok(response) => return Ok((response, sender)),
+                Ok(response) => return Ok((response, connection)),
                 Err(mut error) => {
                     *request = error.take_message();
                     if request.is_none() || !reused {
@@ -217,9 +236,9 @@ impl Pool {
             let mut freed = std::pin::pin!(self.breaker.freed.notified());
             // From here on nothing that is given back goes unnoticed.
             freed.as_mut().enable();
-            if let Some(mut sender) = self.take() {
-                match sender.ready().await {
-                    Ok(()) => return Ok(Connection::Freed(sender)),
+            if let Some(mut kept) = self.take() {
+                match kept.sender.ready().await {
+                    Ok(()) => return Ok(Connection::Freed(kept)),
                     Err(_closed) => continue,
                 }
             }
@@ -265,30 +284,36 @@ impl Pool {
     }
 
     /// The connection used last, which is the likeliest to be open.
-    fn take(&self) -> Option<http1::SendRequest<RequestBody>> {
+    fn take(&self) -> Option<Exclusive> {
         let mut idle = self.idle.lock();
-        while let Some(Idle { sender, since }) = idle.pop() {
+        while let Some(Idle { connection, since }) = idle.pop() {
             if since.elapsed() > self.idle_timeout {
                 // All below it are older still.
                 idle.clear();
                 return None;
             }
-            if !sender.is_closed() {
-                return Some(sender);
+            if !connection.sender.is_closed() && !is_past(connection.retire) {
+                return Some(connection);
             }
         }
         None
     }
 
-    fn keep(&self, sender: http1::SendRequest<RequestBody>) {
-        if sender.is_closed() || self.tasks.stopping().is_cancelled() {
+    fn keep(&self, connection: Exclusive) {
+        let is_over = connection.sender.is_closed() || is_past(connection.retire);
+        if is_over || self.tasks.stopping().is_cancelled() {
+            // Whoever waits may open another in its place.
+            drop(connection);
+            if is_over && self.breaker.is_waited_for() {
+                self.breaker.freed.notify_waiters();
+            }
             return;
         }
         {
             let mut idle = self.idle.lock();
             // Whoever waits for a connection gets it, however few are kept.
             if idle.len() < self.max_idle.max(1) {
-                idle.push(Idle { sender, since: Instant::now() });
+                idle.push(Idle { connection, since: Instant::now() });
             }
         }
         if self.breaker.is_waited_for() {
@@ -297,35 +322,35 @@ impl Pool {
     }
 
     fn shared(&self) -> Option<http2::SendRequest<RequestBody>> {
-        self.shared.lock().as_ref().filter(|sender| !sender.is_closed()).cloned()
+        let shared = self.shared.lock();
+        let usable = |shared: &&Shared| !shared.sender.is_closed() && !is_past(shared.retire);
+        shared.as_ref().filter(usable).map(|shared| shared.sender.clone())
     }
 
     fn forget_shared(&self) {
         let mut shared = self.shared.lock();
-        if shared.as_ref().is_some_and(http2::SendRequest::is_closed) {
+        if shared.as_ref().is_some_and(|shared| shared.sender.is_closed()) {
             *shared = None;
         }
     }
 
-    async fn connect(&self) -> Result<TokioIo<TcpStream>, ProxyError> {
-        let stream = match tokio::time::timeout(self.connect_timeout, TcpStream::connect(self.address)).await
-        {
-            Ok(connected) => connected.map_err(ProxyError::UpstreamConnect)?,
-            Err(_elapsed) => return Err(ProxyError::UpstreamConnect(std::io::ErrorKind::TimedOut.into())),
-        };
-        let _ = stream.set_nodelay(true);
-        Ok(TokioIo::new(stream))
+    async fn connect(&self) -> Result<Dialed, ProxyError> {
+        match tokio::time::timeout(self.connect_timeout, self.dialer.dial(self.address)).await {
+            Ok(dialed) => dialed.map_err(ProxyError::UpstreamConnect),
+            Err(_elapsed) => Err(ProxyError::UpstreamConnect(std::io::ErrorKind::TimedOut.into())),
+        }
     }
 
-    async fn open_h1(&self, open: Open) -> Result<http1::SendRequest<RequestBody>, ProxyError> {
-        let io = self.connect().await?;
+    async fn open_h1(&self, open: Open) -> Result<Exclusive, ProxyError> {
+        let Dialed { stream, retire, cut } = self.connect().await?;
+        let io = TokioIo::new(stream);
         let (sender, connection) =
             http1::Builder::new().max_header_size(MAX_HEAD).handshake(io).await.map_err(classify)?;
         self.tasks.spawn("upstream-connection", async move {
             let _open = open;
-            connection.await
+            until(cut, connection).await;
         });
-        Ok(sender)
+        Ok(Exclusive { sender, retire })
     }
 
     async fn open_h2(&self) -> Result<http2::SendRequest<RequestBody>, ProxyError> {
@@ -336,7 +361,8 @@ impl Pool {
             return Ok(sender);
         }
         let open = self.place();
-        let io = self.connect().await?;
+        let Dialed { stream, retire, cut } = self.connect().await?;
+        let io = TokioIo::new(stream);
         let (sender, connection) =
             http2::Builder::new(TaskExecutor::new(self.tasks.clone(), "upstream-stream"))
                 .timer(TokioTimer::new())
@@ -349,9 +375,9 @@ impl Pool {
                 .map_err(classify)?;
         self.tasks.spawn("upstream-connection", async move {
             let _open = open;
-            connection.await
+            until(cut, connection).await;
         });
-        *self.shared.lock() = Some(sender.clone());
+        *self.shared.lock() = Some(Shared { sender: sender.clone(), retire });
         Ok(sender)
     }
 }

@@ -26,7 +26,7 @@ pub use env::Env;
 pub use error::{ConfigError, Invalid};
 pub use secret::Secret;
 pub use source_map::SourceMap;
-pub use watch::watch_files;
+pub use watch::{FileWatch, watch_files, watch_files_while};
 pub use yaml::{Located, parse_yaml, parse_yaml_documents};
 
 use crate::process::ProcessConfig;

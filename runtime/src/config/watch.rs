@@ -8,14 +8,39 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio_util::sync::{CancellationToken, DropGuard};
+
 use crate::Service;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 type Print = Vec<(PathBuf, PathBuf, u64, u64, i64, i64)>;
 
+/// Files are watched until this is dropped.
+#[derive(Debug)]
+pub struct FileWatch {
+    _ends: DropGuard,
+}
+
 /// Calls `on_change` after any of `paths` (files or folders) changed, and on SIGHUP.
-pub fn watch_files<F>(service: &Service, paths: Vec<PathBuf>, mut on_change: F)
+pub fn watch_files<F>(service: &Service, paths: Vec<PathBuf>, on_change: F)
+where
+    F: FnMut() + Send + 'static,
+{
+    watch(service, paths, on_change, CancellationToken::new());
+}
+
+/// As [`watch_files`], for as long as the answer lives.
+pub fn watch_files_while<F>(service: &Service, paths: Vec<PathBuf>, on_change: F) -> FileWatch
+where
+    F: FnMut() + Send + 'static,
+{
+    let ended = CancellationToken::new();
+    watch(service, paths, on_change, ended.clone());
+    FileWatch { _ends: ended.drop_guard() }
+}
+
+fn watch<F>(service: &Service, paths: Vec<PathBuf>, mut on_change: F, ended: CancellationToken)
 where
     F: FnMut() + Send + 'static,
 {
@@ -26,6 +51,7 @@ where
         loop {
             let asked = tokio::select! {
                 () = stopping.cancelled() => return,
+                () = ended.cancelled() => return,
                 () = tokio::time::sleep(LOOK_EVERY) => false,
                 () = next_hangup(&mut hangup) => true,
             };
