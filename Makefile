@@ -31,8 +31,9 @@ test: ## Install what the tests need, then run all of them
 	cd $(UI) && npm run check && npm test
 	tools/page-test
 
-soak: ## Property tests with a million cases each (half an hour); `make test` runs a slice of them
+soak: ## What `make test` runs a slice of: a million cases of each property (half an hour), five minutes of rotation
 	cargo test --release --locked -p tollgate-authz --features soak --lib -- policy::tests::properties
+	cargo test --release --locked -p tollgate-proxy --features soak --test it -- rotation
 	PROPTEST_CASES=1000000 cargo test --release --locked -p tollgate-paths --test it -- properties
 
 check: ## Format, lints, docs, dependency rules and example files, without running tests

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,9 +10,12 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 use tollgate_proxy::{App, Config};
 use tollgate_runtime::config::{Env, ServiceConfig as _, load_text};
 use tollgate_runtime::{App as _, Service};
@@ -76,6 +80,8 @@ pub(crate) struct Setup<'s> {
     /// In place of [`ROUTES`].
     pub(crate) routes: Option<&'s str>,
     pub(crate) trust_traceparent: bool,
+    /// Further top keys, each a whole line.
+    pub(crate) top: &'s str,
 }
 
 impl Setup<'_> {
@@ -83,12 +89,13 @@ impl Setup<'_> {
         let collector = self.collector.map(|at| format!("telemetry: {{endpoint: 'http://{at}'}}\n"));
         let role = if self.listener.contains("role:") { "" } else { "role: ingress," };
         format!(
-            "name: ingress\n{}process: {{shutdown_grace: 5s}}\nedge: {{trust_traceparent: {}}}\n\
+            "name: ingress\n{}{}process: {{shutdown_grace: 5s}}\nedge: {{trust_traceparent: {}}}\n\
              authz: {{address: 'http://{authz}', timeout: 300ms}}\n\
              rate_limit: {{address: 'http://{limiter}', domain: insurance, timeout: 300ms}}\n\
              listeners: [{{name: main, bind: '127.0.0.1:0', {role} {}}}]\n\
              clusters: [{{name: app, endpoints: {{static: ['{}']}}, {}}}{}]\n{}",
             collector.unwrap_or_default(),
+            self.top,
             self.trust_traceparent,
             self.listener,
             self.upstream.unwrap_or(app),
@@ -154,7 +161,11 @@ pub(crate) struct Call {
     request: http::request::Builder,
     body: Bytes,
     http2: bool,
+    tls: Option<Tls>,
 }
+
+/// How a client speaks TLS, and the name that it asks for.
+pub(crate) type Tls = (Arc<ClientConfig>, &'static str);
 
 /// Its answer, read to the end.
 #[derive(Debug)]
@@ -179,7 +190,7 @@ impl Answer {
 impl Call {
     pub(crate) fn new(address: SocketAddr, method: &str, path: &str) -> Self {
         let request = Request::builder().method(method).uri(path);
-        Self { address, request, body: Bytes::new(), http2: false }
+        Self { address, request, body: Bytes::new(), http2: false, tls: None }
     }
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
@@ -201,14 +212,35 @@ impl Call {
         self
     }
 
+    /// Over TLS.
+    pub(crate) fn over(mut self, tls: &Tls) -> Self {
+        self.tls = Some(tls.clone());
+        self
+    }
+
     /// Sends it on a connection of its own and reads the whole answer.
     pub(crate) async fn send(self) -> Answer {
         self.try_send().await.unwrap()
     }
 
     /// As [`Self::send`]; an error when there is no whole answer.
-    pub(crate) async fn try_send(self) -> Result<Answer, BoxError> {
-        let io = TokioIo::new(TcpStream::connect(self.address).await?);
+    pub(crate) async fn try_send(mut self) -> Result<Answer, BoxError> {
+        let stream = TcpStream::connect(self.address).await?;
+        match self.tls.take() {
+            None => self.send_on(stream).await,
+            Some((config, name)) => {
+                let name = ServerName::try_from(name).unwrap();
+                let stream = TlsConnector::from(config).connect(name, stream).await?;
+                self.send_on(stream).await
+            }
+        }
+    }
+
+    async fn send_on<S>(self, stream: S) -> Result<Answer, BoxError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let io = TokioIo::new(stream);
         let mut driving = JoinSet::new();
         let response = if self.http2 {
             let path = self.request.uri_ref().unwrap().to_string();
