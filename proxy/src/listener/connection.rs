@@ -64,8 +64,7 @@ async fn until_the_certificate_ends(
     closing: &CancellationToken,
 ) {
     let opened = Instant::now();
-    let mut steps = [lifetime.drain, lifetime.close, lifetime.cut].into_iter().enumerate();
-    while let Some((step, after)) = steps.next() {
+    for (step, after) in [lifetime.drain, lifetime.close, lifetime.cut].into_iter().enumerate() {
         tokio::select! {
             () = &mut driving => return,
             () = tokio::time::sleep_until(opened + after) => {}
