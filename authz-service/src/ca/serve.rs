@@ -1,12 +1,13 @@
 //! The authority's own port: TLS by a certificate that it signs itself.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tollgate_identity::Identity;
 use tollgate_identity::signing::Profile;
-use tollgate_identity::tls::{Mtls, ServerOptions, incoming, server_config};
+use tollgate_identity::tls::{ConnectionBounds, Mtls, ServerOptions, incoming, server_config};
 use tollgate_proto::identity::certificate_authority_server::CertificateAuthorityServer;
 use tollgate_runtime::{Service, grpc, net};
 
@@ -18,6 +19,10 @@ use crate::wire::certificate_authority::CaWire;
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// Calls in flight on one connection.
 const MAX_STREAMS: u32 = 16;
+
+/// How often a silent client is asked whether it is still there, and how long it may take to answer.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The authority with its port bound.
 #[derive(Debug)]
@@ -58,9 +63,11 @@ impl Enrolment {
         tonic::transport::Server::builder()
             .layer(grpc::ServerTelemetryLayer::new(service))
             .max_concurrent_streams(MAX_STREAMS)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .add_service(wire)
             .serve_with_incoming_shutdown(
-                incoming(self.listener, config, service),
+                incoming(self.listener, config, service, ConnectionBounds::default()),
                 service.tasks().stopping().wait(),
             )
             .await

@@ -1,24 +1,28 @@
 //! Connections as they come in, after their handshake: what a gRPC server serves.
 //!
 //! ```text
-//! accept ──> handshake (bounded in number and time) ──> Accepted { who } ──> server
-//!                └── refused: a line in the log, nothing for the server
+//! accept ──> place ──> handshake (bounded in number and time) ──> Accepted { who, place } ──> server
+//!              │           └── refused: a line in the log, nothing for the server
+//!              └── none left, in all or for this address: closed at once
 //! ```
 //!
-//! A slow or hostile handshake holds one of a bounded number of places and no more. A connection is cut at the end of
-//! its peer's certificate, whatever it is doing: by then the peer has had half a life to renew.
+//! A slow or hostile handshake holds one of a bounded number of places and no more, and so does whoever then says
+//! nothing. A connection is cut at the end of its peer's certificate, whatever it is doing: by then the peer has had half
+//! a life to renew. Who shows no certificate has come to ask one thing, and is cut soon.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -38,6 +42,80 @@ const MAX_WAITING: usize = 64;
 /// How long to wait when the process has no file descriptor left.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How many connections there may be, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionBounds {
+    /// Connections at once, in their handshake or after it.
+    pub total: usize,
+    /// Of these, from one address. An IPv6 client has a whole /64 to call from, which counts as one.
+    pub per_address: usize,
+    /// How long a connection lives whose client has shown no certificate.
+    pub anonymous_life: Duration,
+}
+
+impl Default for ConnectionBounds {
+    fn default() -> Self {
+        Self { total: 1024, per_address: 128, anonymous_life: Duration::from_secs(60) }
+    }
+}
+
+/// The places there are.
+#[derive(Debug)]
+struct Places {
+    all: Arc<Semaphore>,
+    per_address: usize,
+    /// How many connections each address has; one that has none is not in here, so there are never more than `all`.
+    taken: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Places {
+    fn new(bounds: &ConnectionBounds) -> Arc<Self> {
+        let all = Arc::new(Semaphore::new(bounds.total));
+        Arc::new(Self { all, per_address: bounds.per_address, taken: Mutex::default() })
+    }
+
+    fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let of_all = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        let address = caller(address);
+        let mut taken = self.taken.lock();
+        let count = taken.entry(address).or_default();
+        // An entry that was made just now is below any bound but none.
+        if *count >= self.per_address {
+            return None;
+        }
+        *count += 1;
+        Some(Place { places: Arc::clone(self), address, _of_all: of_all })
+    }
+}
+
+/// Who may have many addresses counts as one caller.
+fn caller(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// The place of one connection; dropped with it.
+#[derive(Debug)]
+struct Place {
+    places: Arc<Places>,
+    address: IpAddr,
+    _of_all: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken.lock();
+        if let Some(count) = taken.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.address);
+            }
+        }
+    }
+}
+
 /// Who is at the other end.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -51,26 +129,28 @@ pub struct Peer {
 pub struct Accepted {
     stream: TlsStream<TcpStream>,
     peer: Peer,
-    /// The end of the peer's certificate.
-    end: Option<Pin<Box<Sleep>>>,
+    /// The end of the peer's certificate, or of the patience with who has none.
+    end: Pin<Box<Sleep>>,
+    _place: Place,
 }
 
-/// Accepts connections on `listener` until the service stops.
+/// Accepts connections on `listener` until the service stops, so many as `bounds` allow.
 pub fn incoming(
     listener: TcpListener,
     config: Arc<ServerConfig>,
     service: &Service,
+    bounds: ConnectionBounds,
 ) -> ReceiverStream<io::Result<Accepted>> {
     let (ready, taken) = mpsc::channel(MAX_WAITING);
     let (tasks, clock) = (service.tasks().clone(), service.clock().clone());
     let acceptor = TlsAcceptor::from(config);
-    let places = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let (handshakes, places) = (Arc::new(Semaphore::new(MAX_HANDSHAKES)), Places::new(&bounds));
     service.tasks().spawn_essential("tls-accept", async move {
         let stopping = tasks.stopping();
         loop {
-            let place = tokio::select! {
+            let handshake = tokio::select! {
                 () = stopping.cancelled() => return,
-                place = Arc::clone(&places).acquire_owned() => place.expect("nobody closes it"),
+                handshake = Arc::clone(&handshakes).acquire_owned() => handshake.expect("nobody closes it"),
             };
             let (stream, address) = tokio::select! {
                 () = stopping.cancelled() => return,
@@ -83,12 +163,16 @@ pub fn incoming(
                     }
                 },
             };
+            let Some(place) = places.take(address.ip()) else {
+                tracing::info!(peer = %address, "connection closed: too many in all, or from this address");
+                continue;
+            };
             let (acceptor, ready, clock) = (acceptor.clone(), ready.clone(), clock.clone());
             tasks.spawn("tls-handshake", async move {
-                let shaken =
-                    tokio::time::timeout(HANDSHAKE_TIMEOUT, shake(&acceptor, stream, address, &clock));
-                let shaken = shaken.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-                drop(place);
+                let shaking = shake(&acceptor, (stream, address, place), &clock, bounds.anonymous_life);
+                let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking).await;
+                let shaken = shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                drop(handshake);
                 match shaken {
                     // Only a server that has stopped takes no more.
                     Ok(accepted) => drop(ready.send(Ok(accepted)).await),
@@ -102,27 +186,31 @@ pub fn incoming(
 
 async fn shake(
     acceptor: &TlsAcceptor,
-    stream: TcpStream,
-    address: SocketAddr,
+    (stream, address, place): (TcpStream, SocketAddr, Place),
     clock: &Clock,
+    anonymous_life: Duration,
 ) -> io::Result<Accepted> {
     stream.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
     let leaf = super::peer(stream.get_ref().1).map_err(io::Error::other)?;
-    let end = leaf.as_ref().map(|leaf| {
+    let life = leaf.as_ref().map_or(anonymous_life, |leaf| {
         let left = leaf.not_after.saturating_sub(clock.unix_seconds().cast_signed());
-        Box::pin(tokio::time::sleep(Duration::from_secs(left.max(0).unsigned_abs())))
+        Duration::from_secs(left.max(0).unsigned_abs())
     });
-    Ok(Accepted { stream, peer: Peer { address, leaf: leaf.map(Arc::new) }, end })
+    let (peer, end) = (Peer { address, leaf: leaf.map(Arc::new) }, Box::pin(tokio::time::sleep(life)));
+    Ok(Accepted { stream, peer, end, _place: place })
 }
 
 impl Accepted {
     fn ended(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let ended = self.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready());
-        if ended {
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the peer's certificate has ended"));
+        if self.end.as_mut().poll(cx).is_pending() {
+            return Ok(());
         }
-        Ok(())
+        let why = match self.peer.leaf {
+            Some(_) => "the peer's certificate has ended",
+            None => "the time of a peer without a certificate is over",
+        };
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, why))
     }
 }
 

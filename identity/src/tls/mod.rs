@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use certificates::{CertificatesFault, FileRoots, NamedCertificates, ServerCertificate};
 pub use channel::GrpcChannel;
 pub use client::{client_config, connect};
-pub use incoming::{Accepted, Peer, incoming};
+pub use incoming::{Accepted, ConnectionBounds, Peer, incoming};
 pub use lifetime::Lifetime;
 pub use listening::{Ask, Listening, listening_config};
 pub use origin::{Origin, origin_config};
