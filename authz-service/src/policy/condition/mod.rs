@@ -41,7 +41,7 @@ pub enum Truth {
     True,
     /// It does not.
     False,
-    /// It cannot be told: a value has the wrong type.
+    /// It cannot be told: a value has the wrong type, or nobody knows where the client is.
     Error,
 }
 
@@ -76,8 +76,9 @@ impl Condition {
                 Truth::from(reader.header(name).is_some_and(|value| test.of_text(value)))
             }
             Self::Source(networks) => {
-                let holds = reader.source().is_some_and(|ip| networks.iter().any(|net| net.contains(ip)));
-                Truth::from(holds)
+                // Who is somewhere unknown is neither in the network nor outside of it.
+                let Some(ip) = reader.source() else { return Truth::Error };
+                Truth::from(networks.iter().any(|net| net.contains(ip)))
             }
             Self::Time(week) => {
                 let (holds, until) = week.at(reader.now());

@@ -8,9 +8,9 @@ use utoipa::ToSchema;
 /// `all`, `any` and `not` is given; a claim or a header comes with exactly one of `equals`, `in`, `prefix` and
 /// `contains`.
 ///
-/// What is absent (a claim, a header, a source address) makes a comparison false. A claim of the wrong type (a list
-/// where a text is compared) makes it an error, and an error stays one under `not`: a grant whose condition errors
-/// grants nothing, a denial whose condition errors denies. `all` is false when one part is surely false, and `any`
+/// What is absent (a claim, a header) makes a comparison false. A claim of the wrong type (a list where a text is
+/// compared) and a source address that nobody knows make it an error, and an error stays one under `not`: a grant
+/// whose condition errors grants nothing, a denial whose condition errors denies. `all` is false when one part is surely false, and `any`
 /// true when one part is surely true, whatever the others are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -256,7 +256,8 @@ fn denials_ask_everything_but_scopes() {
         (json!({"not_before": at(10)}), false),
         (json!({"not_after": at(10)}), true),
         (json!({"not_after": at(0)}), false),
-        (json!({"when": {"source_cidr": ["10.0.0.0/8"]}}), false),
+        // Nobody knows where this request comes from.
+        (json!({"when": {"source_cidr": ["10.0.0.0/8"]}}), true),
         (json!({"when": {"not": {"source_cidr": ["10.0.0.0/8"]}}}), true),
         (json!({"dry_run": true}), false),
     ] {
@@ -279,12 +280,17 @@ fn a_condition_that_errors_is_safe_both_ways() {
     let asked = Asked { token: Some(&ann), ..Asked::default() };
     let wrong = json!({"claim": "tier", "equals": "gold"});
     let sure = json!({"claim": "none", "equals": "x"});
+    let somewhere = json!({"source_cidr": ["10.0.0.0/8"]});
     for (when, granted, denied) in [
         (wrong.clone(), false, true),
         (json!({"not": wrong}), false, true),
         (json!({"all": [wrong, sure]}), false, false),
         (json!({"any": [wrong, {"not": sure}]}), true, true),
         (sure.clone(), false, false),
+        (somewhere.clone(), false, true),
+        (json!({"not": somewhere}), false, true),
+        (json!({"all": [somewhere, sure]}), false, false),
+        (json!({"any": [{"not": sure}, somewhere]}), true, true),
     ] {
         assert_eq!(asked.of(&grant(when.clone())).verdict == Verdict::Allow, granted, "grant {when}");
         let decided = asked.of(&rules(deny(json!({"when": when.clone()}))));

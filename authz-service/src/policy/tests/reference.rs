@@ -248,7 +248,7 @@ fn holds(when: &ConditionSpec, request: &Request, seen: &Seen<'_>) -> Option<boo
         return holds(inner, request, seen).map(|truth| !truth);
     }
     if let Some(networks) = &when.source_cidr {
-        let Some(source) = request.source else { return Some(false) };
+        let source = request.source?;
         // The generated ones are 10.0.0.0/8 and ::1.
         return Some(networks.iter().any(|network| match network.as_str() {
             "10.0.0.0/8" => source.to_string().starts_with("10."),
