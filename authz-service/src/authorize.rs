@@ -240,6 +240,25 @@ impl Authorizer {
         }
     }
 
+    /// As [`Authorizer::identify`], with the keys that are at hand and without waiting.
+    pub fn recognise<'a>(
+        &self,
+        snapshot: &Snapshot,
+        question: &Question<'a>,
+        header: impl Fn(&str) -> Option<&'a str>,
+    ) -> Presented {
+        let places = service_of(snapshot, question).map_or(NO_SERVICE_PLACES, |rules| &rules.token_places);
+        let found = match token::find(places, question.target, |name| header(name)) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Presented::Absent,
+            Err(refusal) => return Presented::Refused(refusal),
+        };
+        match self.verify(snapshot, question, (found.token, Some(found.place)), self.now()) {
+            Ok(token) => Presented::Verified(token),
+            Err(failure) => Presented::Refused(failure.refusal),
+        }
+    }
+
     fn verify(
         &self,
         snapshot: &Snapshot,
@@ -416,6 +435,8 @@ pub fn service_of<'s>(snapshot: &'s Snapshot, question: &Question<'_>) -> Option
     match (question.service, question.destination) {
         // Who says a service means that one: falling back to the host would answer another question.
         (Some(key), _) => snapshot.service(key),
+        // At a sidecar the destination is the workload beside it. Who that is is not the client's to say.
+        (None, Some(identity)) if question.entry == Entry::Inside => snapshot.service_of_identity(identity),
         (None, Some(identity)) => {
             snapshot.service_of_identity(identity).or_else(|| snapshot.service_of_host(question.host))
         }

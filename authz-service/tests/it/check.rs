@@ -150,6 +150,32 @@ async fn the_caller_gate_knows_workloads_from_outsiders() {
 }
 
 #[tokio::test]
+async fn at_a_sidecar_the_destination_says_which_service_it_is_and_the_host_does_not() {
+    let mesh = Running::demo().await;
+    let service = json!({"kind": "Service", "namespace": "insurance", "name": "policies",
+        "hosts": ["policies.insurance"], "spiffe_id": "spiffe://tollgate.demo/ns/insurance/sa/policies",
+        "callers": ["external", "spiffe://tollgate.demo/ns/insurance/*"], "issuers": ["demo"], "audiences": ["insurance"]});
+    mesh.apply(vec![serde_json::from_value(service).unwrap()]).await;
+    let token = mesh.token("reader", "policies:read");
+    for (point, destination, status) in [
+        ("sidecar-in", "policies", 200),
+        ("sidecar-in", "other", 403),
+        ("ingress", "policies", 200),
+        // What a gateway sends on to has no identity in this policy; there the host is what was routed by.
+        ("ingress", "other", 200),
+    ] {
+        let mut ask = Ask::new("GET", "/policies/1").bearer(&token);
+        (ask.host, ask.extensions) = ("policies.insurance", vec![("tollgate.point", point)]);
+        ask.source = "spiffe://tollgate.demo/ns/insurance/sa/quotes";
+        let mut message = ask.message();
+        let principal = format!("spiffe://tollgate.demo/ns/insurance/sa/{destination}");
+        message.attributes.as_mut().unwrap().destination.get_or_insert_default().principal = principal;
+        let answer = mesh.check_message(message).await.unwrap();
+        assert_eq!(answer.status(), status, "{point} {destination}: {answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn audit_mode_forgives_a_missing_grant_and_nothing_else() {
     let mesh = Running::demo().await;
     let service = json!({"kind": "Service", "namespace": "insurance", "name": "policies", "callers": ["external"],
