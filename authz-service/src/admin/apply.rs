@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Admin;
-use super::auth::Caller;
+use super::caller::Caller;
 use super::extract::Json;
 use super::problem::{Problem, ProblemBody};
 use super::tools;
@@ -106,7 +106,7 @@ pub(super) async fn apply(
         prune: request.prune,
         dry_run: request.dry_run,
         reason: request.reason,
-        key: terms.key(&caller, &body),
+        key: terms.key(&caller, &body)?,
         ..Wanted::operations(request.documents.into_iter().map(Operation::put).collect())
     };
     let dry_run = wanted.dry_run;
@@ -126,12 +126,16 @@ pub(super) async fn rollback(
     terms: Terms,
     Json(request): Json<RollbackRequest>,
 ) -> Result<Response, Problem> {
+    if let Some(object) = &request.object {
+        // Whether it has changed since is nothing to learn for who may not read it.
+        caller.may(&admin, "GET", object)?;
+    }
     let body = serde_json::to_vec(&request).expect("what was read as JSON is JSON");
     let wanted = Wanted {
         wish: Wish::Restore(request.epoch, request.object),
         dry_run: request.dry_run,
         reason: Some(request.reason.unwrap_or_else(|| format!("rollback to epoch {}", request.epoch))),
-        key: terms.key(&caller, &body),
+        key: terms.key(&caller, &body)?,
         ..Wanted::operations(Vec::new())
     };
     let applied = perform(&admin, &caller, wanted).await?;

@@ -1,11 +1,13 @@
-//! Who may administer what: the policy, asked about its own API.
+//! The door of the admin API: who is let in, by the policy asked about this very API.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, FromRequest as _, Request, State};
+use axum::http::header::{AUTHORIZATION, FORWARDED, VIA, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -13,163 +15,28 @@ use base64::engine::general_purpose::STANDARD;
 use opentelemetry::Context;
 
 use super::Admin;
+use super::caller::{Caller, Visit};
+use super::extract::too_large;
 use super::problem::Problem;
 use super::request::RequestId;
-use crate::authorize::{Presented, Question};
-use crate::facts::{ADMIN_ISSUER, Entry, Header, Headers, PathReadings};
-use crate::policy::check::admin_service;
-use crate::policy::delegation;
-use crate::policy::object::{Kind, ObjectId, PolicySet, SYSTEM_NAMESPACE};
-use crate::policy::{Snapshot, Verdict};
-use crate::store::{Authorship, Change, hash_secret};
+use crate::authorize::Presented;
+use crate::facts::{ADMIN_ISSUER, Header, Headers};
+use crate::policy::Snapshot;
+use crate::store::hash_secret;
 use crate::token::{TokenPlace, VerifiedToken, find};
-use crate::wire::refusal::refused;
+use crate::wire::authzen::MayAsk;
 
-/// The built-in service that this API is.
-const ADMIN_SERVICE: &str = "tollgate-system/admin";
-/// Whoever may write this object may give himself everything.
-const KEYSTONE: &str = "/v1/namespaces/tollgate-system/roles/admin";
 /// Longest reason that is kept.
-const MAX_REASON_BYTES: usize = 1024;
-
-/// Somebody who was let in, and by which rules.
-#[derive(Debug, Clone)]
-pub(super) struct Caller {
-    presented: Arc<Presented>,
-    snapshot: Arc<Snapshot>,
-    reason: String,
-    request_id: String,
-    headers: Arc<SentHeaders>,
-}
-
-impl Caller {
-    /// For the history; `reason` from a body wins over the header's.
-    pub(super) fn authorship(&self, reason: Option<String>) -> Authorship {
-        Authorship::new(self.name(), reason.unwrap_or_else(|| self.reason.clone()))
-    }
-
-    /// `issuer/subject`.
-    pub(super) fn name(&self) -> String {
-        name_of(&self.presented)
-    }
-
-    /// Whether the caller may read an object. Not kept as a decision: nobody asked for this very object.
-    pub(super) fn may_see(&self, admin: &Admin, object: &ObjectId) -> bool {
-        self.would_be_allowed(admin, "GET", &object.rest_path())
-    }
-
-    /// Whether the caller may read what belongs to no namespace and no kind: whoever may read how Tollgate itself is
-    /// governed may.
-    pub(super) fn may_see_all(&self, admin: &Admin) -> bool {
-        self.may_see(admin, &admin_service())
-    }
-
-    /// The namespaces in which `changes` grant something, and in which the caller has no right to grant whatever it
-    /// is: `PUT /v1/grants/NAMESPACE`.
-    pub(super) fn not_free_to_grant(&self, admin: &Admin, changes: &[Change]) -> Vec<String> {
-        let granting = changes.iter().filter(|change| delegation::grants(change));
-        let mut namespaces: Vec<String> = granting.map(|change| change.object.namespace.clone()).collect();
-        namespaces.sort_unstable();
-        namespaces.dedup();
-        namespaces
-            .retain(|namespace| !self.would_be_allowed(admin, "PUT", &format!("/v1/grants/{namespace}")));
-        namespaces
-    }
-
-    /// Whether the caller may do what `changes` grants; `seen` are the roles and bindings of the namespaces where that
-    /// is the question. Nobody grants what they do not hold.
-    pub(super) fn may_grant(
-        &self,
-        admin: &Admin,
-        changes: &[Change],
-        seen: &PolicySet,
-    ) -> Result<(), Problem> {
-        let namespaces = self.not_free_to_grant(admin, changes);
-        if namespaces.is_empty() {
-            return Ok(());
-        }
-        let Some(token) = self.presented.token() else {
-            let problem =
-                Problem::new(StatusCode::FORBIDDEN, "grant_not_held", "without a token nothing is held");
-            return Err(self.refused(problem, "GRANT", &namespaces.join(",")));
-        };
-        let excess = delegation::excess(seen, changes, token, &namespaces, admin.authorizer.now());
-        if excess.is_empty() {
-            return Ok(());
-        }
-        let problem =
-            Problem::new(StatusCode::FORBIDDEN, "grant_not_held", "nobody grants what they do not hold")
-                .with_faults(excess);
-        Err(self.refused(problem, "GRANT", &namespaces.join(",")))
-    }
-
-    fn would_be_allowed(&self, admin: &Admin, method: &str, path: &str) -> bool {
-        let Ok(readings) = PathReadings::of_target(path) else { return false };
-        let question = question(method, path, &self.request_id, &self.headers);
-        let decision = admin.authorizer.weigh(&self.snapshot, &question, readings, &self.presented);
-        decision.verdict == Verdict::Allow
-    }
-
-    /// Leaves a line in the log for whoever watches over administrators, and passes the problem on.
-    fn refused(&self, problem: Problem, method: &str, path: &str) -> Problem {
-        log_refusal(&self.presented, &self.request_id, method, path, problem.reason());
-        problem
-    }
-
-    /// Whether the caller may do `method` to an object.
-    pub(super) fn may(&self, admin: &Admin, method: &str, object: &ObjectId) -> Result<(), Problem> {
-        self.allowed(admin, method, &object.rest_path())?;
-        // Whoever may say what an issuer's tokens mean, or who may ask, is whoever he wants to be.
-        let all_rights =
-            object.namespace == SYSTEM_NAMESPACE || matches!(object.kind, Kind::Issuer | Kind::Enforcer);
-        if all_rights && method != "GET" {
-            // Nobody grants what he does not hold: rights over this API come only from those who have all of them.
-            self.allowed(admin, "PUT", KEYSTONE)?;
-        }
-        Ok(())
-    }
-
-    fn allowed(&self, admin: &Admin, method: &str, path: &str) -> Result<(), Problem> {
-        let question = question(method, path, &self.request_id, &self.headers);
-        let readings =
-            PathReadings::of_target(path).map_err(|error| Problem::malformed(format!("path: {error}")))?;
-        let nowhere = Context::new();
-        let decided = admin.authorizer.decide(&self.snapshot, &question, readings, &self.presented, &nowhere);
-        let decision = &decided.decision;
-        match decision.verdict {
-            Verdict::Allow => Ok(()),
-            Verdict::Deny => {
-                let detail = format!("not allowed: {method} {path}");
-                let problem = Problem::refused(&refused(decision, &self.presented), decision.reason, detail);
-                Err(self.refused(problem, method, path))
-            }
-        }
-    }
-}
-
-fn name_of(presented: &Presented) -> String {
-    presented.token().map_or_else(String::new, |token| format!("{}/{}", token.issuer, token.subject))
-}
-
-/// Refused attempts to administer are part of the audit. Those of nobody in particular are noise of any network.
-fn log_refusal(presented: &Presented, request_id: &str, method: &str, path: &str, reason: &str) {
-    let caller = name_of(presented);
-    if caller.is_empty() {
-        tracing::info!(method, path, reason, request_id, "admin request refused");
-    } else {
-        tracing::warn!(caller, method, path, reason, request_id, "admin request of {caller} refused");
-    }
-}
+pub(super) const MAX_REASON_BYTES: usize = 1024;
 
 /// Lets in whom the policy lets in, and tells handlers who it is.
-pub(super) async fn authorize(State(admin): State<Admin>, mut request: Request, next: Next) -> Response {
-    let visit = Visit::of(&request);
-    let for_people = visit.path == PAGE_FOR_PEOPLE;
-    match admit(&admin, visit).await {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
+///
+/// The body is read in between, and the caller judged once more: whoever sends it slowly does not keep a right that
+/// was withdrawn.
+pub(super) async fn authorize(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let for_people = request.uri().path() == PAGE_FOR_PEOPLE;
+    match admitted(&admin, request).await {
+        Ok(request) => next.run(request).await,
         Err(problem) => {
             let mut response = problem.into_response();
             if for_people && response.status() == StatusCode::UNAUTHORIZED {
@@ -181,84 +48,86 @@ pub(super) async fn authorize(State(admin): State<Admin>, mut request: Request, 
     }
 }
 
+async fn admitted(admin: &Admin, request: Request) -> Result<Request, Problem> {
+    let (visit, context) = visit_of(&request);
+    let caller = admit(admin, visit, context).await?;
+    let (mut parts, body) = request.into_parts();
+    let body = if [Method::POST, Method::PUT].contains(&parts.method) {
+        let whole = Bytes::from_request(Request::from_parts(parts.clone(), body), &()).await;
+        let whole = whole.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+            _ => Problem::malformed(format!("body: {}", rejection.body_text())),
+        })?;
+        caller.still_admitted(admin)?;
+        Body::from(whole)
+    } else {
+        body
+    };
+    let (of_authzen, asks) = (caller.clone(), admin.clone());
+    parts.extensions.insert(MayAsk::new(move |service| of_authzen.may_see_service(&asks, service)));
+    parts.extensions.insert(caller);
+    Ok(Request::from_parts(parts, body))
+}
+
 /// Paths that do not exist tell so only to those who may know which do.
 pub(super) async fn unknown_path(State(admin): State<Admin>, request: Request) -> Problem {
-    let visit = Visit::of(&request);
+    let (visit, context) = visit_of(&request);
     drop(request);
-    match admit(&admin, visit).await {
+    match admit(&admin, visit, context).await {
         Ok(_) => Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"),
         Err(problem) => problem,
     }
 }
 
 /// What the decision needs of a request; its body is not read before.
-struct Visit {
-    method: String,
-    path: String,
-    headers: SentHeaders,
-    context: Context,
-    request_id: String,
+fn visit_of(request: &Request) -> (Visit, Context) {
+    let extensions = request.extensions();
+    let visit = Visit {
+        method: request.method().as_str().to_owned(),
+        path: request.uri().path().to_owned(),
+        headers: SentHeaders::of(request.headers(), request.uri().path()),
+        request_id: extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
+        source: source_of(request),
+    };
+    (visit, extensions.get::<Context>().cloned().unwrap_or_default())
 }
 
-impl Visit {
-    fn of(request: &Request) -> Self {
-        Self {
-            method: request.method().as_str().to_owned(),
-            path: request.uri().path().to_owned(),
-            headers: SentHeaders::of(request.headers(), request.uri().path()),
-            context: request.extensions().get::<Context>().cloned().unwrap_or_default(),
-            request_id: request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
-        }
+/// The caller's address: the connection's own, unless somebody says to have passed the request on. What such a header
+/// says is anybody's word, so then the address is not known.
+fn source_of(request: &Request) -> Option<IpAddr> {
+    let passed_on = ["x-forwarded-for", FORWARDED.as_str(), VIA.as_str()];
+    if passed_on.iter().any(|name| request.headers().contains_key(*name)) {
+        return None;
     }
+    let connection = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
+    Some(connection.0.ip())
 }
 
-async fn admit(admin: &Admin, visit: Visit) -> Result<Caller, Problem> {
-    let Visit { method, path, headers, context, request_id } = visit;
-    let header = |name: &str| headers.header(name).map(|header| header.value);
-    let reason = header("x-tollgate-change-reason").unwrap_or_default().to_owned();
+async fn admit(admin: &Admin, visit: Visit, context: Context) -> Result<Caller, Problem> {
+    let reason = visit.header("x-tollgate-change-reason").unwrap_or_default().to_owned();
+    bounded(&reason)?;
+    let mut snapshot = admin.authorizer.cell().load_full();
+    let presented = match administrator(&snapshot, |name| visit.header(name))? {
+        Some(token) => Presented::Verified(Arc::new(token)),
+        None => {
+            let question = visit.question(&visit.method, &visit.path);
+            let header = |name: &str| visit.header(name);
+            admin.authorizer.identify(&mut snapshot, &question, header, &context).await
+        }
+    };
+    Caller::admit(admin, visit, reason, (snapshot, presented))
+}
+
+/// A reason is kept for ever, so it is short, wherever it stands.
+pub(super) fn bounded(reason: &str) -> Result<(), Problem> {
     if reason.len() > MAX_REASON_BYTES {
         return Err(Problem::malformed(format!("the reason is longer than {MAX_REASON_BYTES} bytes")));
     }
-    let mut snapshot = admin.authorizer.cell().load_full();
-    let presented = match administrator(&snapshot, header)? {
-        Some(token) => Presented::Verified(Arc::new(token)),
-        None => {
-            admin
-                .authorizer
-                .identify(&mut snapshot, &question(&method, &path, &request_id, &headers), header, &context)
-                .await
-        }
-    };
-    let caller =
-        Caller { presented: Arc::new(presented), snapshot, reason, request_id, headers: Arc::new(headers) };
-    caller.allowed(admin, &method, &path)?;
-    Ok(caller)
-}
-
-fn question<'a>(
-    method: &'a str,
-    path: &'a str,
-    request_id: &'a str,
-    headers: &'a SentHeaders,
-) -> Question<'a> {
-    Question {
-        service: Some(ADMIN_SERVICE),
-        destination: None,
-        entry: Entry::Outside,
-        peer: None,
-        certificate: None,
-        method,
-        host: "",
-        target: path,
-        request_id: Some(request_id),
-        headers,
-        // Nobody says where the caller is; a condition on it is false.
-        source: None,
-    }
+    Ok(())
 }
 
 /// The holder of an opaque token.
-fn administrator<'h>(
+pub(super) fn administrator<'h>(
     snapshot: &Snapshot,
     header: impl Fn(&str) -> Option<&'h str>,
 ) -> Result<Option<VerifiedToken>, Problem> {
@@ -282,7 +151,7 @@ fn of_basic(value: &str) -> Option<String> {
 
 /// The headers of a request to this API, by name; whether there were several lines of one is known.
 #[derive(Debug)]
-struct SentHeaders(BTreeMap<String, (String, bool)>);
+pub(super) struct SentHeaders(BTreeMap<String, (String, bool)>);
 
 impl SentHeaders {
     fn of(headers: &HeaderMap, path: &str) -> Self {

@@ -1,8 +1,7 @@
 //! The first administrator.
 
-use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{FromRequest as _, Request, State};
+use axum::http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -36,14 +35,17 @@ pub(super) struct BootstrapAnswer {
     responses((status = 201, body = BootstrapAnswer), (status = "default", body = ProblemBody)))]
 pub(super) async fn bootstrap(
     State(admin): State<Admin>,
-    headers: HeaderMap,
-    body: Result<axum::Json<BootstrapRequest>, JsonRejection>,
+    request: Request,
 ) -> Result<(StatusCode, Json<BootstrapAnswer>), Problem> {
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    // Without a token nobody learns even whether the body was good.
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = given.and_then(|value| value.strip_prefix("Bearer ")).ok_or(StoreError::BootstrapRefused)?;
-    let axum::Json(BootstrapRequest { name }) = body?;
-    let issued = admin.store.bootstrap(token, &name).await?;
+    let token = token.to_owned();
+    // Of who has no token nothing is read, and nobody learns even whether the body was good.
+    if !admin.store.is_bootstrap_token(&token).await? {
+        return Err(StoreError::BootstrapRefused.into());
+    }
+    let Json(BootstrapRequest { name }) = Json::from_request(request, &()).await?;
+    let issued = admin.store.bootstrap(&token, &name).await?;
     admin.applied(issued.epoch).await;
     tracing::info!(name = issued.name, epoch = issued.epoch, "first administrator created");
     let token = issued.token.expose().to_owned();

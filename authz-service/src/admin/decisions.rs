@@ -13,12 +13,12 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::Admin;
-use super::auth::Caller;
+use super::caller::Caller;
 use super::extract::{self, Json, Named, Page, Params, bad_cursor};
 use super::problem::{Problem, ProblemBody};
+use super::scan::Scan;
 use crate::decisions::{DecisionRecord, Filter, Record, VerdictName};
 use crate::policy::Verdict;
-use crate::policy::object::{Kind, ObjectId};
 
 /// A page of decisions.
 type DecisionsPage = Page<DecisionRecord>;
@@ -55,7 +55,7 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
     Params(query): Params<DecisionsQuery>,
 ) -> Result<Json<DecisionsPage>, Problem> {
-    let mut before = query.cursor.map(|id| id.parse::<Uuid>().map_err(|_| bad_cursor())).transpose()?;
+    let before = query.cursor.map(|id| id.parse::<Uuid>().map_err(|_| bad_cursor())).transpose()?;
     let limit = extract::limit(query.limit);
     let filter = Filter {
         request_id: query.request_id,
@@ -69,17 +69,14 @@ pub(super) async fn list(
         service: query.service,
     };
     let mut services = Services { admin: &admin, caller: &caller, known: BTreeMap::new() };
-    let wanted = limit + 1;
-    let mut items = Vec::new();
-    loop {
-        let found = admin.authorizer.decisions().list(&filter, before, wanted);
-        before = found.last().map(Record::id).filter(|_| found.len() >= wanted);
-        items.extend(found.iter().filter(|record| services.may_see(record)).map(Record::shown));
-        if before.is_none() || items.len() >= wanted {
-            break;
-        }
+    let decisions = admin.authorizer.decisions();
+    let mut scan = Scan::new(limit, before);
+    while let Some((before, count)) = scan.wants().await {
+        let found = decisions.list(&filter, before, count as usize);
+        scan.take(found, Record::id, |record| services.may_see(record));
     }
-    Ok(Json(Page::of(items, limit, |record| record.id.clone())))
+    let page = scan.page(|id| id.to_string());
+    Ok(Json(Page { items: page.items.iter().map(Record::shown).collect(), next: page.next }))
 }
 
 /// One decision by its id.
@@ -128,14 +125,8 @@ impl Services<'_> {
         if let Some(known) = self.known.get(record.service()) {
             return *known;
         }
-        let service = record.service().split_once('/');
-        let may = match service {
-            Some((namespace, name)) => {
-                self.caller.may_see(self.admin, &ObjectId::new(Kind::Service, namespace, name))
-            }
-            // About no service that is known: for those who may read everything.
-            None => self.caller.may_see_all(self.admin),
-        };
+        // About no service that is known: for those who may read everything.
+        let may = self.caller.may_see_service(self.admin, record.service());
         self.known.insert(record.service().to_owned(), may);
         may
     }

@@ -4,15 +4,14 @@
 //! twice: as it was kept, and as the policy of its epoch judges what was kept of the request. What that cannot know
 //! is named.
 
-use std::sync::Arc;
-
 use axum::Extension;
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Admin;
-use super::auth::Caller;
+use super::caller::Caller;
 use super::decisions;
 use super::extract::{Json, Named};
 use super::problem::{Problem, ProblemBody};
@@ -56,10 +55,25 @@ pub(super) async fn explain(
     Extension(caller): Extension<Caller>,
     Json(request): Json<ExplainRequest>,
 ) -> Result<Json<ExplainAnswer>, Problem> {
-    let snapshot = at_epoch(&admin, request.epoch).await?;
     let asked = Hypothetical { who: request.who, what: request.what };
-    may_ask(&admin, &caller, asked.service(&snapshot).as_deref())?;
-    Ok(Json(answer(&admin, &snapshot, &asked)?))
+    let in_force = admin.authorizer.cell().load_full();
+    let service = asked.what.service.clone().or_else(|| asked.service(&in_force));
+    may_ask(&admin, &caller, service.as_deref())?;
+    let Some(epoch) = request.epoch.filter(|epoch| *epoch != in_force.epoch) else {
+        return Ok(Json(answer(&admin, &in_force, &asked)?));
+    };
+    if service.is_none() && !caller.may_see_all(&admin) {
+        let detail =
+            "an earlier policy is asked about a service by its key (`what.service`), unless it is in force";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "default_deny", detail));
+    }
+    let explaining = async move |admin: Admin, caller: Caller| {
+        let snapshot = at_epoch(&admin, epoch).await?;
+        // Then, the host may have been another's.
+        may_ask(&admin, &caller, asked.service(&snapshot).as_deref())?;
+        Ok(Json(answer(&admin, &snapshot, &asked)?))
+    };
+    admin.whole(&caller, explaining).await
 }
 
 /// An old decision, and why.
@@ -99,7 +113,12 @@ pub(super) async fn explain_decision(
         if in_force.epoch == decision.epoch {
             then = Some(answer(&admin, &in_force, &asked)?);
         } else {
-            then = Some(answer(&admin, &*at_epoch(&admin, Some(decision.epoch)).await?, &asked)?);
+            let (epoch, of_then) = (decision.epoch, asked.clone());
+            let explaining = async move |admin: Admin, _| {
+                let snapshot = at_epoch(&admin, epoch).await?;
+                answer(&admin, &snapshot, &of_then)
+            };
+            then = Some(admin.whole(&caller, explaining).await?);
             // The time of the request is part of what it was; today's policy is asked as of today.
             let today = Hypothetical { what: What { at: None, ..asked.what.clone() }, ..asked };
             now = Some(answer(&admin, &in_force, &today)?);
@@ -108,13 +127,10 @@ pub(super) async fn explain_decision(
     Ok(Json(DecisionExplained { decision, then, now, not_kept }))
 }
 
-/// The policy of an epoch: the one in force, or an earlier one compiled for the purpose.
-async fn at_epoch(admin: &Admin, epoch: Option<u64>) -> Result<Arc<Snapshot>, Problem> {
-    let in_force = admin.authorizer.cell().load_full();
-    let Some(epoch) = epoch.filter(|epoch| *epoch != in_force.epoch) else { return Ok(in_force) };
+/// The policy of an earlier epoch, compiled for the purpose. For [`Admin::whole`].
+async fn at_epoch(admin: &Admin, epoch: u64) -> Result<Snapshot, Problem> {
     let (set, _) = admin.store.policy_at(epoch).await?;
-    let snapshot = snapshot_of(&set, epoch).map_err(|faults| Problem::from(StoreError::Invalid(faults)))?;
-    Ok(Arc::new(snapshot))
+    snapshot_of(&set, epoch).map_err(|faults| Problem::from(StoreError::Invalid(faults)))
 }
 
 /// An explanation tells rules, so it is for those who may read the service that they are about.

@@ -50,13 +50,19 @@ impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
         let status = rejection.status();
         if status == StatusCode::PAYLOAD_TOO_LARGE {
-            return Self::new(status, "request_too_large", "the body is larger than 8 MiB");
+            return too_large();
         }
         if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
             return Self::new(status, "media_type", "send JSON, with `content-type: application/json`");
         }
         Self::malformed(rejection.body_text())
     }
+}
+
+/// The body is larger than this path takes.
+pub(super) fn too_large() -> Problem {
+    let detail = "the body is larger than is read here: 8 MiB, or 4 KiB for the first administrator";
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", detail)
 }
 
 /// Which page of a list.
@@ -90,16 +96,6 @@ pub(super) struct Page<T> {
     /// Give this as `cursor` for the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next: Option<String>,
-}
-
-impl<T> Page<T> {
-    /// A page of `items`, of which there may be one more than fits.
-    pub(super) fn of(mut items: Vec<T>, limit: usize, cursor: impl Fn(&T) -> String) -> Self {
-        let more = items.len() > limit;
-        items.truncate(limit);
-        let next = items.last().filter(|_| more).map(cursor);
-        Self { items, next }
-    }
 }
 
 /// A cursor that is not one that a page before gave.

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Admin;
-use super::auth::Caller;
+use super::caller::Caller;
 use super::extract::{Json, Page, PageQuery, Params, bad_cursor};
 use super::problem::{Problem, ProblemBody};
+use super::scan::Scan;
 use crate::policy::object::{ObjectId, PolicySet};
 use crate::policy::{diff, documents};
 use crate::store::{ChangeFilter, ChangeRow};
@@ -61,19 +62,14 @@ pub(super) async fn page(
     query: &PageQuery,
 ) -> Result<Json<ChangesPage>, Problem> {
     let limit = query.limit();
-    let wanted = limit + 1;
-    let mut cursor = query.cursor.as_deref().map(parse_cursor).transpose()?;
-    let mut items = Vec::new();
-    loop {
-        let rows = admin.store.changes_of(filter, cursor, u32::try_from(wanted).unwrap_or(u32::MAX)).await?;
-        let last = rows.last().map(|row| (row.epoch, row.position)).filter(|_| rows.len() >= wanted);
-        items.extend(rows.into_iter().filter(|row| may_see(admin, caller, row)));
-        match last.filter(|_| items.len() < wanted) {
-            Some(last) => cursor = Some(last),
-            None => break,
-        }
+    let cursor = query.cursor.as_deref().map(parse_cursor).transpose()?;
+    let place = |row: &ChangeRow| (row.epoch, row.position);
+    let mut scan = Scan::new(limit, cursor);
+    while let Some((after, count)) = scan.wants().await {
+        let rows = admin.store.changes_of(filter, after, count).await?;
+        scan.take(rows, place, |row| may_see(admin, caller, row));
     }
-    Ok(Json(Page::of(items, limit, |row| format!("{}.{}", row.epoch, row.position))))
+    Ok(Json(scan.page(|(epoch, position)| format!("{epoch}.{position}"))))
 }
 
 /// Changes of what is no object (administrators, fetched keys) are for those who may read everything.
@@ -105,15 +101,20 @@ pub(super) async fn export(
     Extension(caller): Extension<Caller>,
     Params(query): Params<ExportQuery>,
 ) -> Result<Response, Problem> {
-    let (set, now) = visible(&admin, &caller, query.epoch).await?;
-    let wanted = |id: &ObjectId| query.namespace.as_ref().is_none_or(|namespace| id.namespace == *namespace);
-    let yaml = documents::export(set.iter().filter(|(id, _)| wanted(id)).map(|(_, document)| document));
-    let epoch = query.epoch.unwrap_or(now).to_string();
+    let exporting = async move |admin: Admin, caller: Caller| {
+        let ExportQuery { epoch, namespace } = query;
+        let (set, now) = visible(&admin, &caller, epoch).await?;
+        let wanted = |id: &ObjectId| namespace.as_ref().is_none_or(|namespace| id.namespace == *namespace);
+        let yaml = documents::export(set.iter().filter(|(id, _)| wanted(id)).map(|(_, document)| document));
+        Ok((yaml, epoch.unwrap_or(now).to_string()))
+    };
+    let (yaml, epoch) = admin.whole(&caller, exporting).await?;
     Ok(([(header::CONTENT_TYPE.as_str(), "application/yaml"), ("x-tollgate-epoch", &epoch)], yaml)
         .into_response())
 }
 
-/// The part of the policy that the caller may read, now or at an earlier epoch; and the epoch now.
+/// The part of the policy that the caller may read, now or at an earlier epoch; and the epoch now. For
+/// [`Admin::whole`].
 pub(super) async fn visible(
     admin: &Admin,
     caller: &Caller,
@@ -162,15 +163,18 @@ pub(super) async fn diff_epochs(
     Extension(caller): Extension<Caller>,
     Params(query): Params<DiffQuery>,
 ) -> Result<Json<DiffAnswer>, Problem> {
-    let (before, _) = visible(&admin, &caller, Some(query.from)).await?;
-    let (after, now) = visible(&admin, &caller, query.to).await?;
-    let changes = diff::changes(&before, &after);
-    Ok(Json(DiffAnswer {
-        from: query.from,
-        to: query.to.unwrap_or(now),
-        changes: changes.iter().map(Into::into).collect(),
-        diff: diff::print(&changes),
-    }))
+    let comparing = async move |admin: Admin, caller: Caller| {
+        let (before, _) = visible(&admin, &caller, Some(query.from)).await?;
+        let (after, now) = visible(&admin, &caller, query.to).await?;
+        let changes = diff::changes(&before, &after);
+        Ok(Json(DiffAnswer {
+            from: query.from,
+            to: query.to.unwrap_or(now),
+            changes: changes.iter().map(Into::into).collect(),
+            diff: diff::print(&changes),
+        }))
+    };
+    admin.whole(&caller, comparing).await
 }
 
 /// Where this replica stands.

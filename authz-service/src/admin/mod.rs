@@ -10,6 +10,7 @@
 mod apply;
 mod auth;
 mod bootstrap;
+mod caller;
 mod decisions;
 mod explain;
 mod extract;
@@ -19,8 +20,10 @@ mod openapi;
 mod page;
 mod problem;
 mod request;
+mod scan;
 mod token;
 mod tools;
+mod whole;
 mod write;
 
 use std::sync::Arc;
@@ -38,10 +41,17 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::wire::authzen;
 
+use caller::Caller;
+use problem::Problem;
+
 pub use openapi::document as openapi;
 
 /// The largest body: a folder of policy in one request.
 const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
+/// The largest body that is read of who shows the one-use token.
+const MAX_BOOTSTRAP_BYTES: usize = 4 * 1024;
+/// Attempts to make the first administrator at once: they take no places of those who administer.
+const MAX_BOOTSTRAPS: usize = 2;
 /// Requests worked on at once; more wait, and time out.
 const MAX_CONCURRENT: usize = 64;
 /// How long a write waits until it is in force here.
@@ -54,6 +64,7 @@ pub(crate) struct Admin {
     authorizer: Authorizer,
     metrics: Metrics,
     described: Arc<page::Described>,
+    whole_reads: whole::WholeReads,
 }
 
 impl FromRef<Admin> for Authorizer {
@@ -63,6 +74,15 @@ impl FromRef<Admin> for Authorizer {
 }
 
 impl Admin {
+    /// Does what reads the whole policy, for a caller whose rights are known, in one of few places.
+    async fn whole<T, F>(&self, caller: &Caller, work: impl FnOnce(Self, Caller) -> F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Problem>> + Send + 'static,
+    {
+        self.whole_reads.run(work(self.clone(), caller.clone())).await
+    }
+
     /// Waits until this replica has `epoch` in force, so that what was answered holds for the next request; not for
     /// ever, and it answers whether it has.
     async fn applied(&self, epoch: u64) -> bool {
@@ -100,17 +120,28 @@ fn protected() -> OpenApiRouter<Admin> {
         .routes(routes!(page::docs))
 }
 
-/// What answers without them: health, and the one-use token's one use.
+/// What answers without them: health,
 fn open() -> OpenApiRouter<Admin> {
-    OpenApiRouter::new().routes(routes!(page::healthz)).routes(routes!(bootstrap::bootstrap))
+    OpenApiRouter::new().routes(routes!(page::healthz))
+}
+
+/// and the one-use token's one use.
+fn first() -> OpenApiRouter<Admin> {
+    OpenApiRouter::new().routes(routes!(bootstrap::bootstrap))
 }
 
 /// All routes.
 pub(crate) fn router(store: Store, authorizer: Authorizer, metrics: Metrics) -> Router {
     let described = Arc::new(page::Described::of(openapi()));
-    let admin = Admin { store, authorizer, metrics, described };
+    let whole_reads = whole::WholeReads::default();
+    let admin = Admin { store, authorizer, metrics, described, whole_reads };
     let (protected, _) = protected().split_for_parts();
     let (open, _) = open().split_for_parts();
+    let (first, _) = first().split_for_parts();
+    let first = (first.method_not_allowed_fallback(auth::unknown_path).with_state(admin.clone()))
+        .layer(DefaultBodyLimit::max(MAX_BOOTSTRAP_BYTES))
+        .layer(GlobalConcurrencyLimitLayer::new(MAX_BOOTSTRAPS))
+        .layer(middleware::from_fn(request::enter));
     let protected = protected
         .merge(authzen::routes())
         .route_layer(middleware::from_fn_with_state(admin.clone(), auth::authorize));
@@ -124,4 +155,5 @@ pub(crate) fn router(store: Store, authorizer: Authorizer, metrics: Metrics) -> 
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(GlobalConcurrencyLimitLayer::new(MAX_CONCURRENT))
         .layer(middleware::from_fn(request::enter))
+        .merge(first)
 }

@@ -9,10 +9,11 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
 use super::Admin;
-use super::auth::Caller;
+use super::caller::Caller;
 use super::extract::{Json, Named, Page, PageQuery, Params};
 use super::history::{self, ChangesPage};
 use super::problem::{Problem, ProblemBody};
+use super::scan::Scan;
 use super::write::{Terms, WaitQuery, Wanted, perform};
 use crate::policy::object::{Document, Kind, ObjectId};
 use crate::store::{ChangeFilter, Operation, StoreError, Stored};
@@ -185,21 +186,14 @@ async fn list(
     query: PageQuery,
 ) -> Result<Json<Objects>, Problem> {
     let limit = query.limit();
-    let mut after = query.cursor.unwrap_or_default();
-    let wanted = limit + 1;
-    let mut items = Vec::new();
-    loop {
-        let stored =
-            admin.store.list(kind, namespace, &after, u32::try_from(wanted).unwrap_or(u32::MAX)).await?;
-        let (last, full) = (stored.last().map(|stored| stored.document.id().name), stored.len() >= wanted);
-        let may_be_seen = |document: &Document| caller.may_see(admin, &document.id());
-        items.extend(stored.into_iter().map(|stored| stored.document).filter(may_be_seen));
-        match last.filter(|_| full && items.len() < wanted) {
-            Some(last) => after = last,
-            None => break,
-        }
+    let name = |document: &Document| document.id().name;
+    let mut scan = Scan::new(limit, query.cursor);
+    while let Some((after, count)) = scan.wants().await {
+        let stored = admin.store.list(kind, namespace, &after.unwrap_or_default(), count).await?;
+        let documents = stored.into_iter().map(|stored| stored.document).collect();
+        scan.take(documents, name, |document| caller.may_see(admin, &document.id()));
     }
-    Ok(Json(Page::of(items, limit, |document| document.id().name)))
+    Ok(Json(scan.page(|name| name)))
 }
 
 async fn read(admin: &Admin, id: ObjectId, headers: &HeaderMap) -> Result<Response, Problem> {
@@ -226,7 +220,7 @@ async fn put(
         caller,
         Wanted {
             expected: terms.expected,
-            key: terms.key(caller, &body),
+            key: terms.key(caller, &body)?,
             ..Wanted::operations(vec![Operation::put(document.clone())])
         },
     )
@@ -246,7 +240,7 @@ async fn delete(admin: &Admin, caller: &Caller, id: ObjectId, terms: &Terms) -> 
     caller.may(admin, "DELETE", &id)?;
     let wanted = Wanted {
         expected: terms.expected,
-        key: terms.key(caller, b""),
+        key: terms.key(caller, b"")?,
         ..Wanted::operations(vec![Operation::Delete(id)])
     };
     let applied = perform(admin, caller, wanted).await?;

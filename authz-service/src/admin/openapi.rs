@@ -5,7 +5,7 @@ use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{Admin, open, protected};
+use super::{Admin, first, open, protected};
 
 #[derive(Debug, utoipa::OpenApi)]
 #[openapi(
@@ -32,8 +32,10 @@ struct Document;
 
 /// The document.
 pub fn document() -> OpenApi {
-    let described =
-        OpenApiRouter::<Admin>::with_openapi(Document::openapi()).merge(protected()).merge(open());
+    let described = OpenApiRouter::<Admin>::with_openapi(Document::openapi())
+        .merge(protected())
+        .merge(open())
+        .merge(first());
     let mut document = described.into_openapi();
     document.info.license = None;
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(

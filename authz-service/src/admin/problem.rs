@@ -47,6 +47,12 @@ impl Problem {
         Self { status, reason, detail, faults: Vec::new(), challenge: None, retry_after: None }
     }
 
+    /// There is no place for this now, and soon there will be.
+    pub(super) fn busy(detail: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
+        Self { retry_after: Some(1), ..problem }
+    }
+
     pub(super) fn malformed(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "request_malformed", detail)
     }
@@ -102,6 +108,13 @@ impl From<StoreError> for Problem {
             StoreError::Moved { .. } | StoreError::PolicyMoved { .. } => {
                 Self::new(StatusCode::PRECONDITION_FAILED, "moved", detail)
             }
+            StoreError::TooFarBack { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "too_far_back", detail)
+            }
+            StoreError::Overtaken { .. } => Self {
+                retry_after: Some(1),
+                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_in_force", detail)
+            },
             StoreError::BootstrapRefused => Self {
                 challenge: Some(r#"Bearer realm="tollgate", error="invalid_token""#.to_owned()),
                 ..Self::new(StatusCode::UNAUTHORIZED, "bootstrap_refused", detail)

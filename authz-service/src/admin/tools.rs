@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Admin;
-use super::auth::Caller;
+use super::caller::Caller;
 use super::extract::{self, Json, Page, Params, bad_cursor};
 use super::history::visible;
 use super::problem::{Problem, ProblemBody};
@@ -51,8 +51,11 @@ pub(super) async fn lint(
     Extension(caller): Extension<Caller>,
     Json(request): Json<LintRequest>,
 ) -> Result<Json<LintAnswer>, Problem> {
-    let (set, _) = drafted(&admin, &caller, request.documents).await?;
-    let findings = lint_policy(&set, admin.authorizer.now());
+    let linting = async move |admin: Admin, caller: Caller| {
+        let (set, _) = drafted(&admin, &caller, request.documents).await?;
+        Ok(lint_policy(&set, admin.authorizer.now()))
+    };
+    let findings = admin.whole(&caller, linting).await?;
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     Ok(Json(LintAnswer { findings, errors, warnings }))
@@ -124,9 +127,13 @@ pub(super) async fn test(
     if request.cases.len() > MAX_CASES {
         return Err(Problem::malformed(format!("cases: more than {MAX_CASES}")));
     }
-    let (set, epoch) = drafted(&admin, &caller, request.documents).await?;
-    let snapshot = snapshot_of(&set, epoch).map_err(|faults| Problem::from(StoreError::Invalid(faults)))?;
-    let results = cases::run(&snapshot, &request.cases, admin.authorizer.now());
+    let testing = async move |admin: Admin, caller: Caller| {
+        let (set, epoch) = drafted(&admin, &caller, request.documents).await?;
+        let snapshot =
+            snapshot_of(&set, epoch).map_err(|faults| Problem::from(StoreError::Invalid(faults)))?;
+        Ok(cases::run(&snapshot, &request.cases, admin.authorizer.now()))
+    };
+    let results = admin.whole(&caller, testing).await?;
     let passed = results.iter().filter(|result| result.passed).count();
     let failed = results.len() - passed;
     Ok(Json(TestAnswer { results, passed, failed }))
@@ -180,10 +187,13 @@ pub(super) async fn who_can(
     Params(query): Params<WhoCanQuery>,
 ) -> Result<Json<WhoCanAnswer>, Problem> {
     let WhoCanQuery { method, path, host, service, cursor, limit } = query;
-    let (set, _) = visible(&admin, &caller, None).await?;
-    let target = Target { method, path, host, service };
-    let mut found = who::who_can(&set, &target, admin.authorizer.now())
-        .map_err(|error| Problem::malformed(error.to_string()))?;
+    let asking = async move |admin: Admin, caller: Caller| {
+        let (set, _) = visible(&admin, &caller, None).await?;
+        let target = Target { method, path, host, service };
+        who::who_can(&set, &target, admin.authorizer.now())
+            .map_err(|error| Problem::malformed(error.to_string()))
+    };
+    let mut found = admin.whole(&caller, asking).await?;
     let page = page_of(std::mem::take(&mut found.grants), cursor.as_deref(), limit)?;
     found.grants = page.items;
     Ok(Json(WhoCanAnswer { found, next: page.next }))
@@ -231,8 +241,11 @@ pub(super) async fn can(
     if somebody == (Somebody { issuer: somebody.issuer.clone(), ..Somebody::default() }) {
         return Err(Problem::malformed("say who: subject, groups, client or workload"));
     }
-    let (set, _) = visible(&admin, &caller, None).await?;
-    let grants = who::can(&set, &somebody, admin.authorizer.now());
+    let asking = async move |admin: Admin, caller: Caller| {
+        let (set, _) = visible(&admin, &caller, None).await?;
+        Ok(who::can(&set, &somebody, admin.authorizer.now()))
+    };
+    let grants = admin.whole(&caller, asking).await?;
     Ok(Json(page_of(grants, query.cursor.as_deref(), query.limit)?))
 }
 

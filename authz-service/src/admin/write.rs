@@ -5,6 +5,8 @@
 //!          └─────────────────────────── one transaction ───────────────────────────────────────┘
 //! ```
 
+use std::collections::BTreeSet;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -16,9 +18,11 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Admin;
-use super::auth::Caller;
+use super::auth::bounded;
+use super::caller::Caller;
 use super::extract::Params;
 use super::problem::Problem;
+use crate::policy::delegation;
 use crate::policy::object::{ObjectId, PolicySet};
 use crate::store::{Applied, Change, Guard, IdempotencyKey, Operation, StoreError, Write};
 
@@ -57,8 +61,13 @@ impl Wanted {
 
 /// Changes the policy as far as the caller may, or tells what would change.
 pub(super) async fn perform(admin: &Admin, caller: &Caller, wanted: Wanted) -> Result<Applied, Problem> {
+    if let Some(reason) = &wanted.reason {
+        bounded(reason)?;
+    }
+    // A folder that removes what is not in it is compared with everything there is.
+    let _place = if wanted.prune { Some(admin.whole_reads.place()?) } else { None };
     for _ in 0..ATTEMPTS {
-        let (operations, base) = operations(admin, &wanted.wish).await?;
+        let (operations, base) = operations(admin, caller, &wanted.wish).await?;
         let write = Write {
             operations,
             prune: wanted.prune,
@@ -68,9 +77,19 @@ pub(super) async fn perform(admin: &Admin, caller: &Caller, wanted: Wanted) -> R
             by: caller.authorship(wanted.reason.clone()),
             key: wanted.key.clone(),
         };
-        match admin.store.write_if(write, &Rights { admin, caller }).await {
+        let named = match &wanted.wish {
+            Wish::Operations(operations) => operations.iter().map(Operation::object).collect(),
+            Wish::Restore(_, only) => only.iter().cloned().collect(),
+        };
+        match admin.store.write_if(write, &Rights { admin, caller, named }).await {
             // An earlier state is restored on the very state that it was compared with.
             Err(StoreError::PolicyMoved { .. }) => {}
+            // Who may do what was changed, and is not in force here yet: it is judged again once it is.
+            Err(overtaken @ StoreError::Overtaken { found, .. }) => {
+                if !admin.applied(found).await {
+                    return Err(overtaken.into());
+                }
+            }
             outcome => return outcome?,
         }
     }
@@ -85,30 +104,52 @@ pub(super) async fn perform(admin: &Admin, caller: &Caller, wanted: Wanted) -> R
 struct Rights<'a> {
     admin: &'a Admin,
     caller: &'a Caller,
+    /// The objects that the caller named; of others the caller learns no more than may be read.
+    named: BTreeSet<ObjectId>,
 }
 
 impl Guard for Rights<'_> {
     type Refusal = Problem;
+
+    fn judges_by(&self) -> Option<u64> {
+        Some(self.admin.authorizer.cell().load().epoch)
+    }
 
     fn wants(&self, changes: &[Change]) -> Vec<String> {
         self.caller.not_free_to_grant(self.admin, changes)
     }
 
     fn judge(&self, changes: &[Change], seen: &PolicySet) -> Result<(), Problem> {
+        let (admin, caller) = (self.admin, self.caller);
+        caller.still_admitted(admin)?;
         for change in changes {
             let method = if change.after.is_some() { "PUT" } else { "DELETE" };
-            self.caller.may(self.admin, method, &change.object)?;
+            if self.named.contains(&change.object) {
+                caller.may(admin, method, &change.object)?;
+            } else {
+                caller.may_unnamed(admin, method, &change.object)?;
+            }
+            if delegation::lifts_revocation(change, admin.authorizer.now()) {
+                caller.has_all_rights(admin, None)?;
+            }
         }
         self.caller.may_grant(self.admin, changes, seen)
     }
 }
 
 /// What the wish means now, and at which epoch that was found out, where it depends on it.
-async fn operations(admin: &Admin, wish: &Wish) -> Result<(Vec<Operation>, Option<u64>), Problem> {
+async fn operations(
+    admin: &Admin,
+    caller: &Caller,
+    wish: &Wish,
+) -> Result<(Vec<Operation>, Option<u64>), Problem> {
     match wish {
         Wish::Operations(operations) => Ok((operations.clone(), None)),
         Wish::Restore(epoch, only) => {
-            let (operations, now) = admin.store.restoring(*epoch, only.as_ref()).await?;
+            let (epoch, only) = (*epoch, only.clone());
+            let restoring =
+                async move |admin: Admin, _| Ok(admin.store.restoring(epoch, only.as_ref()).await?);
+            let (operations, now) = admin.whole(caller, restoring).await?;
             Ok((operations, Some(now)))
         }
     }
@@ -160,14 +201,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Terms {
 
 impl Terms {
     /// The idempotency key for a request with this body.
-    pub(super) fn key(&self, caller: &Caller, body: &[u8]) -> Option<IdempotencyKey> {
-        let (key, what) = self.key.as_ref()?;
+    pub(super) fn key(&self, caller: &Caller, body: &[u8]) -> Result<Option<IdempotencyKey>, Problem> {
+        let Some((key, what)) = self.key.as_ref() else { return Ok(None) };
+        if caller.name().is_empty() {
+            let detail =
+                "idempotency-key: for callers with a token, or anybody could hear what another has done";
+            return Err(Problem::malformed(detail));
+        }
         let asked = [what.as_bytes(), b"\n", body].concat();
-        Some(IdempotencyKey {
+        Ok(Some(IdempotencyKey {
             caller: caller.name(),
             key: key.clone(),
             fingerprint: URL_SAFE_NO_PAD.encode(digest(&SHA256, &asked)),
-        })
+        }))
     }
 
     /// Waits as wished, and says in the answer what came of it.

@@ -20,6 +20,32 @@ pub fn covers(wide: &PermissionSpec, narrow: &PermissionSpec) -> bool {
         && any_scope_covers(wide, narrow)
 }
 
+/// Whether there may be a request that both speak of. Here "no" is always true.
+pub fn may_meet(one: &PermissionSpec, other: &PermissionSpec) -> bool {
+    let (first, second) = (requests(one), requests(other));
+    let methods = any(&first.0) || any(&second.0) || first.0.iter().any(|method| second.0.contains(method));
+    (one.service == "*" || other.service == "*" || one.service == other.service)
+        && methods
+        && first.1.iter().any(|path| second.1.iter().any(|other| paths_may_meet(path, other)))
+}
+
+fn paths_may_meet(one: &str, other: &str) -> bool {
+    let (mut one, mut other) = (one.split('/'), other.split('/'));
+    loop {
+        match (one.next(), other.next()) {
+            (None, None) | (Some(REST), _) | (_, Some(REST)) => return true,
+            (None, _) | (_, None) => return false,
+            (Some(one), Some(other)) => {
+                let open = one.starts_with('{') || other.starts_with('{');
+                // A service may read paths without regard to case.
+                if !open && !one.eq_ignore_ascii_case(other) {
+                    return false;
+                }
+            }
+        }
+    }
+}
+
 /// Methods and paths, of gRPC too.
 fn requests(permission: &PermissionSpec) -> (Cow<'_, [String]>, Cow<'_, [String]>) {
     match &permission.grpc {
@@ -118,6 +144,22 @@ mod tests {
             ("/{**}/x", "/x", false),
         ] {
             assert_eq!(path_covers(wide, narrow), expected, "{wide} {narrow}");
+        }
+    }
+
+    #[test]
+    fn templates_that_never_meet() {
+        for (one, other, expected) in [
+            ("/a", "/b", false),
+            ("/a", "/A", true),
+            ("/a/{id}", "/a/b", true),
+            ("/a/{id}", "/a/b/c", false),
+            ("/a/{**}", "/a/b/c", true),
+            ("/a/{**}", "/b/{**}", false),
+            ("/{**}/x", "/a", true),
+        ] {
+            assert_eq!(paths_may_meet(one, other), expected, "{one} {other}");
+            assert_eq!(paths_may_meet(other, one), expected, "{other} {one}");
         }
     }
 

@@ -108,6 +108,15 @@ impl Store {
         Ok(Some(token))
     }
 
+    /// Whether this is the one-use token, and still good.
+    pub async fn is_bootstrap_token(&self, token: &str) -> Result<bool, StoreError> {
+        let mut tx = self.database().begin_read().await?;
+        let sql = "SELECT id FROM bootstrap_token WHERE token_hash = $1 AND expires_at > $2";
+        let hash = hex(&hash_secret(token));
+        let values = [Value::Text(&hash), Value::Int(self.now())];
+        Ok(!tx.fetch("look for the bootstrap token", sql, &values).await?.is_empty())
+    }
+
     /// Makes the first administrator and uses the one-use token up, in one transaction.
     pub async fn bootstrap(&self, token: &str, name: &str) -> Result<IssuedToken, StoreError> {
         let mut tx = self.database().begin().await?;

@@ -13,6 +13,10 @@ use super::sql::{Row, Tx, Value};
 use super::{Change, Operation, Store, StoreError};
 use crate::policy::object::{Document, Kind, ObjectId, PolicySet};
 
+/// So many rows of the history are undone to tell an earlier state. Each holds an object twice, so this is also a bound
+/// on memory.
+pub(super) const MAX_UNDONE: u32 = 50_000;
+
 /// One object in one change.
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize, ToSchema)]
 pub struct ChangeRow {
@@ -119,10 +123,15 @@ impl Store {
 
     /// The policy as it was from `epoch` on until the next change, and the epoch in force now.
     pub async fn policy_at(&self, epoch: u64) -> Result<(PolicySet, u64), StoreError> {
+        // What cannot be answered costs no reading of everything.
+        let newest = self.epoch().await?;
+        if epoch > newest {
+            return Err(StoreError::NoSuchEpoch { asked: epoch, newest });
+        }
         let loaded = self.load().await?;
         let mut set: PolicySet =
             loaded.objects.into_iter().map(|(id, stored)| (id, stored.document)).collect();
-        for (id, was) in self.undo_to(epoch, loaded.epoch).await? {
+        for (id, was) in self.undo_to((epoch, loaded.epoch), None, MAX_UNDONE).await? {
             match was {
                 Some(document) => set.insert(id, document),
                 None => set.remove(&id),
@@ -140,10 +149,7 @@ impl Store {
     ) -> Result<(Vec<Operation>, u64), StoreError> {
         let now = self.epoch().await?;
         let mut operations = Vec::new();
-        for (id, was) in self.undo_to(epoch, now).await? {
-            if only.is_some_and(|only| *only != id) {
-                continue;
-            }
+        for (id, was) in self.undo_to((epoch, now), only, MAX_UNDONE).await? {
             match was {
                 Some(document) => operations.push(Operation::put(document)),
                 None if self.get(&id).await?.is_some() => operations.push(Operation::Delete(id)),
@@ -153,20 +159,39 @@ impl Store {
         Ok((operations, now))
     }
 
-    /// The objects that changed after `epoch` up to `now`, each as it was at `epoch`.
+    /// The objects that changed after `epoch` up to `now`, or the one that is asked about, each as it was at `epoch`.
+    /// Of the history `most` rows are read, and no older state can be had.
     async fn undo_to(
         &self,
-        epoch: u64,
-        now: u64,
+        (epoch, now): (u64, u64),
+        only: Option<&ObjectId>,
+        most: u32,
     ) -> Result<BTreeMap<ObjectId, Option<Document>>, StoreError> {
         if epoch > now {
             return Err(StoreError::NoSuchEpoch { asked: epoch, newest: now });
         }
         let mut tx = self.database().begin_read().await?;
-        let sql = "SELECT * FROM changes WHERE epoch > $1 AND epoch <= $2 ORDER BY epoch ASC, position ASC";
-        let values = [Value::Int(epoch.cast_signed()), Value::Int(now.cast_signed())];
+        let [from, to] = [epoch, now].map(|number| Value::Int(number.cast_signed()));
+        let limit = Value::Int(i64::from(most) + 1);
+        let rows = match only {
+            None => {
+                let sql = "SELECT * FROM changes WHERE epoch > $1 AND epoch <= $2 \
+                           ORDER BY epoch ASC, position ASC LIMIT $3";
+                tx.fetch("read later changes", sql, &[from, to, limit]).await?
+            }
+            Some(ObjectId { kind, namespace, name }) => {
+                let sql = "SELECT * FROM changes WHERE kind = $4 AND namespace = $5 AND name = $6 \
+                           AND epoch > $1 AND epoch <= $2 ORDER BY epoch ASC, position ASC LIMIT $3";
+                let id = [Value::Text(kind.as_str()), Value::Text(namespace), Value::Text(name)];
+                tx.fetch("read later changes of an object", sql, &[&[from, to, limit][..], &id].concat())
+                    .await?
+            }
+        };
+        if rows.len() > most as usize {
+            return Err(StoreError::TooFarBack { asked: epoch, newest: now, most });
+        }
         let mut found: BTreeMap<ObjectId, Option<Document>> = BTreeMap::new();
-        for row in tx.fetch("read later changes", sql, &values).await? {
+        for row in rows {
             let row = read(&row)?;
             let Some(object) = row.object() else { continue };
             if let Entry::Vacant(first) = found.entry(object) {
@@ -217,4 +242,48 @@ fn read(row: &Row) -> Result<ChangeRow, StoreError> {
         before: document(row.optional_text("before_json")?)?,
         after: document(row.optional_text("after_json")?)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tempfile::TempDir;
+    use tollgate_runtime::clock::Clock;
+    use tollgate_runtime::config::Secret;
+
+    use super::*;
+    use crate::store::Authorship;
+
+    #[tokio::test]
+    async fn what_lies_too_far_back_is_not_told() {
+        let folder = TempDir::new().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("a.db").display());
+        let store = Store::open(&Secret::new(url), Clock::system()).await.unwrap();
+        for n in 0..4 {
+            let put = |name: &str| {
+                let value =
+                    json!({"kind": "Service", "namespace": "a", "name": name, "audiences": [n.to_string()]});
+                serde_json::from_value(value).unwrap()
+            };
+            let documents = vec![put("s"), put(&format!("t{n}"))];
+            store.apply(documents, Authorship::new("test", ""), false, false).await.unwrap();
+        }
+        let of_s = ObjectId::new(Kind::Service, "a", "s");
+        for (epoch, only, most, told) in [
+            (0, None, 8, Some(5)),
+            (0, None, 7, None),
+            (1, None, 7, Some(4)),
+            (0, Some(&of_s), 4, Some(1)),
+            (0, Some(&of_s), 3, None),
+            (4, None, 0, Some(0)),
+        ] {
+            match (store.undo_to((epoch, 4), only, most).await, told) {
+                (Ok(found), Some(told)) => assert_eq!(found.len(), told, "{epoch} {most}"),
+                (Err(StoreError::TooFarBack { asked, newest: 4, most: bound }), None) => {
+                    assert_eq!((asked, bound), (epoch, most));
+                }
+                (outcome, _) => panic!("{epoch} {most}: {outcome:?}"),
+            }
+        }
+    }
 }

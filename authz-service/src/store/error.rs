@@ -79,6 +79,26 @@ pub enum StoreError {
         /// The last one there is.
         newest: u64,
     },
+    /// The state lies further back than is undone for a question.
+    #[error(
+        "epoch {asked} lies more than {most} changed objects back (the newest is {newest}); ask about a later one, or about one object"
+    )]
+    TooFarBack {
+        /// The epoch that was asked for.
+        asked: u64,
+        /// The last one there is.
+        newest: u64,
+        /// So many rows of the history are undone.
+        most: u32,
+    },
+    /// Who may do what was changed after the guard's own policy.
+    #[error("rights were changed by epoch {found}, and only epoch {judged} is in force here; try again")]
+    Overtaken {
+        /// What the guard judges by.
+        judged: u64,
+        /// What it must have seen.
+        found: u64,
+    },
     /// The caller has used this idempotency key for something else.
     #[error("this idempotency key was used for another request; take a new key for each")]
     KeyReused,

@@ -104,11 +104,11 @@ pub(super) async fn bindings_after(
     rows.into_iter().map(read).collect()
 }
 
-/// The roles and bindings of some namespaces, which is all that says who may do what in them.
-pub(super) async fn roles_and_bindings(tx: &mut Tx, namespaces: &[String]) -> Result<PolicySet, StoreError> {
+/// The roles, bindings and denials of some namespaces, which is all that says who may do what in them.
+pub(super) async fn who_may_what(tx: &mut Tx, namespaces: &[String]) -> Result<PolicySet, StoreError> {
     let mut set = PolicySet::new();
     for namespace in namespaces {
-        for kind in [Kind::Role, Kind::Binding] {
+        for kind in [Kind::Role, Kind::Binding, Kind::Denial] {
             let all = list(tx, (kind, namespace), "", u32::MAX).await?;
             set.extend(all.into_iter().map(|stored| (stored.document.id(), stored.document)));
         }

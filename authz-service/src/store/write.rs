@@ -102,10 +102,14 @@ pub trait Guard: Sync {
     /// Why not.
     type Refusal: Send;
 
-    /// The namespaces whose roles and bindings it has to see.
+    /// The epoch of the policy that it judges by, where it does: a write is not judged by rights that were changed
+    /// since.
+    fn judges_by(&self) -> Option<u64>;
+
+    /// The namespaces whose roles, bindings and denials it has to see.
     fn wants(&self, changes: &[Change]) -> Vec<String>;
 
-    /// Whether the changes may be; `seen` are those roles and bindings as they are.
+    /// Whether the changes may be; `seen` is that as it is.
     fn judge(&self, changes: &[Change], seen: &PolicySet) -> Result<(), Self::Refusal>;
 }
 
@@ -114,6 +118,10 @@ struct Unguarded;
 
 impl Guard for Unguarded {
     type Refusal = std::convert::Infallible;
+
+    fn judges_by(&self) -> Option<u64> {
+        None
+    }
 
     fn wants(&self, _: &[Change]) -> Vec<String> {
         Vec::new()
@@ -138,11 +146,18 @@ impl Store {
     ) -> Result<Result<Applied, G::Refusal>, StoreError> {
         let mut tx = self.database().begin().await?;
         let epoch = next_epoch(&mut tx).await?;
+        if let Some(judged) = guard.judges_by()
+            && governing(&mut tx, judged, epoch).await?
+        {
+            return Err(StoreError::Overtaken { judged, found: epoch - 1 });
+        }
         if let Some(key) = &write.key
             && let Some(done) = idempotency::find(&mut tx, key, self.now()).await?
         {
+            // What was done once is told only to who might do it now.
+            let seen = select::who_may_what(&mut tx, &guard.wants(&done.changes)).await?;
             tx.rollback().await?;
-            return Ok(Ok(done));
+            return Ok(guard.judge(&done.changes, &seen).map(|()| done));
         }
         if let Some(expected) = write.base.filter(|base| *base != epoch - 1) {
             return Err(StoreError::PolicyMoved { expected, found: epoch - 1 });
@@ -150,7 +165,7 @@ impl Store {
         let before = before(&mut tx, &write).await?;
         check_expected(&before, &write)?;
         let changes = plan(&before, &write)?;
-        let seen = select::roles_and_bindings(&mut tx, &guard.wants(&changes)).await?;
+        let seen = select::who_may_what(&mut tx, &guard.wants(&changes)).await?;
         if let Err(refusal) = guard.judge(&changes, &seen) {
             tx.rollback().await?;
             return Ok(Err(refusal));
@@ -231,6 +246,22 @@ impl Store {
 pub(super) async fn next_epoch(tx: &mut Tx) -> Result<u64, StoreError> {
     let rows = tx.fetch("move the epoch", "UPDATE epoch SET n = n + 1 RETURNING n", &[]).await?;
     Ok(rows.first().ok_or(StoreError::NoEpoch)?.int("n")?.unsigned_abs())
+}
+
+/// Whether anything after `judged` and before `epoch` may have changed who administers what: rules of Tollgate
+/// itself, what is cluster-scoped (issuers, their keys, revocations, administrators), or what the history does not tell.
+async fn governing(tx: &mut Tx, judged: u64, epoch: u64) -> Result<bool, StoreError> {
+    let between = epoch.saturating_sub(1).saturating_sub(judged);
+    if between == 0 {
+        return Ok(false);
+    }
+    let sql = "SELECT COUNT(DISTINCT epoch) AS told, COUNT(CASE WHEN namespace IN ('', $1) THEN 1 END) AS governing \
+               FROM changes WHERE epoch > $2 AND epoch < $3";
+    let bounds = [judged, epoch].map(|number| Value::Int(number.cast_signed()));
+    let values = [Value::Text(SYSTEM_NAMESPACE), bounds[0], bounds[1]];
+    let rows = tx.fetch("look for changes of rights", sql, &values).await?;
+    let Some(row) = rows.first() else { return Ok(true) };
+    Ok(row.int("governing")? > 0 || row.int("told")?.unsigned_abs() < between)
 }
 
 /// For a transaction that keeps something, but changes nothing of the policy.

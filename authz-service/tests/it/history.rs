@@ -2,9 +2,9 @@
 
 use serde_json::json;
 use tempfile::TempDir;
-use tollgate_authz::policy::object::{Document, Kind, ObjectId};
+use tollgate_authz::policy::object::{Document, Kind, ObjectId, PolicySet};
 use tollgate_authz::store::{
-    Applied, Authorship, ChangeFilter, IdempotencyKey, Operation, Store, StoreError, Write,
+    Applied, Authorship, Change, ChangeFilter, Guard, IdempotencyKey, Operation, Store, StoreError, Write,
 };
 use tollgate_runtime::clock::{Clock, ManualClock};
 use tollgate_runtime::config::Secret;
@@ -150,9 +150,55 @@ macro_rules! contract {
     };
 }
 
+/// Judges by an epoch, and says yes to what it is asked about.
+struct AsOf(u64);
+
+impl Guard for AsOf {
+    type Refusal = ();
+
+    fn judges_by(&self) -> Option<u64> {
+        Some(self.0)
+    }
+
+    fn wants(&self, _: &[Change]) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn judge(&self, _: &[Change], _: &PolicySet) -> Result<(), ()> {
+        Ok(())
+    }
+}
+
+async fn nothing_is_judged_by_rights_that_were_changed_since(url: &str) {
+    let (store, _) = open(url).await;
+    let wanted = |audience: &str, key| write(Operation::put(service("s", audience)), key);
+    put(&store, "s", "one").await;
+    put(&store, "t", "one").await;
+    // What an application may changes nothing about who may change it.
+    assert!(store.write_if(wanted("two", None), &AsOf(1)).await.unwrap().is_ok());
+    let system = json!({"kind": "Role", "namespace": "tollgate-system", "name": "r"});
+    let revocation = json!({"kind": "Revocation", "name": "r", "workload": "spiffe://d/x", "until": "2100-01-01T00:00:00Z"});
+    for (epoch, governing) in [(3, system), (4, revocation)] {
+        let by = Authorship::new("test", "");
+        store.apply(vec![serde_json::from_value(governing).unwrap()], by, false, false).await.unwrap();
+        let key = Some(("me", "k", "print"));
+        for wanted in [wanted("three", None), wanted("three", key)] {
+            let late = store.write_if(wanted, &AsOf(epoch)).await;
+            let expected = epoch + 1;
+            assert!(
+                matches!(late, Err(StoreError::Overtaken { judged, found }) if judged == epoch && found == expected),
+                "{late:?}"
+            );
+        }
+    }
+    assert!(store.write_if(wanted("three", None), &AsOf(5)).await.unwrap().is_ok());
+    assert_eq!(store.epoch().await.unwrap(), 6);
+}
+
 contract!(
     every_earlier_state_can_be_read_again,
     an_object_has_a_history_of_its_own,
     asking_twice_writes_once,
     of_two_at_once_one_writes,
+    nothing_is_judged_by_rights_that_were_changed_since,
 );

@@ -27,6 +27,7 @@ mod namespaces;
 mod reflection;
 mod remembered;
 mod replicas;
+mod rights;
 mod running;
 mod signer;
 mod store;

@@ -7,10 +7,10 @@ use crate::admin::problem;
 use crate::running::{Ask, Running, claims};
 
 /// Two namespaces; `ann` administers the first, and holds the role `reader` in it.
-struct Two {
-    mesh: Running,
-    root: String,
-    ann: String,
+pub(crate) struct Two {
+    pub(crate) mesh: Running,
+    pub(crate) root: String,
+    pub(crate) ann: String,
 }
 
 fn shop(namespace: &str) -> Vec<Value> {
@@ -27,7 +27,7 @@ fn shop(namespace: &str) -> Vec<Value> {
 }
 
 impl Two {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mesh = Running::demo().await;
         let root = mesh.administrator("root").await;
         let mut documents = [shop("a"), shop("b")].concat();
@@ -38,7 +38,8 @@ impl Two {
                 {"name": "objects", "service": "admin", "methods": ["*"], "paths": ["/v1/namespaces/a/{**}"]},
                 {"name": "tools", "service": "admin", "methods": ["GET", "POST"],
                     "paths": ["/v1/apply", "/v1/rollback", "/v1/changes", "/v1/decisions", "/v1/decisions/{**}",
-                        "/v1/export", "/v1/diff", "/v1/status"]}]}),
+                        "/v1/export", "/v1/diff", "/v1/status", "/v1/explain", "/v1/token/verify",
+                        "/access/v1/{**}"]}]}),
             json!({"kind": "Role", "namespace": "tollgate-system", "name": "grants-in-a", "permissions": [
                 {"name": "grant", "service": "admin", "methods": ["PUT"], "paths": ["/v1/grants/a"]}]}),
             json!({"kind": "Binding", "namespace": "tollgate-system", "name": "ann", "role": "admin-of-a",
@@ -53,18 +54,18 @@ impl Two {
         Self { mesh, root, ann }
     }
 
-    async fn as_ann(&self, method: Method, path: &str, body: Option<Value>) -> reqwest::Response {
+    pub(crate) async fn as_ann(&self, method: Method, path: &str, body: Option<Value>) -> reqwest::Response {
         self.mesh.send(method, path, &self.ann, body).await
     }
 
-    async fn seen(&self, path: &str) -> Value {
+    pub(crate) async fn seen(&self, path: &str) -> Value {
         let answer = self.as_ann(Method::GET, path, None).await;
         assert_eq!(answer.status(), 200, "{path}");
         answer.json().await.unwrap()
     }
 }
 
-fn binding(role: &str, subject: &str) -> Value {
+pub(crate) fn binding(role: &str, subject: &str) -> Value {
     json!({"role": role, "who": {"issuer": "demo", "subject": subject}})
 }
 
@@ -203,4 +204,113 @@ async fn nobody_grants_what_they_do_not_hold() {
     assert_eq!(put("/v1/namespaces/a/roles/writer", wider).await.status(), 200);
     assert_eq!(put(path, binding("writer", "bob")).await.status(), 201);
     assert_eq!(put("/v1/namespaces/b/bindings/bob", binding("reader", "bob")).await.status(), 403);
+}
+
+#[tokio::test]
+async fn what_is_not_hers_is_neither_told_nor_answered_about() {
+    let two = Two::start().await;
+    let post = async |path: &str, body: Value| two.as_ann(Method::POST, path, Some(body)).await;
+    // The right comes before the work: whether there is such an epoch is not even looked at.
+    let explain = |service: Value, epoch: u64| json!({"what": {"service": service, "path": "/orders/1", "host": "nowhere"}, "epoch": epoch});
+    problem(post("/v1/explain", explain(json!("b/orders"), 999_999)).await, 403, "role_missing").await;
+    problem(post("/v1/explain", explain(json!("a/orders"), 999_999)).await, 404, "no_such_epoch").await;
+    problem(post("/v1/explain", explain(Value::Null, 1)).await, 403, "default_deny").await;
+    let epoch = two.mesh.cell.load().epoch;
+    assert_eq!(post("/v1/explain", explain(json!("a/orders"), epoch - 1)).await.status(), 200);
+
+    // A token is explained with a service of hers, and the issuers are not hers.
+    let verify = |service: Value| json!({"token": two.ann, "service": service});
+    problem(post("/v1/token/verify", verify(json!("b/orders"))).await, 403, "role_missing").await;
+    problem(post("/v1/token/verify", verify(json!("b/none"))).await, 403, "role_missing").await;
+    problem(post("/v1/token/verify", verify(Value::Null)).await, 403, "role_missing").await;
+    assert_eq!(post("/v1/token/verify", verify(json!("a/orders"))).await.status(), 200);
+    let by_root = two.mesh.send(Method::POST, "/v1/token/verify", &two.root, Some(verify(Value::Null))).await;
+    assert_eq!(by_root.status(), 200);
+
+    // AuthZEN answers about what she may read, one by one and in a batch.
+    let ask = |service: &str| {
+        json!({"subject": {"type": "user", "id": "ann", "properties": {"issuer": "demo"}}, "action": {"name": "GET"},
+            "resource": {"type": "service", "id": service, "properties": {"path": "/orders/1"}}})
+    };
+    for (service, status) in [("a/orders", 200), ("b/orders", 403), ("b/none", 403), ("orders", 403)] {
+        assert_eq!(post("/access/v1/evaluation", ask(service)).await.status(), status, "{service}");
+    }
+    let batch = json!({"evaluations": [ask("a/orders"), ask("b/orders")]});
+    let answers: Value = post("/access/v1/evaluations", batch).await.json().await.unwrap();
+    assert_eq!(answers["evaluations"][0]["decision"], true, "{answers}");
+    assert_eq!(
+        answers["evaluations"][1]["context"],
+        json!({"error": {"status": 403,
+        "message": "resource.id: a service that the caller may not read"}})
+    );
+
+    // What a refused roll back or a refused prune would have touched is not named.
+    let put = async |path: &str, body: Value| two.mesh.send(Method::PUT, path, &two.root, Some(body)).await;
+    assert_eq!(put("/v1/namespaces/b/services/secret", json!({"callers": []})).await.status(), 201);
+    let back = post("/v1/rollback", json!({"epoch": epoch})).await;
+    let pruned = post("/v1/apply", json!({"documents": shop("a"), "prune": true})).await;
+    for refused in [back, pruned] {
+        let said = problem(refused, 403, "role_missing").await.to_string();
+        assert!(!said.contains("secret") && !said.contains("namespaces/b"), "{said}");
+    }
+    // Nor whether one object has changed.
+    for name in ["secret", "orders", "none"] {
+        let object = json!({"kind": "Service", "namespace": "b", "name": name});
+        let one = post("/v1/rollback", json!({"epoch": epoch, "object": object})).await;
+        problem(one, 403, "role_missing").await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_denied_or_revoked_is_not_given_back_by_who_does_not_hold_it() {
+    let two = Two::start().await;
+    let root = async |method: Method, path: &str, body: Option<Value>| {
+        let done = two.mesh.send(method, path, &two.root, body).await;
+        assert!(done.status().is_success(), "{}", done.text().await.unwrap());
+    };
+    let path = "/v1/namespaces/a/denials/eve";
+    let denial = |method: &str| {
+        let path = if method == "GET" { "/orders/{id}" } else { "/orders" };
+        json!({"who": {"issuer": "demo", "subject": "eve"}, "service": "orders", "methods": [method], "paths": [path]})
+    };
+    // She reads, so she may give reading back.
+    root(Method::PUT, path, Some(denial("GET"))).await;
+    assert_eq!(two.as_ann(Method::DELETE, path, None).await.status(), 204);
+    root(Method::PUT, path, Some(denial("POST"))).await;
+    problem(two.as_ann(Method::DELETE, path, None).await, 403, "grant_not_held").await;
+    let mut narrower = denial("POST");
+    narrower["dry_run"] = json!(true);
+    problem(two.as_ann(Method::PUT, path, Some(narrower)).await, 403, "grant_not_held").await;
+    let mut wider = denial("POST");
+    wider["methods"] = json!(["*"]);
+    assert_eq!(two.as_ann(Method::PUT, path, Some(wider)).await.status(), 200);
+
+    // Whoever may write revocations may revoke; taking one back is for those who could give themselves everything.
+    let role = json!({"permissions": [{"name": "all", "service": "admin", "methods": ["*"],
+        "paths": ["/v1/revocations/{name}"]}]});
+    root(Method::PUT, "/v1/namespaces/tollgate-system/roles/revoker", Some(role)).await;
+    root(Method::PUT, "/v1/namespaces/tollgate-system/bindings/ann-revokes", Some(binding("revoker", "ann")))
+        .await;
+    let path = "/v1/revocations/eve";
+    let mut revocation = json!({"issuer": "demo", "subject": "eve", "until": "2100-01-01T00:00:00Z"});
+    assert_eq!(two.as_ann(Method::PUT, path, Some(revocation.clone())).await.status(), 201);
+    revocation["until"] = json!("2099-01-01T00:00:00Z");
+    problem(two.as_ann(Method::PUT, path, Some(revocation)).await, 403, "role_missing").await;
+    problem(two.as_ann(Method::DELETE, path, None).await, 403, "role_missing").await;
+    root(Method::DELETE, path, None).await;
+}
+
+#[tokio::test]
+async fn a_list_looks_at_a_bounded_number_of_rows_that_are_not_hers() {
+    let two = Two::start().await;
+    let services = (0..2_500).map(|n| {
+        serde_json::from_value(json!({"kind": "Service", "namespace": "b", "name": format!("s{n:04}")}))
+            .unwrap()
+    });
+    two.mesh.apply(services.collect()).await;
+    let first = two.seen("/v1/changes?limit=5").await;
+    assert_eq!(first["items"], json!([]));
+    let next = first["next"].as_str().unwrap();
+    let rest = two.seen(&format!("/v1/changes?limit=5&cursor={next}")).await;
+    assert_eq!((rest["items"].as_array().unwrap().len(), rest.get("next")), (4, None));
 }

@@ -1,7 +1,7 @@
 //! OpenID AuthZEN's evaluation API: may this subject do this to that?
 //!
 //! Its questions are put to the same policy as a proxy's. Whoever asks needs a permission for it, on the built-in
-//! service `admin`, as for the rest of the API. The subject is a token (`type: token`, verified as always) or somebody
+//! service `admin`, as for the rest of the API, and is answered about services that it may read. The subject is a token (`type: token`, verified as always) or somebody
 //! named by the asker (`type: user` or `workload`), who is believed for the length of the answer.
 
 mod messages;
@@ -13,7 +13,7 @@ use axum::extract::{FromRef, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use opentelemetry::Context;
 use serde_json::{Value, json};
 
@@ -23,6 +23,34 @@ use crate::policy::snapshot::ServiceRules;
 use crate::policy::{Snapshot, Verdict};
 use crate::token::{Check, Refusal};
 use messages::{Evaluation, Evaluations, Semantic, Subject};
+
+/// About which services the caller may ask, by their keys: whoever admits callers says so.
+#[derive(Clone)]
+pub(crate) struct MayAsk(Arc<dyn Fn(&str) -> bool + Send + Sync>);
+
+impl MayAsk {
+    pub(crate) fn new(may_ask: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(may_ask))
+    }
+}
+
+/// Why there is no answer.
+struct NoAnswer {
+    status: StatusCode,
+    message: String,
+}
+
+impl From<String> for NoAnswer {
+    fn from(message: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, message }
+    }
+}
+
+impl From<&str> for NoAnswer {
+    fn from(message: &str) -> Self {
+        message.to_owned().into()
+    }
+}
 
 /// Questions in one request.
 const MAX_EVALUATIONS: usize = 256;
@@ -39,34 +67,45 @@ where
         .route("/.well-known/authzen-configuration", get(configuration))
 }
 
-async fn evaluation(State(authorizer): State<Authorizer>, headers: HeaderMap, body: Bytes) -> Response {
+async fn evaluation(
+    State(authorizer): State<Authorizer>,
+    Extension(may_ask): Extension<MayAsk>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let answer = async {
         let asked: Evaluation = parse(&body)?;
-        evaluate(&authorizer, &asked).await
+        evaluate(&authorizer, &may_ask, &asked).await
     };
     named(&headers, answer.await)
 }
 
-async fn evaluations(State(authorizer): State<Authorizer>, headers: HeaderMap, body: Bytes) -> Response {
-    named(&headers, evaluate_all(&authorizer, &body).await)
+async fn evaluations(
+    State(authorizer): State<Authorizer>,
+    Extension(may_ask): Extension<MayAsk>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    named(&headers, evaluate_all(&authorizer, &may_ask, &body).await)
 }
 
-async fn evaluate_all(authorizer: &Authorizer, body: &[u8]) -> Result<Value, String> {
+async fn evaluate_all(authorizer: &Authorizer, may_ask: &MayAsk, body: &[u8]) -> Result<Value, NoAnswer> {
     let asked: Evaluations = parse(body)?;
     if asked.evaluations.len() > MAX_EVALUATIONS {
-        return Err(format!("more than {MAX_EVALUATIONS} evaluations"));
+        return Err(format!("more than {MAX_EVALUATIONS} evaluations").into());
     }
     if asked.evaluations.is_empty() {
         // Without a list it is one question (AuthZEN 1.0 §7.1).
-        return evaluate(authorizer, &asked.common).await;
+        return evaluate(authorizer, may_ask, &asked.common).await;
     }
     let mut answers = Vec::with_capacity(asked.evaluations.len());
     for each in asked.evaluations {
         // A question that cannot be understood is answered with no, in its place; the others are answered as well.
-        let answer = match evaluate(authorizer, &each.or(&asked.common)).await {
+        let answer = match evaluate(authorizer, may_ask, &each.or(&asked.common)).await {
             Ok(answer) => answer,
-            Err(problem) => {
-                json!({"decision": false, "context": {"error": {"status": 400, "message": problem}}})
+            Err(NoAnswer { status, message }) => {
+                let error = json!({"status": status.as_u16(), "message": message});
+                json!({"decision": false, "context": {"error": error}})
             }
         };
         let allowed = answer["decision"] == true;
@@ -87,12 +126,17 @@ fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
     Ok(parsed)
 }
 
-async fn evaluate(authorizer: &Authorizer, asked: &Evaluation) -> Result<Value, String> {
+async fn evaluate(authorizer: &Authorizer, may_ask: &MayAsk, asked: &Evaluation) -> Result<Value, NoAnswer> {
     let subject = asked.subject.as_ref().ok_or("subject is missing")?;
     let resource = asked.resource.as_ref().ok_or("resource is missing")?;
     let action = asked.action.as_ref().ok_or("action is missing")?;
     if resource.kind != "service" {
-        return Err(format!("resource.type is `{}`; write `service`", resource.kind));
+        return Err(format!("resource.type is `{}`; write `service`", resource.kind).into());
+    }
+    if !(may_ask.0)(&resource.id) {
+        // The same whether there is such a service or not.
+        let message = "resource.id: a service that the caller may not read".to_owned();
+        return Err(NoAnswer { status: StatusCode::FORBIDDEN, message });
     }
     let workload = subject.workload();
     let question = Question {
@@ -153,10 +197,10 @@ fn said(decided: &Decided<'_>, epoch: u64) -> Value {
 }
 
 /// The answer under the id that the asker gave its request (AuthZEN 1.0 §10.1.4).
-fn named(headers: &HeaderMap, answer: Result<Value, String>) -> Response {
+fn named(headers: &HeaderMap, answer: Result<Value, NoAnswer>) -> Response {
     let mut response = match answer {
         Ok(answer) => Json(answer).into_response(),
-        Err(problem) => (StatusCode::BAD_REQUEST, Json(json!({"error": problem}))).into_response(),
+        Err(NoAnswer { status, message }) => (status, Json(json!({"error": message}))).into_response(),
     };
     if let Some(id) = headers.get("x-request-id") {
         response.headers_mut().insert("x-request-id", id.clone());
