@@ -66,6 +66,9 @@ pub enum ProxyError {
         /// What was wrong with the answer.
         problem: String,
     },
+    /// A limit of this proxy is full.
+    #[error("over a limit of this proxy")]
+    LocalLimit(Box<Limited>),
     /// A global limit is full.
     #[error("over a limit")]
     LimitExceeded(Box<Limited>),
@@ -159,7 +162,9 @@ impl ProxyError {
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
             Self::UpgradeUnsupported => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::AddressLimit { .. } | Self::LimitExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::AddressLimit { .. } | Self::LocalLimit(_) | Self::LimitExceeded(_) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::Unregistered(_) => StatusCode::FORBIDDEN,
             Self::Denied(denial) => denial.status,
             Self::Fault(status) => *status,
@@ -190,6 +195,7 @@ impl ProxyError {
             Self::Denied(denial) => denial.reason,
             Self::AuthzUnavailable { .. } => Reason::AuthzUnavailable,
             Self::AuthzError { .. } => Reason::AuthzError,
+            Self::LocalLimit(_) => Reason::LimitLocal,
             Self::LimitExceeded(_) => Reason::LimitExceeded,
             Self::RateLimitUnavailable => Reason::RatelimitUnavailable,
             Self::NotReady(_) | Self::NoHealthyUpstream(_) => Reason::NoHealthyUpstream,
@@ -216,6 +222,7 @@ impl ProxyError {
             | Self::Unregistered(_)
             | Self::AddressLimit { .. }
             | Self::Denied(_)
+            | Self::LocalLimit(_)
             | Self::LimitExceeded(_)
             | Self::ClientGone => Fault::Client,
             Self::NoHealthyUpstream(_)
@@ -247,7 +254,7 @@ impl ProxyError {
         match self {
             Self::Malformed(_) | Self::Path(_) | Self::UpgradeUnsupported => "DPE",
             Self::NoRoute | Self::Unregistered(_) => "NR",
-            Self::AddressLimit { .. } | Self::LimitExceeded(_) => "RL",
+            Self::AddressLimit { .. } | Self::LocalLimit(_) | Self::LimitExceeded(_) => "RL",
             Self::Denied(_) | Self::AuthzUnavailable { .. } | Self::AuthzError { .. } => "UAEX",
             Self::RateLimitUnavailable => "RLSE",
             Self::NoHealthyUpstream(_) => "UH",
@@ -268,7 +275,7 @@ impl ProxyError {
         let reason = self.reason();
         match self {
             Self::Denied(denial) => (denial.headers, denial.body),
-            Self::LimitExceeded(limited) => {
+            Self::LocalLimit(limited) | Self::LimitExceeded(limited) => {
                 let Limited { mut headers, body } = *limited;
                 let body = body.unwrap_or_else(|| json_body(reason, id, &mut headers));
                 (headers, body)
@@ -339,6 +346,7 @@ mod tests {
         let second = Duration::from_secs(1);
         for (error, status, reason, fault, grpc) in [
             (ProxyError::Malformed("x"), 400, "request_malformed", Fault::Client, 3),
+            (ProxyError::LocalLimit(Box::default()), 429, "limit_local", Fault::Client, 8),
             (ProxyError::NoRoute, 404, "no_route", Fault::Client, 12),
             (ProxyError::AddressLimit { retry_after: second }, 429, "limit_address", Fault::Client, 8),
             (

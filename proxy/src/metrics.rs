@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
+use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter};
 use tollgate_proto::{Reason, attributes};
 use tollgate_runtime::http_server::DURATION_BUCKETS;
 
@@ -16,6 +16,10 @@ pub(crate) struct Metrics {
     upstream_duration: Histogram<f64>,
     authz_decisions: Counter<u64>,
     rate_limit_decisions: Counter<u64>,
+    quota_decisions: Counter<u64>,
+    quota_buckets: Gauge<u64>,
+    quota_bound: Gauge<u64>,
+    connection_decisions: Counter<u64>,
     connections: UpDownCounter<i64>,
     reloads: Counter<u64>,
     mirrored: Counter<u64>,
@@ -59,6 +63,30 @@ impl Metrics {
             rate_limit_decisions: meter
                 .u64_counter("tollgate.ratelimit.decisions")
                 .with_description("Rate-limit decisions that this proxy enforced")
+                .with_unit("{decision}")
+                .build(),
+            quota_decisions: meter
+                .u64_counter("tollgate.ratelimit.quota.decisions")
+                .with_description(
+                    "Decisions of this proxy about divided limits; what is allowed by `unassigned` is beyond the limit",
+                )
+                .with_unit("{decision}")
+                .build(),
+            quota_buckets: meter
+                .u64_gauge("tollgate.ratelimit.quota.buckets")
+                .with_description("Buckets of divided limits that this proxy holds")
+                .with_unit("{bucket}")
+                .build(),
+            quota_bound: meter
+                .u64_gauge("tollgate.ratelimit.quota.over_admission_bound")
+                .with_description(
+                    "Requests a second that this proxy may let pass beyond a divided limit, for each bucket without a share",
+                )
+                .with_unit("{request}/s")
+                .build(),
+            connection_decisions: meter
+                .u64_counter("tollgate.ratelimit.connection.decisions")
+                .with_description("Rate-limit decisions about new connections")
                 .with_unit("{decision}")
                 .build(),
             connections: meter
@@ -144,6 +172,42 @@ impl Metrics {
         self.rate_limit_decisions.add(1, &labels);
     }
 
+    /// The limit is labelled by its keys, which the configuration names.
+    pub(crate) fn quota(
+        &self,
+        domain: &str,
+        entries: &[(String, String)],
+        decision: &'static str,
+        by: &'static str,
+    ) {
+        let labels = [
+            KeyValue::new("domain", domain.to_owned()),
+            KeyValue::new("limit", keys(entries)),
+            KeyValue::new("decision", decision),
+            KeyValue::new("by", by),
+        ];
+        self.quota_decisions.add(1, &labels);
+    }
+
+    pub(crate) fn quota_buckets(&self, buckets: usize) {
+        self.quota_buckets.record(buckets as u64, &[]);
+    }
+
+    /// What may pass beyond the limit of these keys.
+    pub(crate) fn quota_bound(&self, domain: &str, limit: String, per_second: u32) {
+        let labels = [KeyValue::new("domain", domain.to_owned()), KeyValue::new("limit", limit)];
+        self.quota_bound.record(per_second.into(), &labels);
+    }
+
+    pub(crate) fn connection_limit(&self, domain: &str, decision: &'static str, failure_mode: &'static str) {
+        let labels = [
+            KeyValue::new("domain", domain.to_owned()),
+            KeyValue::new("decision", decision),
+            KeyValue::new("failure_mode", failure_mode),
+        ];
+        self.connection_decisions.add(1, &labels);
+    }
+
     pub(crate) fn connection(&self, change: i64) {
         self.connections.add(change, &[]);
     }
@@ -176,4 +240,9 @@ impl Metrics {
     pub(crate) fn reload(&self, outcome: &'static str) {
         self.reloads.add(1, &[KeyValue::new("outcome", outcome)]);
     }
+}
+
+/// The keys of entries that are in order.
+fn keys(entries: &[(String, String)]) -> String {
+    entries.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>().join(",")
 }

@@ -28,7 +28,7 @@ use crate::route::{Action, Ask, Direct, Found, Redirect};
 use crate::snapshot::Snapshot;
 use crate::stages::authorize::Grant;
 use crate::stages::fault::Fault;
-use crate::stages::judge::{authorize, count, facts};
+use crate::stages::judge::{authorize, count, count_before, facts};
 use crate::stages::registry::Strangers;
 use crate::stages::{cors, headers};
 use crate::status::Loaded;
@@ -113,6 +113,9 @@ async fn pass(
         limit.take(record.client).map_err(|retry_after| ProxyError::AddressLimit { retry_after })?;
     }
 
+    // Limit locally, by what is known without a verified token.
+    count_before(snapshot, connection, &parts, &host, &found, record)?;
+
     // Answer a CORS preflight, where configured: it carries no token, and asks for nothing but leave to ask.
     if let Some(cors) = found.route.cors.as_ref().filter(|_| cors::announced(&parts).is_some()) {
         return Ok(preflight(cors, &parts, record));
@@ -130,7 +133,7 @@ async fn pass(
         Action::Forward(backends) => backends,
     };
 
-    // Limit globally.
+    // Limit by what is known now: locally, by shares of divided limits, and globally.
     count(proxy, snapshot, connection, &parts, &host, &found, record).await?;
 
     // Fail on purpose, where configured.

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use tollgate_identity::Identity;
 
-use crate::config::{ClusterConfig, Config, Endpoints, PrivateAddresses, Role};
+use crate::config::{self, ClusterConfig, Config, Endpoints, PrivateAddresses, Role};
 use crate::record::Reporter;
 use crate::route::Table;
+use crate::route::descriptor::Descriptor;
 use crate::stages::authorize::Authorizer;
 use crate::stages::caller::Caller;
+use crate::stages::local_limit::LocalLimit;
+use crate::stages::quota::Quota;
 use crate::stages::rate_limit::Limiter;
 use crate::upstream::Cluster;
 
@@ -23,6 +26,23 @@ pub struct Snapshot {
     pub(crate) clusters: FxHashMap<String, Arc<Cluster>>,
     pub(crate) authorizer: Option<Arc<Authorizer>>,
     pub(crate) limiter: Option<Arc<Limiter>>,
+    /// Shares of divided limits, where a route has some.
+    pub(crate) quota: Option<Arc<Quota>>,
+    /// Limits of this proxy's own, by the routes that have some.
+    pub(crate) local_limits: FxHashMap<String, Arc<RouteLimits>>,
+}
+
+/// What one route may take; its buckets outlive a reload that does not change it.
+#[derive(Debug)]
+pub(crate) struct RouteLimits {
+    config: Vec<config::LocalLimit>,
+    limits: Vec<LocalLimit>,
+}
+
+impl RouteLimits {
+    pub(crate) fn limits(&self) -> &[LocalLimit] {
+        &self.limits
+    }
 }
 
 impl Snapshot {
@@ -74,7 +94,9 @@ impl Snapshot {
             }
         };
         let trust_traceparent = config.edge.trust_traceparent;
-        Ok(Self { trust_traceparent, routes, clusters, authorizer, limiter })
+        let quota = quota(config, reporter, &caller, before)?;
+        let local_limits = local_limits(config, before)?;
+        Ok(Self { trust_traceparent, routes, clusters, authorizer, limiter, quota, local_limits })
     }
 
     /// Looks after its clusters from now on; those taken over are looked after already.
@@ -93,6 +115,48 @@ impl Snapshot {
             }
         }
     }
+}
+
+/// The shares of divided limits, with those that are held already.
+fn quota(
+    config: &Config,
+    reporter: &Arc<Reporter>,
+    caller: &Caller<'_>,
+    before: Option<&Snapshot>,
+) -> anyhow::Result<Option<Arc<Quota>>> {
+    let Some(limit) = config.rate_limit.as_ref() else { return Ok(None) };
+    let descriptors = || config.routes.iter().flat_map(|route| &route.quota);
+    if descriptors().next().is_none() {
+        return Ok(None);
+    }
+    for keys in descriptors().map(|entries| Descriptor::compile(entries).map(|one| one.keys())) {
+        reporter.metrics.quota_bound(&limit.domain, keys?, limit.quota.unassigned_per_second);
+    }
+    let kept = before.and_then(|before| before.quota.as_ref()).filter(|quota| quota.config() == limit);
+    Ok(Some(match kept {
+        Some(quota) => Arc::clone(quota),
+        None => Arc::new(Quota::start(limit, caller, reporter)?),
+    }))
+}
+
+fn local_limits(
+    config: &Config,
+    before: Option<&Snapshot>,
+) -> anyhow::Result<FxHashMap<String, Arc<RouteLimits>>> {
+    let mut all = FxHashMap::default();
+    for route in config.routes.iter().filter(|route| !route.local_limits.is_empty()) {
+        let kept = before.and_then(|before| before.local_limits.get(&route.name));
+        let limits = match kept.filter(|kept| kept.config == route.local_limits) {
+            Some(kept) => Arc::clone(kept),
+            None => {
+                let limits = LocalLimit::compile_all(&route.local_limits, "local_limits")
+                    .map_err(|invalid| anyhow::anyhow!("{}: {}", invalid.key, invalid.problem))?;
+                Arc::new(RouteLimits { config: route.local_limits.clone(), limits })
+            }
+        };
+        all.insert(route.name.clone(), limits);
+    }
+    Ok(all)
 }
 
 /// On the way out a name must not lead inside, unless the configuration says that it may.

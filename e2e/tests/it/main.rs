@@ -15,4 +15,5 @@ mod limits;
 mod observed;
 mod parts;
 mod policy_changes;
+mod quota;
 mod stores;

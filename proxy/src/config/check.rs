@@ -10,6 +10,7 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     listeners(config)?;
     services(config)?;
     super::check_cluster::check(config)?;
+    super::limit::check(config)?;
     unique(config.routes.iter().map(|route| route.name.as_str()), "routes")?;
     for (index, route) in config.routes.iter().enumerate() {
         super::check_route::check(config, route, &format!("routes[{index}]"))?;

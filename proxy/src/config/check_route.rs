@@ -3,7 +3,6 @@
 use tollgate_runtime::config::Invalid;
 
 use super::{AuthzMode, Config, PathMatchType, PathModifierType, RouteConfig};
-use crate::route::descriptor::Value;
 
 pub(super) fn check(config: &Config, route: &RouteConfig, key: &str) -> Result<(), Invalid> {
     if route.matches.is_empty() {
@@ -26,17 +25,6 @@ pub(super) fn check(config: &Config, route: &RouteConfig, key: &str) -> Result<(
             format!("the weights add up to {total}"),
             "at least one weight above 0, and a sum below 2^32",
         ));
-    }
-    for (at, descriptor) in route.descriptors.iter().enumerate() {
-        for (index, entry) in descriptor.iter().enumerate() {
-            let place = format!("{key}.descriptors[{at}][{index}]");
-            if entry.key.is_empty() {
-                return Err(Invalid::new(format!("{place}.key"), "it is empty", "a key of the limits file"));
-            }
-            Value::parse(&entry.value).map_err(|problem| {
-                Invalid::new(format!("{place}.value"), problem.to_string(), Value::EXPECTED)
-            })?;
-        }
     }
     Ok(())
 }

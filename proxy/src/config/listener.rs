@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tollgate_paths::Level;
 use tollgate_runtime::config::duration;
 
+use super::limit::{ConnectionLimit, LocalLimit};
 use super::tls::{ListenerTls, Mtls};
 use super::words::Workload;
 
@@ -40,6 +41,12 @@ pub struct ListenerConfig {
     /// Requests per client address. 500 a second at an ingress, none at a sidecar, unless set.
     #[serde(default)]
     pub limit_by_address: Option<AddressLimit>,
+    /// Limits that this proxy holds by itself, before anybody is asked; also for a host, or each value of a key.
+    #[serde(default)]
+    pub local_limits: Vec<LocalLimit>,
+    /// Asks the rate-limit service about each new connection, and closes those it refuses.
+    #[serde(default)]
+    pub connection_limit: Option<ConnectionLimit>,
     /// Who calls here, where no certificate says so: `namespace/name`.
     #[serde(default)]
     pub source: Option<Workload>,

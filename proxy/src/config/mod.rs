@@ -8,6 +8,7 @@ mod check_cluster;
 mod check_route;
 mod cluster;
 mod filter;
+mod limit;
 mod listener;
 mod matching;
 mod outline;
@@ -34,6 +35,7 @@ pub use filter::{
     Abort, Cors, Credentials, Delay, Deprecation, Fault, Header, HeaderModifier, Key, Mirror, PathModifier,
     PathModifierType, RequestRedirect, Scheme, UrlRewrite,
 };
+pub use limit::{ConnectionLimit, LocalLimit, QuotaConfig, RateLimitConfig};
 pub use listener::{AddressLimit, LimitsConfig, ListenerConfig, Normalize, Role};
 pub use matching::{
     Claim, ClaimMatch, Match, PathMatch, PathMatchType, PeerMatch, ValueMatch, ValueMatchType,
@@ -165,35 +167,8 @@ pub struct AuthzConfig {
     pub connections: usize,
 }
 
-/// How the rate-limit service is asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RateLimitConfig {
-    /// Its gRPC address: `https://127.0.0.1:7002` for mTLS by this proxy's identity, `http://` on this machine.
-    pub address: String,
-    /// Who must answer there; `ns/tollgate-system/sa/ratelimit` of our trust domain if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spiffe_id: Option<IdPattern>,
-    /// The domain of its limits.
-    pub domain: String,
-    /// How long an answer may take.
-    #[serde(default = "rate_limit_timeout", with = "duration")]
-    #[schemars(with = "String")]
-    pub timeout: Duration,
-    /// What happens without an answer.
-    #[serde(default = "allow")]
-    pub on_error: OnError,
-    /// HTTP/2 connections that are kept to it.
-    #[serde(default = "two")]
-    pub connections: usize,
-}
-
 fn authz_timeout() -> Duration {
     Duration::from_millis(200)
-}
-
-fn rate_limit_timeout() -> Duration {
-    Duration::from_millis(20)
 }
 
 fn one_second() -> Duration {
@@ -206,8 +181,4 @@ fn two() -> usize {
 
 fn deny() -> OnError {
     OnError::Deny
-}
-
-fn allow() -> OnError {
-    OnError::Allow
 }

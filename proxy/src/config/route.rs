@@ -9,6 +9,7 @@ use tollgate_runtime::config::duration;
 use super::filter::{
     Cors, Credentials, Deprecation, Fault, HeaderModifier, Key, Mirror, RequestRedirect, UrlRewrite,
 };
+use super::limit::LocalLimit;
 use super::matching::{ClaimMatch, Match, PeerMatch, ValueMatch};
 use super::resilience::{Hedge, Retry};
 use super::words::Workload;
@@ -97,6 +98,13 @@ pub struct RouteConfig {
     /// What its requests are counted by. A descriptor of which one value is missing is left out.
     #[serde(default)]
     pub descriptors: Vec<Vec<DescriptorEntry>>,
+    /// As `descriptors`, for limits with `enforcement: quota`: decided here, by the share that the rate-limit service
+    /// has assigned to this proxy, without asking.
+    #[serde(default)]
+    pub quota: Vec<Vec<DescriptorEntry>>,
+    /// Limits that this proxy holds by itself.
+    #[serde(default)]
+    pub local_limits: Vec<LocalLimit>,
     /// Bytes of a request's body, in place of the listener's limit.
     #[serde(default)]
     pub body_bytes: Option<u64>,

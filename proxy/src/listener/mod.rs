@@ -32,6 +32,8 @@ use crate::config::{LimitsConfig, ListenerConfig, Role, Workload};
 use crate::pipeline::Proxy;
 use crate::socket::Socket;
 use crate::stages::address_limit::AddressLimit;
+use crate::stages::connection_limit::ConnectionLimit;
+use crate::stages::local_limit::LocalLimit;
 
 pub(crate) use clock::ConnectionClock;
 use secure::{Opened, PeerCertificate, Secure, Secured};
@@ -47,6 +49,8 @@ pub(crate) struct Listener {
     pub(crate) level: Level,
     pub(crate) limits: LimitsConfig,
     pub(crate) address_limit: Option<AddressLimit>,
+    pub(crate) local_limits: Vec<LocalLimit>,
+    connection_limit: Option<ConnectionLimit>,
     pub(crate) source: Option<Workload>,
     /// TLS, where it speaks that.
     secure: Option<Secure>,
@@ -69,6 +73,9 @@ impl Listener {
             level: config.normalize.into(),
             limits: config.limits.clone(),
             address_limit: config.requests_per_address().map(AddressLimit::new),
+            // Checked with the rest of the configuration.
+            local_limits: LocalLimit::compile_all(&config.local_limits, "local_limits").unwrap_or_default(),
+            connection_limit: config.connection_limit.as_ref().map(ConnectionLimit::compile),
             source: config.source.clone(),
             room: Arc::new(Semaphore::new(config.limits.max_connections)),
             config: config.clone(),
@@ -203,6 +210,9 @@ pub(crate) async fn serve(
         tasks.spawn("connection", async move {
             let _permit = permit;
             proxy.reporter.metrics.connection(1);
+            if !may_stay(&proxy, &listener, (peer, local)).await {
+                return proxy.reporter.metrics.connection(-1);
+            }
             let opened = match &listener.secure {
                 None => Opened::Served(Socket::Plain(stream), None),
                 // On the heap: a handshake is large, and a connection keeps the room of its largest moment.
@@ -229,6 +239,17 @@ pub(crate) async fn serve(
             }
             proxy.reporter.metrics.connection(-1);
         });
+    }
+}
+
+/// Whether the rate-limit service has room for one more connection, where it is asked.
+async fn may_stay(proxy: &Proxy, listener: &Arc<Listener>, ends: (SocketAddr, SocketAddr)) -> bool {
+    match &listener.connection_limit {
+        None => true,
+        Some(limit) => {
+            let connection = Connection::new(ends, Arc::clone(listener), None);
+            Box::pin(limit.admits(proxy, &connection)).await
+        }
     }
 }
 

@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, Method};
+use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
+use super::matcher::query_param;
 use crate::config::DescriptorEntry;
 
 /// One descriptor of a route.
@@ -23,12 +25,16 @@ enum Piece {
     TokenSubject,
     TokenIssuer,
     TokenClient,
+    TokenClaim(String),
+    Peer,
     Method,
+    PathTemplate,
     Route,
+    Listener,
     Host,
     ClientAddress,
-    Peer,
     Header(HeaderName),
+    Query(String),
 }
 
 /// A placeholder that nothing can fill.
@@ -49,12 +55,18 @@ pub struct Facts<'r> {
     pub scopes: &'r [String],
     /// Its groups.
     pub groups: &'r [String],
+    /// Further claims that authorization tells, by their names.
+    pub claims: &'r [(String, String)],
     /// Who is at the other end, where a certificate says so.
     pub peer: Option<&'r str>,
+    /// The listener's name.
+    pub listener: &'r str,
     /// The request's method.
     pub method: &'r Method,
     /// The route's name.
     pub route: &'r str,
+    /// The path as the route's configuration writes it.
+    pub path: &'r str,
     /// The host asked for.
     pub host: &'r str,
     /// Where the request came from.
@@ -63,6 +75,29 @@ pub struct Facts<'r> {
     pub headers: &'r HeaderMap,
     /// Its query, as it came.
     pub query: Option<&'r str>,
+}
+
+impl<'r> Facts<'r> {
+    /// What is known when nothing is: of a connection without a request yet, and for tests.
+    pub fn of_nobody(method: &'r Method, headers: &'r HeaderMap) -> Self {
+        Self {
+            subject: None,
+            issuer: None,
+            client_id: None,
+            scopes: &[],
+            groups: &[],
+            claims: &[],
+            peer: None,
+            listener: "",
+            method,
+            route: "",
+            path: "",
+            host: "",
+            client: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+            headers,
+            query: None,
+        }
+    }
 }
 
 impl Descriptor {
@@ -75,6 +110,13 @@ impl Descriptor {
             .map(|entries| Self { entries })
     }
 
+    /// The keys, in order and joined: what a limit is called in metrics.
+    pub fn keys(&self) -> String {
+        let mut keys: Vec<_> = self.entries.iter().map(|(key, _)| key.as_str()).collect();
+        keys.sort_unstable();
+        keys.join(",")
+    }
+
     /// Key and value of each entry; none when the request lacks one of the values, for then the whole
     /// descriptor does not apply (as in Envoy).
     pub fn fill(&self, facts: &Facts<'_>) -> Option<Vec<(String, String)>> {
@@ -85,7 +127,8 @@ impl Descriptor {
 impl Value {
     /// What may be written, for error messages.
     pub const EXPECTED: &'static str = "text with {token.subject}, {token.issuer}, {token.client_id}, \
-         {request.method}, {request.host}, {request.header.NAME}, {route.name}, {peer.id} or {client.address}";
+         {token.claim.NAME}, {peer.id}, {request.method}, {request.host}, {request.path_template}, \
+         {request.header.NAME}, {request.query.NAME}, {route.name}, {listener.name} or {client.address}";
 
     /// Reads a text with placeholders.
     pub fn parse(text: &str) -> Result<Self, UnknownPlaceholder> {
@@ -106,7 +149,24 @@ impl Value {
         Ok(Self(pieces))
     }
 
-    fn fill(&self, facts: &Facts<'_>) -> Option<String> {
+    /// Whether a verified token must be there to fill it.
+    pub fn needs_token(&self) -> bool {
+        let of_token = |piece: &Piece| {
+            matches!(
+                piece,
+                Piece::TokenSubject | Piece::TokenIssuer | Piece::TokenClient | Piece::TokenClaim(_)
+            )
+        };
+        self.0.iter().any(of_token)
+    }
+
+    /// Whether a connection is enough to fill it.
+    pub fn is_of_connection(&self) -> bool {
+        self.0.iter().all(|piece| matches!(piece, Piece::Text(_) | Piece::ClientAddress | Piece::Listener))
+    }
+
+    /// The text with the request's own values; none when it lacks one.
+    pub fn fill(&self, facts: &Facts<'_>) -> Option<String> {
         match self.0.as_slice() {
             [one] => one.fill(facts).map(std::borrow::Cow::into_owned),
             many => many.iter().map(|piece| piece.fill(facts)).collect(),
@@ -120,13 +180,28 @@ impl Piece {
             "token.subject" => Self::TokenSubject,
             "token.issuer" => Self::TokenIssuer,
             "token.client_id" => Self::TokenClient,
+            "peer.id" => Self::Peer,
             "request.method" => Self::Method,
             "request.host" => Self::Host,
+            "request.path_template" => Self::PathTemplate,
             "route.name" => Self::Route,
+            "listener.name" => Self::Listener,
             "client.address" => Self::ClientAddress,
-            "peer.id" => Self::Peer,
-            other => Self::Header(HeaderName::try_from(other.strip_prefix("request.header.")?).ok()?),
+            other => {
+                if let Some(header) = other.strip_prefix("request.header.") {
+                    Self::Header(HeaderName::try_from(header).ok()?)
+                } else if let Some(claim) = other.strip_prefix("token.claim.") {
+                    Self::TokenClaim(claim.to_owned()).of_a_name(claim)?
+                } else {
+                    let parameter = other.strip_prefix("request.query.")?;
+                    Self::Query(parameter.to_owned()).of_a_name(parameter)?
+                }
+            }
         })
+    }
+
+    fn of_a_name(self, name: &str) -> Option<Self> {
+        (!name.is_empty()).then_some(self)
     }
 
     fn fill<'r>(&'r self, facts: &Facts<'r>) -> Option<std::borrow::Cow<'r, str>> {
@@ -135,11 +210,17 @@ impl Piece {
             Self::TokenSubject => facts.subject?.into(),
             Self::TokenIssuer => facts.issuer?.into(),
             Self::TokenClient => facts.client_id?.into(),
+            Self::TokenClaim(name) => {
+                facts.claims.iter().find(|(claim, _)| claim == name).map(|(_, value)| value.as_str())?.into()
+            }
+            Self::Peer => facts.peer?.into(),
+            Self::Listener => facts.listener.into(),
+            Self::PathTemplate => facts.path.into(),
+            Self::Query(name) => percent_decode_str(query_param(facts.query?, name)?).decode_utf8_lossy(),
             Self::Method => facts.method.as_str().into(),
             Self::Route => facts.route.into(),
             Self::Host => facts.host.into(),
             Self::ClientAddress => facts.client.to_string().into(),
-            Self::Peer => facts.peer?.into(),
             Self::Header(name) => facts.headers.get(name)?.to_str().ok()?.into(),
         })
     }
@@ -152,19 +233,19 @@ mod tests {
     fn fill(value: &str, subject: Option<&str>) -> Option<String> {
         let mut headers = HeaderMap::new();
         headers.insert("x-tenant", "acme".parse().unwrap());
+        let claims = [("tier".to_owned(), "gold".to_owned())];
         let facts = Facts {
             subject,
             issuer: Some("demo"),
-            client_id: None,
-            scopes: &[],
-            groups: &[],
-            peer: None,
-            query: None,
-            method: &Method::POST,
+            claims: &claims,
+            peer: Some("spiffe://tollgate.demo/ns/a/sa/b"),
+            listener: "main",
             route: "policies",
+            path: "/policies/{id}",
             host: "api.example.org",
             client: "192.0.2.7".parse().unwrap(),
-            headers: &headers,
+            query: Some("a=1&plan=free%20one"),
+            ..Facts::of_nobody(&Method::POST, &headers)
         };
         Value::parse(value).unwrap().fill(&facts)
     }
@@ -180,6 +261,13 @@ mod tests {
             ("{request.header.X-Tenant}", Some("acme")),
             ("{request.host}", Some("api.example.org")),
             ("{client.address}", Some("192.0.2.7")),
+            ("{request.path_template}", Some("/policies/{id}")),
+            ("{request.query.plan}", Some("free one")),
+            ("{request.query.missing}", None),
+            ("{token.claim.tier}", Some("gold")),
+            ("{token.claim.missing}", None),
+            ("{peer.id}", Some("spiffe://tollgate.demo/ns/a/sa/b")),
+            ("{listener.name}", Some("main")),
             ("{token.client_id}", None),
             ("{request.header.x-missing}", None),
             ("x{request.header.x-missing}", None),
@@ -194,20 +282,7 @@ mod tests {
         let descriptor =
             Descriptor::compile(&[entry("a", "b"), entry("subject", "{token.subject}")]).unwrap();
         let headers = HeaderMap::new();
-        let mut facts = Facts {
-            subject: None,
-            issuer: None,
-            client_id: None,
-            scopes: &[],
-            groups: &[],
-            peer: None,
-            query: None,
-            method: &Method::GET,
-            route: "r",
-            host: "h",
-            client: "192.0.2.7".parse().unwrap(),
-            headers: &headers,
-        };
+        let mut facts = Facts::of_nobody(&Method::GET, &headers);
         assert_eq!(descriptor.fill(&facts), None);
         facts.subject = Some("reader");
         let filled = descriptor.fill(&facts).unwrap();
@@ -216,9 +291,13 @@ mod tests {
 
     #[test]
     fn unknown_placeholders_are_errors() {
-        for (text, named) in
-            [("{token.sub}", "{token.sub}"), ("{", "{"), ("a{route.name", "{route.name"), ("{}", "{}")]
-        {
+        for (text, named) in [
+            ("{token.sub}", "{token.sub}"),
+            ("{token.claim.}", "{token.claim.}"),
+            ("{", "{"),
+            ("a{route.name", "{route.name"),
+            ("{}", "{}"),
+        ] {
             assert_eq!(Value::parse(text), Err(UnknownPlaceholder(named.into())), "{text}");
         }
     }

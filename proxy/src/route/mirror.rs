@@ -117,20 +117,7 @@ mod tests {
         if let Some(tenant) = tenant {
             headers.insert("x-tenant", tenant.into());
         }
-        mirror.wants(&Facts {
-            subject: None,
-            issuer: None,
-            client_id: None,
-            scopes: &[],
-            groups: &[],
-            peer: None,
-            query: None,
-            method,
-            route: "r",
-            host: "h",
-            client: "192.0.2.7".parse().unwrap(),
-            headers: &headers,
-        })
+        mirror.wants(&Facts::of_nobody(method, &headers))
     }
 
     #[test]

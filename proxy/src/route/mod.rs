@@ -28,7 +28,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tollgate_runtime::config::Invalid;
 
-use crate::config::{AuthzMode, Credentials, Hedge, OnError, RouteConfig, Workload};
+use crate::config::{AuthzMode, Credentials, DescriptorEntry, Hedge, OnError, RouteConfig, Workload};
 use crate::stages::cors::Cors;
 use crate::stages::fault::Fault;
 use crate::upstream::Retry;
@@ -77,6 +77,8 @@ pub struct Route {
     pub rate_limit_on_error: Option<OnError>,
     /// What its requests are counted by.
     pub descriptors: Vec<Descriptor>,
+    /// What its requests are counted by where this proxy decides, by shares of global limits.
+    pub quota: Vec<Descriptor>,
     /// In place of the listener's limit.
     pub body_bytes: Option<u64>,
 }
@@ -124,10 +126,8 @@ impl Route {
         if let Some(deprecation) = &route.deprecation {
             response_headers.deprecate(deprecation, &format!("{key}.deprecation"))?;
         }
-        let descriptors = route.descriptors.iter().map(|entries| Descriptor::compile(entries));
-        let descriptors = descriptors.collect::<Result<_, _>>().map_err(|problem| {
-            Invalid::new(format!("{key}.descriptors"), problem.to_string(), Value::EXPECTED)
-        })?;
+        let descriptors = compile_all(&route.descriptors, &format!("{key}.descriptors"))?;
+        let quota = compile_all(&route.quota, &format!("{key}.quota"))?;
         let cors = route.cors.as_ref().map(|cors| Cors::compile(cors, &format!("{key}.cors")));
         let mirror = route.request_mirror.as_ref();
         let mirror =
@@ -158,7 +158,15 @@ impl Route {
             authz_on_error: route.authz.on_error,
             rate_limit_on_error: route.rate_limit.on_error,
             descriptors,
+            quota,
             body_bytes: route.body_bytes,
         })
     }
+}
+
+fn compile_all(all: &[Vec<DescriptorEntry>], key: &str) -> Result<Vec<Descriptor>, Invalid> {
+    all.iter()
+        .map(|entries| Descriptor::compile(entries))
+        .collect::<Result<_, _>>()
+        .map_err(|problem| Invalid::new(key, problem.to_string(), Value::EXPECTED))
 }

@@ -8,6 +8,8 @@ use hyper::body::{Body as _, Incoming};
 use tollgate_proto::Reason;
 
 use super::authorize::{Grant, Outcome as Authorized, Question};
+use super::local_limit::{When, take_all};
+use super::quota::{Decided, Held, Quota};
 use super::rate_limit::Outcome as Counted;
 use crate::config::{AuthzMode, OnError, Role};
 use crate::error::ProxyError;
@@ -16,7 +18,7 @@ use crate::listener::Connection;
 use crate::pipeline::Proxy;
 use crate::record::Record;
 use crate::route::Found;
-use crate::route::descriptor::Facts;
+use crate::route::descriptor::{Descriptor, Facts};
 use crate::snapshot::Snapshot;
 
 #[expect(clippy::too_many_arguments, reason = "a question is about all of this")]
@@ -97,16 +99,82 @@ pub(crate) async fn count(
     found: &Found,
     record: &mut Record,
 ) -> Result<(), ProxyError> {
-    let Some(limiter) = snapshot.limiter.as_ref().filter(|_| !found.route.descriptors.is_empty()) else {
-        return Ok(());
+    let known = facts(connection, parts, host, found, record);
+    if let Some(limits) = snapshot.local_limits.get(&*found.route.name) {
+        take_all(limits.limits(), When::AfterAuthorization, &known)?;
+    }
+    let filled = |all: &[Descriptor]| -> Vec<_> {
+        all.iter().filter_map(|descriptor| descriptor.fill(&known)).collect()
     };
-    let facts = facts(connection, parts, host, found, record);
-    let descriptors: Vec<_> =
-        found.route.descriptors.iter().filter_map(|descriptor| descriptor.fill(&facts)).collect();
-    if descriptors.is_empty() {
-        record.rate_limit.decision = Some("skipped");
+    let (shares, descriptors) = (filled(&found.route.quota), filled(&found.route.descriptors));
+    if shares.is_empty() && descriptors.is_empty() {
+        if !(found.route.quota.is_empty() && found.route.descriptors.is_empty()) {
+            record.rate_limit.decision = Some("skipped");
+        }
         return Ok(());
     }
+    let held = match snapshot.quota.as_ref().filter(|_| !shares.is_empty()) {
+        Some(quota) => Some((quota, by_share(quota, shares, record)?)),
+        None => None,
+    };
+    if descriptors.is_empty() {
+        return Ok(());
+    }
+    let asked = ask(proxy, snapshot, descriptors, found, record).await;
+    if let (Err(_), Some((quota, held))) = (&asked, held) {
+        // What one limit refuses, another has not admitted.
+        quota.give_back(&held);
+    }
+    asked
+}
+
+/// Limits of this proxy that need nobody's answer: the listener's, and of the route's those that need no token.
+pub(crate) fn count_before(
+    snapshot: &Snapshot,
+    connection: &Connection,
+    parts: &request::Parts,
+    host: &Host,
+    found: &Found,
+    record: &Record,
+) -> Result<(), ProxyError> {
+    let of_route = snapshot.local_limits.get(&*found.route.name);
+    let of_listener = &connection.listener.local_limits;
+    if of_route.is_none() && of_listener.is_empty() {
+        return Ok(());
+    }
+    let known = facts(connection, parts, host, found, record);
+    take_all(of_listener, When::BeforeAuthorization, &known)?;
+    of_route.map_or(Ok(()), |limits| take_all(limits.limits(), When::BeforeAuthorization, &known))
+}
+
+/// Decides by the shares of divided limits, without asking anybody.
+fn by_share(
+    quota: &Quota,
+    shares: Vec<Vec<(String, String)>>,
+    record: &mut Record,
+) -> Result<Held, ProxyError> {
+    record.rate_limit.domain = Some(quota.config().domain.clone());
+    match quota.take(shares) {
+        Decided::Within(held) => {
+            record.rate_limit.decision = Some("allow");
+            Ok(held)
+        }
+        Decided::Over(descriptor, limited) => {
+            record.rate_limit.decision = Some("deny");
+            record.rate_limit.answer.descriptor = Some(descriptor);
+            Err(ProxyError::LimitExceeded(limited))
+        }
+    }
+}
+
+async fn ask(
+    proxy: &Proxy,
+    snapshot: &Snapshot,
+    descriptors: Vec<Vec<(String, String)>>,
+    found: &Found,
+    record: &mut Record,
+) -> Result<(), ProxyError> {
+    let Some(limiter) = &snapshot.limiter else { return Ok(()) };
     let domain = &limiter.config().domain;
     record.rate_limit.domain = Some(domain.clone());
     let span = record.trace.child("ratelimit.should_limit");
@@ -153,7 +221,10 @@ pub(crate) fn facts<'r>(
         client_id: verdict.client_id.as_deref(),
         scopes: &verdict.scopes,
         groups: &verdict.groups,
+        claims: &verdict.claims,
         peer: connection.peer_name(),
+        listener: &connection.listener.config().name,
+        path: &found.path,
         method: &parts.method,
         route: &found.route.name,
         host: host.name(),

@@ -2,11 +2,15 @@
 
 pub mod address_limit;
 pub mod authorize;
+mod buckets;
 pub(crate) mod caller;
+pub(crate) mod connection_limit;
 pub mod cors;
 pub mod fault;
 pub mod headers;
 pub(crate) mod judge;
+pub mod local_limit;
+pub(crate) mod quota;
 pub mod quota_headers;
 pub mod rate_limit;
 pub(crate) mod registry;

@@ -33,6 +33,8 @@ pub struct Verdict {
     pub scopes: Vec<String>,
     /// Its groups.
     pub groups: Vec<String>,
+    /// Further claims, by the names that authorization has for them; texts, numbers and truth values only.
+    pub claims: Vec<(String, String)>,
     /// What was found out about the token itself.
     pub token: Token,
 }
@@ -87,6 +89,7 @@ impl Verdict {
             client_id: text(&mut fields, "client_id"),
             scopes: texts(&mut fields, "scopes"),
             groups: texts(&mut fields, "groups"),
+            claims: claims(map(fields.remove("claims"))),
             token: Token {
                 state: text(&mut token, "state"),
                 kid: text(&mut token, "kid"),
@@ -107,6 +110,16 @@ fn map(value: Option<Value>) -> Option<Fields> {
         Kind::StructValue(inner) => Some(inner.fields),
         _ => None,
     }
+}
+
+fn claims(fields: Option<Fields>) -> Vec<(String, String)> {
+    let as_text = |value: Value| match value.kind? {
+        Kind::StringValue(text) => Some(text),
+        Kind::NumberValue(number) => Some(number.to_string()),
+        Kind::BoolValue(truth) => Some(truth.to_string()),
+        _ => None,
+    };
+    fields.unwrap_or_default().into_iter().filter_map(|(name, value)| Some((name, as_text(value)?))).collect()
 }
 
 fn text(fields: &mut Fields, key: &str) -> Option<String> {
@@ -155,10 +168,12 @@ mod tests {
         let inner = HashMap::from([
             ("explanation".to_owned(), text("role r: scope needs s, token has none")),
             ("dry_run".to_owned(), object(trial)),
+            ("claims".to_owned(), object(HashMap::from([("tier".to_owned(), text("gold"))]))),
         ]);
         let fields = HashMap::from([("tollgate".to_owned(), object(inner))]);
         let verdict = Verdict::take(Some(Struct { fields }));
         assert_eq!(verdict.explanation.as_deref(), Some("role r: scope needs s, token has none"));
+        assert_eq!(verdict.claims, [("tier".to_owned(), "gold".to_owned())]);
         assert_eq!(verdict.dry_run.decision.as_deref(), Some("deny"));
         assert_eq!(verdict.dry_run.rule.as_deref(), Some("shop/no-night"));
     }

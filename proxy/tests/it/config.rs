@@ -158,3 +158,39 @@ fn the_page_on_identity_can_be_copied() {
         assert!(loaded.is_ok(), "{}\n{text}", loaded.unwrap_err());
     }
 }
+
+#[test]
+fn mistakes_in_limits_are_named_with_their_place() {
+    let descriptors = "    descriptors: [[{key: subject, value: '{token.subject}'}]]";
+    check(
+        "role: ingress",
+        "role: ingress, local_limits: [{requests: 5, per: 1s, key: '{token.subject}'}]",
+        (2, "listeners[0].local_limits[0].key: no token is verified yet"),
+    );
+    check(
+        "role: ingress",
+        "role: ingress, connection_limit: {descriptors: [[{key: a, value: '{request.host}'}]]}",
+        (2, "listeners[0].connection_limit.descriptors[0][0].value: a connection has no request yet"),
+    );
+    check(
+        "role: ingress",
+        "role: ingress, connection_limit: {descriptors: []}",
+        (2, "listeners[0].connection_limit.descriptors: there are none"),
+    );
+    check(
+        descriptors,
+        "    quota: [[{key: a, value: b}, {key: a, value: c}]]",
+        (7, "routes[0].quota[0]: is empty or has a key twice"),
+    );
+    check(
+        descriptors,
+        "    local_limits: [{requests: 5, per: 0s}]",
+        (7, "routes[0].local_limits[0].per: is no time"),
+    );
+    check(
+        "domain: d}",
+        "domain: d, quota: {report_interval: 1m}}",
+        (11, "rate_limit.quota.report_interval: is 1m"),
+    );
+    check("domain: d}", "domain: d, quota: {max_buckets: 0}}", (11, "rate_limit.quota.max_buckets: is 0"));
+}

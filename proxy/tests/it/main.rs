@@ -11,6 +11,7 @@ mod flow;
 mod harness;
 mod hostile;
 mod limits;
+mod local_limits;
 mod mirror;
 mod mtls;
 mod mtls_upstream;

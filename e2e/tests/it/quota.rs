@@ -1,0 +1,220 @@
+//! Proxies of ours and a real rate-limit service: divided limits, and connections.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tollgate_e2e::PATIENCE;
+use tollgate_runtime::config::{Env, load_text};
+use tollgate_runtime::{App as _, Service};
+use tollgate_testkit::echo_app::EchoApp;
+use tollgate_testkit::relay::Relay;
+
+const LIMITS: &str = "
+domain: shop
+descriptors:
+  - {key: partner, rate_limit: {unit: second, requests_per_unit: 40, burst: 40, enforcement: quota}}
+  - {key: remote_address, rate_limit: {unit: day, requests_per_unit: 3}}
+";
+const RATE: f64 = 40.0;
+const BURST: f64 = 40.0;
+/// What a proxy lets pass while it has no share, a second and at once.
+const ALONE: f64 = 5.0;
+
+/// A rate-limit service with these limits, on a given port or any.
+struct Limits {
+    address: SocketAddr,
+    service: Service,
+    _folder: tempfile::TempDir,
+}
+
+impl Limits {
+    async fn start(listen: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("shop.yaml"), LIMITS).unwrap();
+        let mut config = tollgate_ratelimit::Config::with_folder(folder.path());
+        config.listen = listen.parse().unwrap();
+        let service = Service::for_test("ratelimit");
+        let app = tollgate_ratelimit::App::build(config, service.clone()).await.unwrap();
+        let address = app.addresses().grpc;
+        drop(service.tasks().spawn("app", app.run()));
+        Self { address, service, _folder: folder }
+    }
+}
+
+/// A proxy that asks it.
+struct Proxy {
+    address: SocketAddr,
+    service: Service,
+}
+
+impl Proxy {
+    async fn start(limits: SocketAddr, app: SocketAddr, listener: &str) -> Self {
+        let text = format!(
+            "listeners: [{{name: main, bind: '127.0.0.1:0', role: sidecar {listener}}}]
+rate_limit:
+  {{address: 'http://{limits}', domain: shop, timeout: 2s, quota: {{report_interval: 500ms, unassigned_per_second: {ALONE}}}}}
+routes:
+  - name: all
+    matches: [{{path: {{type: PathPrefix, value: /}}}}]
+    authz: off
+    backends: [{{cluster: app}}]
+    quota: [[{{key: partner, value: '{{request.header.x-partner}}'}}]]
+clusters: [{{name: app, endpoints: {{static: ['{app}']}}}}]
+"
+        );
+        let config = load_text(Path::new("proxy.yaml"), &text, &[], &Env::empty()).unwrap();
+        let service = Service::for_test("proxy");
+        let built = tollgate_proxy::App::build(config, service.clone()).await.unwrap();
+        let address = built.addresses().of("main").unwrap();
+        drop(service.tasks().spawn("app", built.run()));
+        Self { address, service }
+    }
+
+    fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let text = self.service.telemetry().render_metrics().unwrap();
+        let is_it = |line: &&str| line.starts_with(name) && labels.iter().all(|label| line.contains(label));
+        text.lines().filter(is_it).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+/// Sends so many requests a second until it is dropped, and counts what passed.
+struct Load {
+    passed: Arc<AtomicU64>,
+    going: Arc<AtomicBool>,
+}
+
+impl Load {
+    fn on(proxy: &Proxy, per_second: u32) -> Self {
+        let (passed, going) = (Arc::<AtomicU64>::default(), Arc::new(AtomicBool::new(true)));
+        let (counting, run) = (Arc::clone(&passed), Arc::clone(&going));
+        let url = format!("http://{}/", proxy.address);
+        tokio::spawn(async move {
+            let client = reqwest::Client::new();
+            let mut ticks = tokio::time::interval(Duration::from_secs(1) / per_second);
+            while run.load(Ordering::Relaxed) {
+                ticks.tick().await;
+                let Ok(answer) = client.get(&url).header("x-partner", "p").send().await else { continue };
+                counting.fetch_add(u64::from(answer.status() == 200), Ordering::Relaxed);
+            }
+        });
+        Self { passed, going }
+    }
+
+    fn passed(&self) -> f64 {
+        self.passed.load(Ordering::Relaxed) as f64
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.going.store(false, Ordering::Relaxed);
+    }
+}
+
+async fn seconds(seconds: f64) {
+    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_proxies_share_a_limit_by_demand_and_a_drained_one_leaves_its_share_at_once() {
+    let (limits, app) = (Limits::start("127.0.0.1:0").await, EchoApp::start().await);
+    let (one, other) = (
+        Proxy::start(limits.address, app.address(), "").await,
+        Proxy::start(limits.address, app.address(), "").await,
+    );
+    let began = Instant::now();
+    let (little, much) = (Load::on(&one, 5), Load::on(&other, 100));
+    // What is measured here is what passed in a time, in ratio to that time.
+    seconds(4.0).await;
+    let (before, at) = ((little.passed(), much.passed()), Instant::now());
+    seconds(6.0).await;
+    let took = at.elapsed().as_secs_f64();
+    let (few, many) = ((little.passed() - before.0) / took, (much.passed() - before.1) / took);
+    assert!((4.5..=5.5).contains(&few), "{few} of 5 a second");
+    assert!((31.5..=38.5).contains(&many), "{many} of 35 a second");
+    let bound = RATE * began.elapsed().as_secs_f64() + BURST + 2.0 * ALONE;
+    assert!(little.passed() + much.passed() <= bound * 1.1, "{}", little.passed() + much.passed());
+    let bound_told = one.metric("tollgate_ratelimit_quota_over_admission_bound", &["limit=\"partner\""]);
+    assert_eq!(bound_told, ALONE);
+    let beyond = [&one, &other].map(|proxy| {
+        proxy.metric("tollgate_ratelimit_quota_decisions", &["by=\"unassigned\"", "decision=\"allow\""])
+    });
+    assert!(beyond.iter().all(|beyond| (1.0..=2.0 * ALONE).contains(beyond)), "{beyond:?}");
+
+    // The one that wanted most is drained: a third proxy finds its share free.
+    drop(much);
+    other.service.stop().await;
+    let third = Proxy::start(limits.address, app.address(), "").await;
+    let load = Load::on(&third, 100);
+    seconds(1.0).await;
+    let before = load.passed();
+    seconds(2.0).await;
+    let rate = (load.passed() - before) / 2.0;
+    assert!(rate >= 25.0, "{rate} a second of 35 one second after a drain");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_stream_lives_on_its_share_and_a_restarted_service_is_found_again() {
+    let (limits, app) = (Limits::start("127.0.0.1:0").await, EchoApp::start().await);
+    let relay = Relay::to(limits.address).await;
+    let proxy = Proxy::start(relay.address(), app.address(), "").await;
+    let began = Instant::now();
+    let load = Load::on(&proxy, 100);
+    seconds(2.0).await;
+    relay.cut();
+    let before = load.passed();
+    seconds(4.0).await;
+    // An assignment lives for 15 s.
+    let alone = (load.passed() - before) / 4.0;
+    assert!((30.0..=50.0).contains(&alone), "{alone} a second on the share it had");
+    let address = limits.address.to_string();
+    limits.service.stop().await;
+    let again = Limits::start(&address).await;
+    relay.mend();
+    seconds(4.0).await;
+    let bound = RATE * began.elapsed().as_secs_f64() + BURST + ALONE;
+    assert!(load.passed() <= bound * 1.1, "{} of {bound}", load.passed());
+    assert!(load.passed() >= bound * 0.5, "{} of {bound}", load.passed());
+    again.service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_service_only_the_stated_rate_passes() {
+    let app = EchoApp::start().await;
+    let nowhere = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let proxy = Proxy::start(nowhere, app.address(), "").await;
+    let began = Instant::now();
+    let load = Load::on(&proxy, 100);
+    seconds(2.0).await;
+    let bound = ALONE * began.elapsed().as_secs_f64() + ALONE + 1.0;
+    assert!((ALONE..=bound).contains(&load.passed()), "{} of {bound}", load.passed());
+    let refused = reqwest::Client::new().get(format!("http://{}/", proxy.address)).header("x-partner", "p");
+    let refused = refused.send().await.unwrap();
+    assert_eq!(
+        (refused.status().as_u16(), refused.headers()["x-ratelimit-remaining"].to_str().unwrap()),
+        (429, "0")
+    );
+    assert!(refused.headers().contains_key("retry-after"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_counted_by_a_real_service() {
+    let (limits, app) = (Limits::start("127.0.0.1:0").await, EchoApp::start().await);
+    let listener = ", connection_limit: {descriptors: [[{key: remote_address, value: '{client.address}'}]]}";
+    let proxy = Proxy::start(limits.address, app.address(), listener).await;
+    let url = format!("http://{}/", proxy.address);
+    let began = Instant::now();
+    let mut passed = 0;
+    for _ in 0..6 {
+        // Each client has a connection of its own, and sends twice on it.
+        let client = reqwest::Client::new();
+        let (first, second) = (client.get(&url).send().await, client.get(&url).send().await);
+        assert_eq!(first.is_ok(), second.is_ok());
+        passed += usize::from(first.is_ok());
+    }
+    assert_eq!(passed, 3);
+    assert!(began.elapsed() < PATIENCE);
+}
