@@ -1,6 +1,7 @@
 //! The wiring: limits, counters, limiter, server.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +16,15 @@ use tonic::transport::server::TcpIncoming;
 use crate::admin;
 use crate::arrivals::Arrivals;
 use crate::config::Config;
-use crate::counters::{Counters, MemoryStore, RedisStore, settle};
+use crate::counters::{Counters, MemoryStore, RedisStore, settle, snapshot};
 use crate::limiter::Limiter;
+use crate::limits::LimitSet;
 use crate::metrics::{Metrics, QuotaMetrics};
 use crate::quota::{Hub, replicas};
 use crate::reload::Limits;
 use crate::wire::rlqs;
 use crate::wire::rls::RateLimitServer;
+use crate::xds;
 
 /// How long the start waits for Redis. Without it the service starts all the same: what is answered
 /// while Redis is away is configured.
@@ -41,6 +44,7 @@ pub struct App {
     limiter: Limiter,
     hub: Hub,
     reflection: bool,
+    snapshot: Option<PathBuf>,
 }
 
 /// Where it listens.
@@ -55,7 +59,15 @@ pub struct Addresses {
 impl App {
     /// Reads the limits, connects the counters and binds the listener.
     pub async fn build(config: Config, service: Service) -> anyhow::Result<Self> {
-        let (limits, set) = Limits::load(&config.limits)?;
+        let domains = config.limits.domains();
+        let snapshot = config.counters.snapshot.clone().filter(|_| config.counters.redis.url.is_none());
+        let (limits, set) = match &config.limits.folder {
+            Some(folder) => {
+                let (limits, set) = Limits::load(folder, domains)?;
+                (Some(limits), set)
+            }
+            None => (None, LimitSet::default()),
+        };
         let metrics = Metrics::new(service.telemetry().meter());
         let counters = Arc::new(counters(&config, &service, &metrics).await?);
         metrics.observe_memory(&counters);
@@ -90,8 +102,13 @@ impl App {
                 .transpose()
                 .context("the HTTP door has no address")?,
         };
-        limits.keep_current(&service, limiter.clone(), hub.clone(), metrics);
-        Ok(Self { service, addresses, listener, http, limiter, hub, reflection: config.reflection })
+        if let Some(limits) = limits {
+            limits.keep_current(&service, limiter.clone(), hub.clone(), metrics.clone());
+        }
+        if let Some(server) = config.limits.xds {
+            xds::keep_current(&service, server, domains, limiter.clone(), hub.clone(), metrics);
+        }
+        Ok(Self { service, addresses, listener, http, limiter, hub, reflection: config.reflection, snapshot })
     }
 
     /// Where it listens, with the ports the system chose.
@@ -115,6 +132,7 @@ impl tollgate_runtime::App for App {
                 http_server::serve(&tasks, listener, router).await;
             });
         }
+        let counted = self.limiter.clone();
         let (reflection, older) =
             reflection::servers(&[RateLimitServer::NAME, rlqs::NAME]).context("no descriptors to reflect")?;
         let served = Server::builder()
@@ -131,19 +149,55 @@ impl tollgate_runtime::App for App {
             );
         // As a task of the service, so that what outlasts the grace is cut off.
         let serving = self.service.tasks().spawn("rate-limit-service", served);
-        match serving.await.context("the server task ended by a panic")? {
+        let ended = serving.await.context("the server task ended by a panic")?;
+        if let Some(file) = &self.snapshot {
+            keep(file, &counted, &self.service).await;
+        }
+        match ended {
             Some(ended) => ended.context("the rate limit service ended"),
             None => Ok(()),
         }
     }
 }
 
+/// The counters of an earlier run, where they were written and can be read.
+fn earlier(config: &Config, service: &Service) -> Option<MemoryStore> {
+    let file = config.counters.snapshot.as_ref()?;
+    match snapshot::read(file, config.bounds(), service.clock().unix_seconds()) {
+        Ok(found) => {
+            if let Some(store) = &found {
+                tracing::info!(file = %file.display(), counters = store.len(), "counters of the run before");
+            }
+            found
+        }
+        Err(error) => {
+            let file = file.display();
+            tracing::warn!(%file, %error, "the counters of the run before cannot be used; counting begins with nothing");
+            None
+        }
+    }
+}
+
+/// Writes the counters where the next run finds them; what it counted while stopping is in them.
+async fn keep(file: &Path, limiter: &Limiter, service: &Service) {
+    let (file, limiter, now_seconds) = (file.to_owned(), limiter.clone(), service.clock().unix_seconds());
+    let shown = file.display().to_string();
+    let written =
+        service.tasks().blocking(move || snapshot::write(limiter.counters().memory(), &file, now_seconds));
+    match written.await {
+        Ok(Ok(counters)) => tracing::info!(file = shown, counters, "counters are kept for the next run"),
+        Ok(Err(error)) => tracing::error!(file = shown, %error, "counters cannot be kept for the next run"),
+        Err(error) => tracing::error!(file = shown, %error, "counters cannot be kept for the next run"),
+    }
+}
+
 async fn counters(config: &Config, service: &Service, metrics: &Metrics) -> anyhow::Result<Counters> {
-    let memory = MemoryStore::new(config.bounds());
     let settings = &config.counters;
     let Some(target) = settings.redis.target() else {
+        let memory = earlier(config, service).unwrap_or_else(|| MemoryStore::new(config.bounds()));
         return Ok(Counters::in_memory(memory, metrics.clone()));
     };
+    let memory = MemoryStore::new(config.bounds());
     if target.url.expose().starts_with("rediss://") {
         // One provider of cryptography in the whole process; whoever came first has installed the same.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -14,6 +14,7 @@ use crate::counters::redis::{Target, TlsFiles, Topology};
 use crate::counters::{Bounds, OnError};
 use crate::limits::{Domains, Folder};
 use crate::quota::hub::Settings;
+use crate::xds::XdsConfig;
 
 /// Counters the memory may be told to hold; more would need another kind of machine.
 const MOST_KEYS: usize = 100_000_000;
@@ -123,7 +124,11 @@ impl QuotaConfig {
 #[serde(deny_unknown_fields)]
 pub struct LimitsConfig {
     /// A folder of files in envoyproxy/ratelimit's format, one a domain. Changes are taken while running.
-    pub folder: PathBuf,
+    #[serde(default)]
+    pub folder: Option<PathBuf>,
+    /// An xDS server that has them, in place of a folder.
+    #[serde(default)]
+    pub xds: Option<XdsConfig>,
     /// Whether several files may make one domain, as long as no key stands in two of them.
     #[serde(default)]
     pub merge_domains: bool,
@@ -133,6 +138,23 @@ impl LimitsConfig {
     /// As the folder's reader wants to know it.
     pub fn domains(&self) -> Domains {
         if self.merge_domains { Domains::Merged } else { Domains::OneFileEach }
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        match (&self.folder, &self.xds) {
+            // The limits are part of the input: `--check-config` and the start refuse wrong ones alike.
+            (Some(folder), None) => Folder::read(folder)
+                .and_then(|folder| folder.compile_with(self.domains()))
+                .map(drop)
+                .map_err(|error| {
+                    Invalid::new("limits.folder", error.to_string(), "a folder of valid limits files")
+                }),
+            (None, Some(xds)) => xds.check(),
+            (Some(_), Some(_)) => Err(Invalid::new("limits.xds", "stands beside `folder`", "one of the two")),
+            (None, None) => {
+                Err(Invalid::new("limits", "come from nowhere", "`folder`, or `xds` with an address"))
+            }
+        }
     }
 }
 
@@ -144,6 +166,9 @@ pub struct CountersConfig {
     pub max_keys: usize,
     /// Bytes they and their tables may take at most.
     pub max_bytes: usize,
+    /// A file that the counters of this process are written to when it stops, and read from when it starts; with
+    /// Redis it is not used. Without it a restart begins with nothing.
+    pub snapshot: Option<PathBuf>,
     /// Counters that are over their limit and remembered here for a moment, so that they cost Redis nothing.
     pub remember_over: usize,
     /// Counters in Redis, shared by replicas; used when it has a `url`.
@@ -157,6 +182,7 @@ impl Default for CountersConfig {
         Self {
             max_keys: 1_000_000,
             max_bytes: 512 << 20,
+            snapshot: None,
             remember_over: 65_536,
             redis: RedisConfig::default(),
             on_error: OnError::default(),
@@ -299,7 +325,7 @@ impl Config {
             listen: default_listen(),
             http: None,
             reflection: default_reflection(),
-            limits: LimitsConfig { folder: folder.into(), merge_domains: false },
+            limits: LimitsConfig { folder: Some(folder.into()), xds: None, merge_domains: false },
             mode: Enforcement::default(),
             near_ratio: default_near_ratio(),
             response_headers: None,
@@ -351,13 +377,7 @@ impl ServiceConfig for Config {
             let problem = format!("is {}", duration::format(ttl));
             return Err(Invalid::new("quota.ttl", problem, "5s to 10m"));
         }
-        // The limits are part of the input: `--check-config` and the start refuse wrong ones alike.
-        Folder::read(&self.limits.folder)
-            .and_then(|folder| folder.compile_with(self.limits.domains()))
-            .map_err(|error| {
-                Invalid::new("limits.folder", error.to_string(), "a folder of valid limits files")
-            })?;
-        Ok(())
+        self.limits.check()
     }
 }
 
@@ -413,6 +433,12 @@ mod tests {
             ("limits: {folder: LIMITS}\ncounters: {on_error: panic}", "on_error"),
             ("limits: {folder: LIMITS}\nport: 1", "port"),
             ("limits: {folder: /nowhere}", "limits.folder"),
+            ("limits: {}", "limits"),
+            ("limits: {folder: LIMITS, xds: {address: 'http://a:1'}}", "limits.xds"),
+            ("limits: {xds: {address: 'a:1'}}", "limits.xds.address"),
+            ("limits: {xds: {address: 'https://a:1'}}", "limits.xds.tls.ca"),
+            ("limits: {xds: {address: 'http://a:1', tls: {ca: a}}}", "limits.xds.tls"),
+            ("limits: {xds: {address: 'http://a:1', retry_interval: 2m}}", "limits.xds.retry_interval"),
             ("listen: 127.0.0.1:1", "limits"),
         ];
         for (text, key) in table {
@@ -426,7 +452,7 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let sets = [format!("limits.folder={}", root.join("config/limits").display())];
         let loaded = load::<Config>(&root.join("config/ratelimit.yaml"), &sets, &Env::empty()).unwrap();
-        let set = Folder::read(&loaded.config.limits.folder).unwrap().compile().unwrap();
+        let set = Folder::read(&loaded.config.limits.folder.unwrap()).unwrap().compile().unwrap();
         let rule = set.domain("insurance").unwrap().find([("subject", "reader")]);
         assert_eq!(rule[0].name(), "per-subject");
     }

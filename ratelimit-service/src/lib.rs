@@ -28,6 +28,7 @@ pub mod talkers;
 pub mod verdict;
 pub mod window;
 pub mod wire;
+pub mod xds;
 
 pub use app::{Addresses, App};
 pub use config::Config;

@@ -28,6 +28,7 @@ const OF_NO_USE: &[&str] = &[
     "GRPC_MAX_CONNECTION_AGE",
     "DEBUG_HOST",
     "USE_MINI_METRICS",
+    "XDS_CLIENT_BACKOFF_",
 ];
 
 /// What came of it.
@@ -117,8 +118,12 @@ impl<'e, F: Fn(&str) -> Option<&'e str>> Migration<'_, F> {
         let folder = [root.unwrap_or("/srv/runtime_data/current"), below.unwrap_or_default(), last];
         let folder: Vec<_> =
             folder.iter().filter(|part| !part.is_empty()).map(|part| part.trim_end_matches('/')).collect();
+        let xds = self.xds();
         line("limits:".to_owned());
-        line(format!("  folder: {}", quoted(&folder.join("/"))));
+        match xds {
+            Some(lines) => lines.into_iter().for_each(&mut line),
+            None => line(format!("  folder: {}", quoted(&folder.join("/")))),
+        }
         if self.is_on("MERGE_DOMAIN_CONFIG") {
             line("  merge_domains: true".to_owned());
         }
@@ -149,12 +154,43 @@ impl<'e, F: Fn(&str) -> Option<&'e str>> Migration<'_, F> {
         if let Some(debug) = self.get("DEBUG_PORT") {
             line(format!("process:\n  listen: 127.0.0.1:{debug}"));
         }
-        if let Some(kind) = self.get("CONFIG_TYPE")
-            && kind != "FILE"
-        {
-            self.left_out.push(format!("CONFIG_TYPE {kind}: limits are read from files"));
-        }
         yaml
+    }
+
+    /// Limits from an xDS server.
+    fn xds(&mut self) -> Option<Vec<String>> {
+        match self.get("CONFIG_TYPE") {
+            None | Some("FILE") => return None,
+            Some("GRPC_XDS_SOTW") => {}
+            Some(other) => {
+                self.left_out.push(format!("CONFIG_TYPE {other}: limits are in files, or at an xDS server"));
+                return None;
+            }
+        }
+        let scheme = if self.is_on("CONFIG_GRPC_XDS_SERVER_USE_TLS") { "https" } else { "http" };
+        let server = self.get("CONFIG_GRPC_XDS_SERVER_URL").unwrap_or("localhost:18000");
+        let mut lines =
+            vec!["  xds:".to_owned(), format!("    address: {}", quoted(&format!("{scheme}://{server}")))];
+        if let Some(node) = self.get("CONFIG_GRPC_XDS_NODE_ID") {
+            lines.push(format!("    node_id: {}", quoted(node)));
+        }
+        if let Some(wait) = self.get("CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL") {
+            lines.push(format!("    retry_interval: {wait}"));
+        }
+        let files = [
+            ("ca", "CONFIG_GRPC_XDS_SERVER_TLS_CACERT"),
+            ("cert", "CONFIG_GRPC_XDS_CLIENT_TLS_CERT"),
+            ("key", "CONFIG_GRPC_XDS_CLIENT_TLS_KEY"),
+            ("server_name", "CONFIG_GRPC_XDS_SERVER_TLS_SAN"),
+        ];
+        let files: Vec<_> = files
+            .into_iter()
+            .filter_map(|(key, name)| Some(format!("{key}: {}", quoted(self.get(name)?))))
+            .collect();
+        if !files.is_empty() {
+            lines.push(format!("    tls: {{{}}}", files.join(", ")));
+        }
+        Some(lines)
     }
 
     /// Plaintext listeners are on loopback here.
@@ -274,7 +310,10 @@ mod tests {
             ("REDIS_TLS", "true"),
             ("CACHE_KEY_PREFIX", "ours:"),
         ]);
-        assert_eq!(config.limits.folder.to_str(), Some("/data/ratelimit/config"));
+        assert_eq!(
+            config.limits.folder.as_deref().and_then(std::path::Path::to_str),
+            Some("/data/ratelimit/config")
+        );
         assert!(config.limits.merge_domains);
         assert_eq!(config.listen.port(), 9001);
         assert_eq!(config.mode, crate::answer::Enforcement::Shadow);
@@ -293,6 +332,97 @@ mod tests {
         assert_eq!((redis.url.unwrap().expose(), redis.nodes[0].expose()), ("redis://a:1", "redis://b:2"));
         let redis = config(&[("REDIS_TYPE", "CLUSTER"), ("REDIS_URL", "a:1,b:2")]).counters.redis;
         assert!(redis.cluster && redis.nodes.len() == 1);
+    }
+
+    /// Every variable that the reference documents, and what becomes of it.
+    #[test]
+    fn every_documented_variable_has_its_answer() {
+        const REDIS: &[(&str, &str)] = &[("REDIS_URL", "a:1"), ("REDIS_TLS", "true")];
+        const XDS: &[(&str, &str)] = &[("CONFIG_TYPE", "GRPC_XDS_SOTW")];
+        // Some: the line it makes. None: named as left out.
+        let table: &[(&[(&str, &str)], &str, &str, Option<&str>)] = &[
+            (&[], "PORT", "1", Some("http: 127.0.0.1:1")),
+            (&[], "HOST", "10.0.0.1", None),
+            (&[], "GRPC_HOST", "10.0.0.1", None),
+            (&[], "GRPC_PORT", "1", Some("listen: 127.0.0.1:1")),
+            (&[], "DEBUG_PORT", "1", Some("  listen: 127.0.0.1:1")),
+            (&[], "GRPC_UDS", "/a", None),
+            (&[], "GRPC_SERVER_USE_TLS", "true", None),
+            (&[], "GRPC_SERVER_TLS_CERT", "a", None),
+            (&[], "GRPC_SERVER_TLS_KEY", "a", None),
+            (&[], "GRPC_CLIENT_TLS_CACERT", "a", None),
+            (&[], "GRPC_CLIENT_TLS_SAN", "a", None),
+            (&[], "LOG_LEVEL", "WARNING", Some("  log: warn")),
+            (&[], "CONFIG_TYPE", "GRPC_XDS_DELTA", None),
+            (XDS, "CONFIG_GRPC_XDS_NODE_ID", "n", Some("    node_id: \"n\"")),
+            (XDS, "CONFIG_GRPC_XDS_SERVER_URL", "a:1", Some("    address: \"http://a:1\"")),
+            (XDS, "CONFIG_GRPC_XDS_SERVER_USE_TLS", "true", Some("    address: \"https://localhost:18000\"")),
+            (XDS, "CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL", "5s", Some("    retry_interval: 5s")),
+            (XDS, "CONFIG_GRPC_XDS_SERVER_TLS_CACERT", "a", Some("    tls: {ca: \"a\"}")),
+            (XDS, "CONFIG_GRPC_XDS_CLIENT_TLS_CERT", "a", Some("    tls: {cert: \"a\"}")),
+            (XDS, "CONFIG_GRPC_XDS_CLIENT_TLS_KEY", "a", Some("    tls: {key: \"a\"}")),
+            (XDS, "CONFIG_GRPC_XDS_SERVER_TLS_SAN", "a", Some("    tls: {server_name: \"a\"}")),
+            (XDS, "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS", "a:b", None),
+            (XDS, "CONFIG_GRPC_XDS_NODE_METADATA", "a:b", None),
+            (&[], "RUNTIME_ROOT", "/a", Some("  folder: \"/a/config\"")),
+            (&[], "RUNTIME_SUBDIRECTORY", "b", Some("  folder: \"/srv/runtime_data/current/b/config\"")),
+            (&[], "RUNTIME_APPDIRECTORY", "b", Some("  folder: \"/srv/runtime_data/current/b\"")),
+            (&[], "LOCAL_CACHE_SIZE_IN_BYTES", "6400", Some("  remember_over: 100")),
+            (&[], "NEAR_LIMIT_RATIO", "0.7", Some("near_ratio: 0.7")),
+            (&[], "BACKEND_TYPE", "memcache", None),
+            (REDIS, "CACHE_KEY_PREFIX", "p", Some("    key_prefix: \"p\"")),
+            (&[], "STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT", "true", None),
+            (&[], "LIMIT_RESPONSE_HEADERS_ENABLED", "true", Some("response_headers: {}")),
+            (
+                &[("LIMIT_RESPONSE_HEADERS_ENABLED", "true")],
+                "LIMIT_LIMIT_HEADER",
+                "a",
+                Some("  limit: \"a\""),
+            ),
+            (
+                &[("LIMIT_RESPONSE_HEADERS_ENABLED", "true")],
+                "LIMIT_REMAINING_HEADER",
+                "a",
+                Some("  remaining: \"a\""),
+            ),
+            (
+                &[("LIMIT_RESPONSE_HEADERS_ENABLED", "true")],
+                "LIMIT_RESET_HEADER",
+                "a",
+                Some("  reset: \"a\""),
+            ),
+            (&[], "HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED", "true", None),
+            (&[], "REDIS_URL", "a:1", Some("    url: \"redis://a:1\"")),
+            (REDIS, "REDIS_TYPE", "CLUSTER", Some("    cluster: true")),
+            (REDIS, "REDIS_AUTH", "s", Some("    url: \"rediss://:s@a:1\"")),
+            (&[("REDIS_URL", "a:1")], "REDIS_TLS", "true", Some("    url: \"rediss://a:1\"")),
+            (REDIS, "REDIS_TLS_CACERT", "a", Some("    tls: {ca: \"a\"}")),
+            (REDIS, "REDIS_TLS_CLIENT_CERT", "a", Some("    tls: {cert: \"a\"}")),
+            (REDIS, "REDIS_TLS_CLIENT_KEY", "a", Some("    tls: {key: \"a\"}")),
+            (REDIS, "REDIS_TLS_SKIP_HOSTNAME_VERIFICATION", "true", None),
+            (REDIS, "REDIS_PERSECOND", "true", None),
+            (REDIS, "REDIS_PERSECOND_URL", "b:1", None),
+            (REDIS, "REDIS_TIMEOUT", "5ms", Some("    timeout: 5ms")),
+            (&[], "MEMCACHE_HOST_PORT", "a:1", None),
+            (&[], "SHADOW_MODE", "true", Some("mode: shadow")),
+            (&[], "MERGE_DOMAIN_CONFIG", "true", Some("  merge_domains: true")),
+        ];
+        for (with, name, value, expected) in table {
+            let settings: Vec<_> = with.iter().copied().chain([(*name, *value)]).collect();
+            let migrated = migrated(&settings);
+            let is_named = migrated.left_out.iter().any(|line| line.contains(name));
+            let (has_line, told) = match expected {
+                Some(line) => (migrated.yaml.lines().any(|one| one == *line), &migrated.yaml),
+                None => (true, &migrated.yaml),
+            };
+            assert!(has_line && is_named == expected.is_none(), "{name}: {told}");
+        }
+        // What concerns the reference's own works is passed over.
+        for name in
+            ["STATSD_PORT", "USE_PROMETHEUS", "REDIS_POOL_SIZE", "TRACING_ENABLED", "GRPC_MAX_CONNECTION_AGE"]
+        {
+            assert_eq!(migrated(&[(name, "1")]).left_out, [""; 0], "{name}");
+        }
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::path::Path;
 use tollgate_runtime::Service;
 use tollgate_runtime::config::{ConfigError, watch_files};
 
-use crate::config::LimitsConfig;
 use crate::limiter::Limiter;
 use crate::limits::{Domains, Folder, LimitSet};
 use crate::metrics::Metrics;
@@ -21,8 +20,7 @@ pub struct Limits {
 
 impl Limits {
     /// Reads the folder for the first time.
-    pub fn load(config: &LimitsConfig) -> Result<(Self, LimitSet), ConfigError> {
-        let (folder, domains) = (config.folder.as_path(), config.domains());
+    pub fn load(folder: &Path, domains: Domains) -> Result<(Self, LimitSet), ConfigError> {
         let last = Folder::read(folder)?;
         let set = last.compile_with(domains)?;
         if set.is_empty() {

@@ -98,6 +98,23 @@ impl Log {
         }
     }
 
+    /// The log of these moments and hits; none where they are in no order or more than can be counted.
+    pub fn of_parts(entries: VecDeque<(u64, u64)>, seen_us: u64) -> Option<Self> {
+        let in_order = entries.iter().zip(entries.iter().skip(1)).all(|(one, next)| one.0 < next.0);
+        let hits = entries.iter().try_fold(0_u64, |sum, (_, hits)| sum.checked_add(*hits))?;
+        in_order.then_some(Self { entries, hits, seen_us })
+    }
+
+    /// Moments and hits, oldest first.
+    pub fn entries(&self) -> &VecDeque<(u64, u64)> {
+        &self.entries
+    }
+
+    /// The moment of the last [`Self::advance`].
+    pub fn seen_us(&self) -> u64 {
+        self.seen_us
+    }
+
     /// Hits in the window.
     pub fn used(&self) -> u64 {
         self.hits

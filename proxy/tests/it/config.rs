@@ -194,3 +194,15 @@ fn mistakes_in_limits_are_named_with_their_place() {
     );
     check("domain: d}", "domain: d, quota: {max_buckets: 0}}", (11, "rate_limit.quota.max_buckets: is 0"));
 }
+
+/// What the page on rate limits has for the proxy is a configuration.
+#[test]
+fn the_page_on_rate_limits_can_be_copied() {
+    let page = include_str!("../../../docs/rate-limits.md");
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let ours: Vec<_> = blocks.filter(|block| block.contains("listeners:")).collect();
+    assert_eq!(ours.len(), 1);
+    let text = format!("authz: {{address: 'http://127.0.0.1:7001'}}\n{}", ours[0]);
+    load_text::<Config>(Path::new("docs/rate-limits.md"), &text, &[], &Env::empty())
+        .unwrap_or_else(|error| panic!("{error}\n{text}"));
+}

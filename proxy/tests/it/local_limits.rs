@@ -73,23 +73,14 @@ async fn a_listener_limits_by_host_and_client() {
     assert_eq!(left, 2);
 }
 
-#[tokio::test]
-async fn an_ingress_limits_addresses_before_authorization_without_being_told_to() {
-    let mesh = Mesh::start().await;
-    let mut calls = tokio::task::JoinSet::new();
-    for _ in 0..1_200 {
-        calls.spawn(mesh.get("/policies/1").bearer("broken").send());
+/// That it comes before authorization is shown by `limits::one_address_cannot_flood`.
+#[test]
+fn an_ingress_limits_addresses_without_being_told_to() {
+    for (role, expected) in [("ingress", Some(500)), ("sidecar", None), ("outbound", None), ("egress", None)]
+    {
+        let text = format!("listeners: [{{name: main, bind: '127.0.0.1:0', role: {role}}}]");
+        assert_eq!(parse(&text).listeners[0].requests_per_address(), expected, "{role}");
     }
-    let answers = calls.join_all().await;
-    let limited = answers.iter().filter(|answer| answer.reason() == "limit_address").count();
-    // 500 at once, and 500 a second while it lasts.
-    assert!(limited > 0, "none of {}", answers.len());
-    assert_eq!(mesh.authz.questions().len(), answers.len() - limited);
-    // What is behind an ingress limits nobody by address.
-    let listener =
-        &parse("listeners: [{name: main, bind: '127.0.0.1:0', role: sidecar}]\nroutes: []\nclusters: []")
-            .listeners[0];
-    assert_eq!(listener.requests_per_address(), None);
 }
 
 const BY_CLIENT: &str = "connection_limit: {descriptors: [[{key: remote_address, value: '{client.address}'}, \

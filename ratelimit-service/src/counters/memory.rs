@@ -1,8 +1,8 @@
 //! Counters in this process.
 //!
 //! A fixed number of shards, each a hash table behind its own lock, which is held for a few
-//! instructions and never across an await. An entry is 40 bytes: the key's 128-bit print under
-//! hash keys of this process (so nobody can aim at another's counter), and the counter's state; the
+//! instructions and never across an await. An entry is 40 bytes: the 128-bit print of the counter's name
+//! under a key of this process (so nobody can aim at another's counter), and the counter's state; the
 //! log of a sliding window is beside it. Entries are bounded by number, and tables and logs by bytes.
 //!
 //! ```text
@@ -16,11 +16,11 @@
 //! the smallest count among those looked at gives way, so a flood of new keys displaces itself and
 //! not the callers near their limits; at most that count is forgotten, and a metric tells.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::HashTable;
 use parking_lot::Mutex;
+use siphasher::sip128::SipHasher13;
 
 use super::state::{SECOND_US, State, Undo, count_fixed};
 use super::{Batch, Counting};
@@ -43,8 +43,8 @@ const BYTES_A_BUCKET: usize = size_of::<Entry>() + 1;
 pub struct MemoryStore {
     shards: Box<[Aligned]>,
     bounds: ShardBounds,
-    print: RandomState,
-    place: DefaultHashBuilder,
+    print: SipHasher13,
+    print_key: PrintKey,
     evicted: AtomicU64,
 }
 
@@ -88,16 +88,24 @@ struct Entry {
     state: State,
 }
 
-/// Whose counter it is: two hashes of the key, the first under keys nobody outside can know.
+/// Whose counter it is: a hash of its name, under a key that nobody outside can know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Print {
-    secret: u64,
-    place: u64,
+pub(super) struct Print {
+    pub(super) shard: u64,
+    pub(super) place: u64,
 }
+
+/// The key of the hash.
+pub(super) type PrintKey = [u8; 16];
 
 impl MemoryStore {
     /// Holds at most about this much.
     pub fn new(bounds: Bounds) -> Self {
+        Self::with_key(bounds, *uuid::Uuid::new_v4().as_bytes())
+    }
+
+    /// As [`Self::new`], for counters whose names were hashed under this key.
+    pub(super) fn with_key(bounds: Bounds, print_key: PrintKey) -> Self {
         let per_shard = ShardBounds {
             keys: bounds.max_keys.div_ceil(SHARDS).max(1),
             bytes: bounds.max_bytes.div_ceil(SHARDS),
@@ -105,8 +113,8 @@ impl MemoryStore {
         Self {
             shards: (0..SHARDS).map(|_| Aligned::default()).collect(),
             bounds: per_shard,
-            print: RandomState::new(),
-            place: DefaultHashBuilder::default(),
+            print: SipHasher13::new_with_key(&print_key),
+            print_key,
             evicted: AtomicU64::new(0),
         }
     }
@@ -220,13 +228,43 @@ impl MemoryStore {
     }
 
     fn print_of(&self, key: &[u8]) -> Print {
-        Print { secret: self.print.hash_one(key), place: self.place.hash_one(key) }
+        let hash = self.print.hash(key);
+        Print { shard: hash.h1, place: hash.h2 }
+    }
+
+    /// The key under which names are hashed.
+    pub(super) fn print_key(&self) -> PrintKey {
+        self.print_key
+    }
+
+    /// Shows every counter that still counts, a shard at a time.
+    pub(super) fn visit<E>(
+        &self,
+        now_seconds: u64,
+        mut see: impl FnMut(Print, &State) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.shards.iter().try_for_each(|shard| {
+            let shard = shard.0.lock();
+            let mut live = shard.table.iter().filter(|entry| !entry.state.is_stale(now_seconds));
+            live.try_for_each(|entry| see(entry.print, &entry.state))
+        })
+    }
+
+    /// Takes over a counter of an earlier run.
+    pub(super) fn restore(&self, print: Print, state: State, now_seconds: u64) {
+        if state.is_stale(now_seconds) {
+            return;
+        }
+        let mut shard = self.shards[shard_of(print)].0.lock();
+        if shard.find(print).is_none() {
+            self.insert(&mut shard, Entry { print, state }, now_seconds);
+        }
     }
 }
 
-/// The secret half chooses the shard, so that this choice and the table's are independent.
+/// One half chooses the shard, the other the place in it, so that the choices are independent.
 fn shard_of(print: Print) -> usize {
-    print.secret as usize % SHARDS
+    print.shard as usize % SHARDS
 }
 
 impl Shard {

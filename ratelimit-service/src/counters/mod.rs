@@ -11,6 +11,7 @@ pub mod memory;
 mod over;
 pub mod redis;
 pub mod settle;
+pub mod snapshot;
 mod state;
 
 use std::sync::Arc;

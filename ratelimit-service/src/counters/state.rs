@@ -24,6 +24,13 @@ pub(super) struct Sliding {
     stale_at: u64,
 }
 
+impl Sliding {
+    /// The log, and the second from which it is as good as none.
+    pub(super) fn parts(&self) -> (&Log, u64) {
+        (&self.log, self.stale_at)
+    }
+}
+
 /// How to take back what a refused call spent.
 #[derive(Debug)]
 pub(super) enum Undo {
@@ -44,6 +51,11 @@ impl State {
             },
             Algorithm::SlidingWindow => Self::Sliding(Box::new(Sliding { log: Log::default(), stale_at })),
         }
+    }
+
+    /// A sliding window's memory from its parts.
+    pub(super) fn of_log(log: Log, stale_at: u64) -> Self {
+        Self::Sliding(Box::new(Sliding { log, stale_at }))
     }
 
     /// Whether nothing would be lost with it.

@@ -12,5 +12,7 @@ mod redis_kinds;
 mod reflection;
 mod reload;
 mod rls;
+mod snapshot;
 mod store_contract;
 mod support;
+mod xds;

@@ -24,6 +24,8 @@ pub(crate) struct Served {
     pub(crate) folder: tempfile::TempDir,
     client: RateLimitServiceClient<Channel>,
     channel: Channel,
+    /// Ends when the service has stopped.
+    pub(crate) app: tokio::task::JoinHandle<Option<anyhow::Result<()>>>,
     address: SocketAddr,
     http: Option<SocketAddr>,
 }
@@ -55,10 +57,10 @@ impl Served {
         let service = Service::for_test_at("ratelimit", clock);
         let app = App::build(config, service.clone()).await.unwrap();
         let (address, http) = (app.addresses().grpc, app.addresses().http);
-        drop(service.tasks().spawn("test-app", app.run()));
+        let app = service.tasks().spawn("test-app", app.run());
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         let client = RateLimitServiceClient::new(channel.clone());
-        Self { service, clock: hand, folder, client, channel, address, http }
+        Self { service, clock: hand, folder, client, channel, app, address, http }
     }
 
     /// Its HTTP door, which the test must have asked for.
