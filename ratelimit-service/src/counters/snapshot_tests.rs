@@ -1,3 +1,5 @@
+//! Counters on disk: found again, bounded, and refused where they are not whole.
+
 use std::sync::Arc;
 
 use super::*;

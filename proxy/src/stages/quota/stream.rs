@@ -326,7 +326,7 @@ mod tests {
             (None, Some(1), None),
         ];
         for (strategy, ttl, expected) in table {
-            assert_eq!(read(&assigned(strategy.clone(), ttl)), expected, "{strategy:?}");
+            assert_eq!(read(&assigned(strategy, ttl)), expected, "{strategy:?}");
         }
     }
 }
