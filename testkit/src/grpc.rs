@@ -6,11 +6,10 @@ use std::net::SocketAddr;
 use http::{Request, Response};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
-use tonic::transport::server::{Router, Server as TonicServer};
+use tonic::transport::server::{Router, Server as TonicServer, TcpIncoming};
 
 /// A running server. Dropping it closes its connections.
 #[derive(Debug)]
@@ -58,7 +57,7 @@ impl Server {
         let address = listener.local_addr().expect("a bound socket has an address");
         let task = tokio::spawn(async move {
             // It ends when the handle aborts it.
-            let _ = router.serve_with_incoming(TcpListenerStream::new(listener)).await;
+            let _ = router.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))).await;
         });
         Self { address, task }
     }

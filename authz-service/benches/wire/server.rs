@@ -18,6 +18,7 @@ use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::{CheckRequest, Ch
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::Secret;
 use tollgate_testkit::fake_collector::FakeCollector;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use crate::signer::Signer;
@@ -146,10 +147,9 @@ pub(crate) fn serve_empty() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         println!("{}", listener.local_addr().expect("bound"));
         tonic::transport::Server::builder()
-            .tcp_nodelay(true)
             .max_concurrent_streams(1024)
             .add_service(AuthorizationServer::new(Empty))
-            .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener))
+            .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
             .await
             .expect("it serves");
     });

@@ -4,7 +4,6 @@
 //! export would cause the next.
 
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tollgate_proto::opentelemetry_proto::tonic::collector::{
     logs::v1::{
         ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
@@ -22,6 +21,7 @@ use tollgate_proto::opentelemetry_proto::tonic::collector::{
 use tollgate_runtime::tasks::Stopping;
 use tonic::codec::CompressionEncoding::Gzip;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use super::{Ingest, IngestError, OtlpRequest, Refused};
@@ -45,7 +45,7 @@ pub(crate) async fn serve(
             TraceServiceServer::new(ingest.clone()).accept_compressed(Gzip).max_decoding_message_size(max),
         )
         .add_service(MetricsServiceServer::new(ingest).accept_compressed(Gzip).max_decoding_message_size(max))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopping.wait())
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stopping.wait())
         .await
 }
 
