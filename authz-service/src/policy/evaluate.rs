@@ -276,7 +276,7 @@ impl<'s> Judge<'_, '_, 's> {
         let (rules, snapshot) = (self.rules, self.snapshot);
         let mut denials = snapshot.rules_of(rules).flat_map(|rules| rules.denials.matches(path));
         denials.by_ref().map(|denial| &**denial).find(|denial| {
-            (denial.selector.methods.is_empty() || denial.selector.allows_method(self.reader.method()))
+            (denial.selector.methods.is_any() || denial.selector.methods.contains(self.reader.method()))
                 && (denial.selector.hosts.is_empty() || denial.selector.allows_host(self.reader.host()))
                 && self.reader.is(&denial.who)
                 && self.reader.within(denial.period)
@@ -298,16 +298,25 @@ impl<'s> Judge<'_, '_, 's> {
         peer.is_some_and(|peer| callers.workloads.iter().any(|pattern| pattern.matches(peer)))
     }
 
+    /// Whether a binding gives its role to the caller now.
+    fn holds(&mut self, binding: &'s Binding) -> bool {
+        self.reader.is(&binding.who)
+            && self.reader.within(binding.period)
+            && self.counts(binding.dry_run)
+            && binding.when.as_ref().is_none_or(|when| when.ask(self.reader) == Truth::True)
+    }
+
     /// The first grant that holds in full.
     fn grant(&mut self, path: &str) -> Option<(&'s Binding, &'s Permission)> {
         let (rules, snapshot) = (self.rules, self.snapshot);
         let offers: SmallVec<[&'s Offer; MATCHES]> = (snapshot.rules_of(rules))
             .flat_map(|rules| rules.paths.matches(path))
-            .map(|offer| &**offer)
             .filter(|offer| {
+                if !offer.methods().is_any() && !offer.methods().contains(self.reader.method()) {
+                    return false;
+                }
                 let selector = &offer.permission.selector;
-                (selector.methods.is_empty() || selector.allows_method(self.reader.method()))
-                    && (selector.hosts.is_empty() || selector.allows_host(self.reader.host()))
+                (selector.hosts.is_empty() || selector.allows_host(self.reader.host()))
                     && self.counts(offer.permission.dry_run)
             })
             .collect();
@@ -317,18 +326,10 @@ impl<'s> Judge<'_, '_, 's> {
         let namespace = &rules.service.namespace;
         let candidates =
             snapshot.subjects().candidates(namespace, self.reader.principal(), self.reader.peer());
-        for Holding { role, binding } in candidates.into_iter().flatten() {
-            // Most of what somebody holds is about something else, and not worth a look.
-            if !offers.iter().any(|offer| offer.may_be_given_by(*role)) {
-                continue;
-            }
-            let mut given = offers.iter().filter(|offer| offer.is_given_by(&binding.role)).peekable();
-            if given.peek().is_none()
-                || !self.reader.is(&binding.who)
-                || !self.reader.within(binding.period)
-                || !self.counts(binding.dry_run)
-                || !binding.when.as_ref().is_none_or(|when| when.ask(self.reader) == Truth::True)
-            {
+        for Holding { role, holds_as_filed, binding } in candidates.into_iter().flatten() {
+            // Most of what somebody holds is about something else.
+            let mut given = offers.iter().filter(|offer| offer.is_given_by(*role)).peekable();
+            if given.peek().is_none() || !(*holds_as_filed || self.holds(binding)) {
                 continue;
             }
             let held = given.find(|offer| {

@@ -3,15 +3,18 @@
 //! Pure, like evaluation, and as thorough as that is quick: it looks at every candidate, not only at the nearest.
 //! For operators alone, since it tells what the policy says. Values of headers and claims are not in it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use tollgate_paths::{Readings, shown};
 use utoipa::ToSchema;
 
 use super::condition::{Condition, Truth};
 use super::evaluate::{evaluate, judge_reading};
-use super::model::{Binding, Period, Permission, Selector, Who};
+use super::model::{Binding, Offer, Period, Permission, Selector, Who};
 use super::reader::Reader;
 use super::snapshot::{Offers, ServiceRules, Snapshot};
+use super::subjects::Holding;
 use super::{Decision, Verdict};
 use crate::facts::{Credential, Entry, Facts};
 
@@ -258,19 +261,22 @@ impl<'s> Explainer<'_, 's> {
     }
 
     fn grants(&mut self, readings: &Readings<'_>) -> Vec<Candidate> {
-        let offers = self
-            .matching(readings, |offers, path| offers.paths.matches(path).map(|offer| &**offer).collect());
+        let mut offers: Vec<&'s Offer> = Vec::new();
+        for offer in self.matching(readings, |offers, path| offers.paths.matches(path).collect()) {
+            // One permission may stand under several templates.
+            if !offers.iter().any(|known| Arc::ptr_eq(&known.permission, &offer.permission)) {
+                offers.push(offer);
+            }
+        }
         let (token, peer) = (self.facts.credential.token(), self.facts.peer);
         let lists = self.snapshot.subjects().candidates(&self.rules.service.namespace, token, peer);
-        let bindings: Vec<&Binding> = (lists.into_iter().flatten())
-            .map(|holding| &*holding.binding)
-            .filter(|binding| binding.who.is(token, peer))
-            .collect();
+        let holdings: Vec<&Holding> =
+            lists.into_iter().flatten().filter(|holding| holding.binding.who.is(token, peer)).collect();
         let mut held = Vec::new();
         let mut lacking = Vec::new();
         for offer in offers {
-            let by: Vec<_> = bindings.iter().filter(|binding| offer.is_given_by(&binding.role)).collect();
-            for binding in &by {
+            let by: Vec<_> = holdings.iter().filter(|holding| offer.is_given_by(holding.role)).collect();
+            for Holding { binding, .. } in by.iter().copied() {
                 if self.may_list() {
                     held.push(self.grant(Some(binding), &offer.permission));
                 }
@@ -321,10 +327,10 @@ impl<'s> Explainer<'_, 's> {
         let templates: Vec<String> = selector.templates.iter().map(ToString::to_string).collect();
         let path = self.facts.path.as_str();
         let mut predicates = vec![predicate("path", true, templates.join(" "), Some(path))];
-        if !selector.methods.is_empty() {
+        if !selector.methods.is_any() {
             let method = self.facts.method;
-            let holds = selector.allows_method(method);
-            predicates.push(predicate("method", holds, selector.methods.join(" "), Some(method)));
+            let holds = selector.methods.contains(method);
+            predicates.push(predicate("method", holds, selector.methods.names().join(" "), Some(method)));
         }
         if !selector.hosts.is_empty() {
             let host = self.reader.host();

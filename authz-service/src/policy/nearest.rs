@@ -105,7 +105,7 @@ impl<'s> NearestMiss<'s> {
         let enforced = (snapshot.rules_of(rules))
             .flat_map(|rules| rules.paths.matches(path))
             .filter(|offer| !offer.permission.dry_run);
-        let offers: SmallVec<[&'s Offer; MATCHES]> = enforced.map(|offer| &**offer).take(MATCHES).collect();
+        let offers: SmallVec<[&'s Offer; MATCHES]> = enforced.take(MATCHES).collect();
         if offers.is_empty() {
             return None;
         }
@@ -115,14 +115,14 @@ impl<'s> NearestMiss<'s> {
         let mut held = 0_u32;
         let candidates =
             snapshot.subjects().candidates(&rules.service.namespace, reader.principal(), reader.peer());
-        for Holding { role, binding } in candidates.into_iter().flatten() {
-            let may_give = offers.iter().any(|offer| offer.may_be_given_by(*role));
-            if !may_give || binding.dry_run || !reader.is(&binding.who) {
+        for Holding { role, binding, .. } in candidates.into_iter().flatten() {
+            let gives = offers.iter().any(|offer| offer.is_given_by(*role));
+            if !gives || binding.dry_run || !reader.is(&binding.who) {
                 continue;
             }
             let mut of_binding = None;
             for (index, offer) in offers.iter().enumerate() {
-                if !offer.is_given_by(&binding.role) || !search.may_look() {
+                if !offer.is_given_by(*role) || !search.may_look() {
                     continue;
                 }
                 held |= 1 << index;
@@ -200,7 +200,7 @@ impl<'s> NearestMiss<'s> {
 fn failures<'s>(permission: &'s Permission, reader: &mut Reader<'_, 's>) -> Failed {
     let selector = &permission.selector;
     let mut failed = Failed::NONE;
-    failed.note(selector.methods.is_empty() || selector.allows_method(reader.method()), Failed::METHOD);
+    failed.note(selector.methods.is_any() || selector.methods.contains(reader.method()), Failed::METHOD);
     failed.note(selector.hosts.is_empty() || selector.allows_host(reader.host()), Failed::HOST);
     let scopes = permission.needs_no_scopes() || permission.scopes_hold(reader.scopes());
     failed.note(scopes, Failed::SCOPES);

@@ -76,7 +76,7 @@ pub struct ServiceRules {
 /// Offers and denials by the paths that they speak of.
 #[derive(Debug, Default)]
 pub struct Offers {
-    pub(super) paths: TemplateTrie<Arc<Offer>>,
+    pub(super) paths: TemplateTrie<Offer>,
     pub(super) denials: TemplateTrie<Arc<Denial>>,
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hashbrown::Equivalent;
 use smallvec::SmallVec;
 
-use super::model::{Binding, RoleTag, Who, WorkloadPattern};
+use super::model::{Binding, Period, RoleTag, Who, WorkloadPattern};
 use super::shards::Shards;
 use crate::token::VerifiedToken;
 
@@ -31,6 +31,8 @@ type Holdings = SmallVec<[Holding; 1]>;
 pub struct Holding {
     /// The role.
     pub role: RoleTag,
+    /// Whether it is held by all under whose name it is filed, whatever else there is about them.
+    pub holds_as_filed: bool,
     /// By which it is held.
     pub binding: Arc<Binding>,
 }
@@ -136,6 +138,19 @@ fn place_of(binding: &Binding) -> Place {
     }
 }
 
+/// Whether nothing is left to ask of somebody who was found at `place`.
+fn holds_as_filed(binding: &Binding, place: &Place) -> bool {
+    let Who { issuer: _, subject, group, client, workload, authenticated: _ } = &binding.who;
+    let asked = [subject.is_some(), group.is_some(), client.is_some(), workload.is_some()];
+    // The issuer and the token are part of every name but a workload's.
+    let by_name = matches!(place, Place::Named(Name { by, .. }) if *by != By::Workload && *by != By::WorkloadsBelow);
+    by_name
+        && asked.into_iter().filter(|asked| *asked).count() == 1
+        && binding.period == Period::ALWAYS
+        && binding.when.is_none()
+        && !binding.dry_run
+}
+
 /// Lists are in the order of keys, so that every replica finds the same binding first.
 fn place_among(list: &[Holding], binding: &Binding) -> usize {
     list.partition_point(|other| other.binding.key < binding.key)
@@ -150,7 +165,11 @@ impl Subjects {
     pub fn insert(&mut self, binding: Arc<Binding>) {
         let place = place_of(&binding);
         let broad = self.namespaces.get_or_default(&binding.namespace);
-        let holding = Holding { role: RoleTag::of(&binding.role), binding };
+        let holding = Holding {
+            role: RoleTag::of(&binding.role),
+            holds_as_filed: holds_as_filed(&binding, &place),
+            binding,
+        };
         // A name that is known already changes nothing here, so the namespace need not be copied.
         match place {
             Place::Named(name) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tollgate_paths::Template;
 
 use super::{Checker, NAME_RULE, boxed, is_name, key, no_such_role};
-use crate::policy::model::{Permission, Role, Selector};
+use crate::policy::model::{Methods, Permission, Role, Selector};
 use crate::policy::object::{Kind, ObjectId};
 use crate::policy::spec::{GrpcSpec, PermissionSpec, RoleSpec};
 
@@ -94,7 +94,7 @@ impl Checker<'_> {
                     let problem = "stands instead of methods and paths: name requests in one of the two ways";
                     self.fault(id, format!("{at}grpc"), problem);
                 }
-                (Box::from(["POST".into()]), self.grpc(id, at, grpc))
+                (Methods::new(["POST"]), self.grpc(id, at, grpc))
             }
             None => (self.methods(id, at, methods), self.paths(id, at, paths)),
         };
@@ -102,7 +102,7 @@ impl Checker<'_> {
         Selector { service: service_key, methods, templates, hosts }
     }
 
-    fn methods(&mut self, id: &ObjectId, at: &str, methods: &[String]) -> Box<[Box<str>]> {
+    fn methods(&mut self, id: &ObjectId, at: &str, methods: &[String]) -> Methods {
         if methods.is_empty() {
             self.fault(id, format!("{at}methods"), "name the methods, or write [\"*\"] for all of them");
         }
@@ -111,7 +111,10 @@ impl Checker<'_> {
                 self.fault(id, format!("{at}methods[{index}]"), "methods are written in upper case");
             }
         }
-        if methods.iter().any(|method| method == "*") { Box::default() } else { boxed(methods) }
+        if methods.iter().any(|method| method == "*") {
+            return Methods::default();
+        }
+        Methods::new(methods.iter().map(String::as_str))
     }
 
     fn paths(&mut self, id: &ObjectId, at: &str, paths: &[String]) -> Box<[Template]> {

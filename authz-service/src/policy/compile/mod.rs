@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use rustc_hash::FxHashMap;
 use tollgate_paths::{Spelling, Template, TemplateTrie};
 
-use super::model::{Binding, Denial, Model, Offer, Permission, Role, Service};
+use super::model::{Binding, Denial, Model, Offer, Permission, Role, RoleTag, Service};
 use super::object::{Kind, ObjectId};
 use super::snapshot::{Offers, SecretHash, ServiceRules, Snapshot};
 use crate::token::keys::KeySet;
@@ -359,15 +359,15 @@ impl Compiler {
     /// All that is said of a target.
     fn offers(&self, target: &str, spelling: Spelling) -> Offers {
         let mut paths = TemplateTrie::new();
-        let (mut giving, mut roles): (Option<&Arc<str>>, Arc<[Arc<str>]>) = (None, Arc::default());
+        let (mut giving, mut roles): (Option<&Arc<str>>, Vec<RoleTag>) = (None, Vec::new());
         for (role, permission) in self.permissions(target) {
             // Permissions of one role follow each other.
             if giving != Some(&role.key) {
                 (giving, roles) = (Some(&role.key), self.giving(&role.key));
             }
-            let offer = Arc::new(Offer::new(Arc::clone(permission), Arc::clone(&roles)));
+            let offer = Offer::new(Arc::clone(permission), &roles);
             for template in &permission.selector.templates {
-                paths.insert(&template.spelt(spelling), Arc::clone(&offer));
+                paths.insert(&template.spelt(spelling), offer.clone());
             }
         }
         let mut denials = TemplateTrie::new();
@@ -380,7 +380,7 @@ impl Compiler {
     }
 
     /// The role and all that include it, however far up.
-    fn giving(&self, role: &Arc<str>) -> Arc<[Arc<str>]> {
+    fn giving(&self, role: &Arc<str>) -> Vec<RoleTag> {
         let mut found = BTreeSet::from([role]);
         let mut waiting = vec![role];
         while let Some(key) = waiting.pop() {
@@ -390,7 +390,7 @@ impl Compiler {
                 }
             }
         }
-        found.into_iter().map(Arc::clone).collect()
+        found.into_iter().map(|key| RoleTag::of(key)).collect()
     }
 
     /// All places of all issuers that the service accepts. Which issuer said a token is known only after it was found.

@@ -1,6 +1,7 @@
 //! The policy as typed values. Whoever holds a [`Model`] need not doubt it: `check` makes it, once.
 
 mod holders;
+mod methods;
 mod roles;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use super::spec::{LoginSpec, Mode, Point};
 use crate::token::Issuer;
 
 pub use holders::{Binding, Denial, Period, Revocation, Revoked, Who, WorkloadPattern};
+pub use methods::Methods;
 pub use roles::{Offer, Permission, Role, RoleTag, Selector};
 
 /// A checked policy.

@@ -1,12 +1,12 @@
 //! Roles and what they allow.
 
-use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use rustc_hash::FxBuildHasher;
+use aws_lc_rs::digest;
 use smallvec::SmallVec;
 use tollgate_paths::Template;
 
+use super::Methods;
 use crate::policy::condition::Condition;
 
 /// Named permissions.
@@ -27,8 +27,8 @@ pub struct Role {
 pub struct Selector {
     /// `namespace/name` of a service, or `None` for all of the namespace.
     pub service: Option<Box<str>>,
-    /// Methods; any when empty.
-    pub methods: Box<[Box<str>]>,
+    /// Methods.
+    pub methods: Methods,
     /// Path templates.
     pub templates: Box<[Template]>,
     /// Hosts, in lower case; any when empty.
@@ -39,11 +39,6 @@ impl Selector {
     /// Whether it speaks of the service with this key.
     pub fn names_service(&self, key: &str) -> bool {
         self.service.as_deref().is_none_or(|service| *service == *key)
-    }
-
-    /// Whether it speaks of `method`.
-    pub fn allows_method(&self, method: &str) -> bool {
-        self.methods.is_empty() || self.methods.iter().any(|allowed| **allowed == *method)
     }
 
     /// Whether it speaks of `host`.
@@ -89,43 +84,48 @@ impl Permission {
 
 /// A permission on a service, and the roles that give it. Bindings name a role alone: what a role includes is
 /// worked out on this side, so that a change to a role touches no binding.
+///
+/// What is asked first lies in it, since in a large policy every look at something else waits for memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Offer {
     /// What is allowed.
     pub permission: Arc<Permission>,
-    /// Keys of its own role and of all roles that include that one, however far up; sorted.
-    pub roles: Arc<[Arc<str>]>,
-    /// The same in short.
-    tags: SmallVec<[RoleTag; 2]>,
+    /// Its own role and all roles that include that one, however far up.
+    roles: SmallVec<[RoleTag; 1]>,
+    methods: Methods,
 }
 
-/// A role's key in one word. Different tags are different roles; equal ones nearly always are the same: to see that a
-/// role is not meant, no text is looked at, which would lie somewhere else in memory.
+/// A role's key in two words: as with any cryptographic hash, nobody finds two keys with one tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RoleTag(u64);
+pub struct RoleTag([u64; 2]);
 
 impl RoleTag {
     /// Of the role with this key.
     pub fn of(key: &str) -> Self {
-        Self(FxBuildHasher.hash_one(key))
+        let digest = digest::digest(&digest::SHA256, key.as_bytes());
+        let word = |at: usize| {
+            let bytes = digest.as_ref()[at..].first_chunk().expect("a digest has 32 bytes");
+            u64::from_ne_bytes(*bytes)
+        };
+        Self([word(0), word(8)])
     }
 }
 
 impl Offer {
-    /// A permission, and keys of all roles that give it; sorted.
-    pub fn new(permission: Arc<Permission>, roles: Arc<[Arc<str>]>) -> Self {
-        let tags = roles.iter().map(|key| RoleTag::of(key)).collect();
-        Self { permission, roles, tags }
+    /// A permission, and all roles that give it.
+    pub fn new(permission: Arc<Permission>, roles: &[RoleTag]) -> Self {
+        Self { roles: roles.into(), methods: permission.selector.methods.clone(), permission }
     }
 
-    /// Whether holders of the role with this tag may have the permission.
+    /// The methods that the permission speaks of.
     #[inline]
-    pub fn may_be_given_by(&self, role: RoleTag) -> bool {
-        self.tags.contains(&role)
+    pub fn methods(&self) -> &Methods {
+        &self.methods
     }
 
-    /// Whether holders of the role with this key have the permission.
-    pub fn is_given_by(&self, role: &str) -> bool {
-        self.roles.binary_search_by(|key| (**key).cmp(role)).is_ok()
+    /// Whether holders of this role have the permission.
+    #[inline]
+    pub fn is_given_by(&self, role: RoleTag) -> bool {
+        self.roles.contains(&role)
     }
 }
