@@ -13,6 +13,7 @@ use std::sync::Arc;
 use criterion::{Criterion, criterion_group, criterion_main};
 use jsonwebtoken::Algorithm;
 use opentelemetry::Context;
+use prost::Message as _;
 use serde_json::{Value, json};
 use tollgate_authz::authorize::{Authorizer, KeyAccess};
 use tollgate_authz::decisions::{Bounds, Decisions, Room};
@@ -26,8 +27,9 @@ use tollgate_authz::token::Unverified;
 use tollgate_authz::token::keys::refresh::{KeyRefresh, Schedule};
 use tollgate_authz::token::keys::source::HttpKeys;
 use tollgate_authz::token::keys::{Freshness, SharedSecrets};
+use tollgate_authz::wire::check_request;
 use tollgate_authz::wire::ext_authz::ExtAuthz;
-use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::AttributeContext;
+use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use tollgate_runtime::Service;
 use tollgate_runtime::config::Secret;
 
@@ -122,9 +124,13 @@ fn check_handling(c: &mut Criterion) {
         let http = attributes.request.get_or_insert_default().http.get_or_insert_default();
         (http.method, http.path) = ("GET".to_owned(), "/policies/1".to_owned());
         http.headers.insert("authorization".to_owned(), format!("Bearer {}", signer.token(&claims())));
+        let message = CheckRequest { attributes: Some(attributes) }.encode_to_vec();
         let nowhere = Context::new();
         c.bench_function(&format!("check, {algorithm:?}"), |b| {
-            b.iter(|| runtime.block_on(wire.answer(black_box(&attributes), &nowhere)));
+            b.iter(|| {
+                let check = check_request::CheckRequest::read(black_box(&message)).expect("a message");
+                runtime.block_on(wire.answer(&check.expect("attributes"), &nowhere))
+            });
         });
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use tollgate_runtime::readiness::Blocker;
 use tollgate_runtime::{Service, grpc, http_server, net, reflection};
 use tonic::server::NamedService as _;
@@ -27,8 +26,6 @@ use crate::token::keys::{Freshness, SharedSecrets, ending};
 use crate::wire::ext_authz::ExtAuthz;
 use crate::wire::forward_auth;
 
-/// The largest Check that is read: headers of 64 KiB, a body, and room.
-const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Checks in flight on one connection.
 const MAX_STREAMS: u32 = 1024;
 
@@ -172,16 +169,14 @@ impl tollgate_runtime::App for App {
         let serving_http = http_server::serve(&tasks, self.http, router);
 
         let (health, health_server) = tonic_health::server::health_reporter();
-        let checks = AuthorizationServer::new(ExtAuthz::new(self.authorizer))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES);
-        health.set_serving::<AuthorizationServer<ExtAuthz>>().await;
-        let (reflection, older) = reflection::servers(&[AuthorizationServer::<ExtAuthz>::NAME])
-            .context("no descriptors to reflect")?;
+        health.set_serving::<ExtAuthz>().await;
+        let (reflection, older) =
+            reflection::servers(&[ExtAuthz::NAME]).context("no descriptors to reflect")?;
         let serving_grpc = tonic::transport::Server::builder()
             .layer(grpc::ServerTelemetryLayer::new(&self.service))
             .max_concurrent_streams(MAX_STREAMS)
             .add_service(health_server)
-            .add_service(checks)
+            .add_service(ExtAuthz::new(self.authorizer))
             .add_optional_service(self.reflection.then_some(reflection))
             .add_optional_service(self.reflection.then_some(older))
             .serve_with_incoming_shutdown(

@@ -17,12 +17,13 @@ use tollgate_authz::token::keys::refresh::{KeyRefresh, Schedule};
 use tollgate_authz::token::keys::source::HttpKeys;
 use tollgate_authz::token::keys::{Freshness, KeySet, SharedSecrets};
 use tollgate_authz::token::{Judge, Occasion, Unverified};
+use tollgate_authz::wire::check_request::CheckRequest;
 use tollgate_authz::wire::ext_authz::ExtAuthz;
 use tollgate_authz::x509::{PeerCertificate, keys_of_pem};
 use tollgate_paths::{Level, SentPath, Template, Upstream, is_normal, normalize};
-use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::CheckRequest;
+
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
-use tollgate_proto::prost::Message as _;
+
 use tollgate_runtime::Service;
 use tollgate_runtime::config::Secret;
 
@@ -81,10 +82,9 @@ pub fn policy(data: &[u8]) {
 
 /// A Check as bytes: there is an answer or a status, and never leave to pass, since the policy grants nothing.
 pub fn check(data: &[u8]) {
-    let Ok(message) = CheckRequest::decode(data) else { return };
-    let Some(attributes) = message.attributes else { return };
+    let Ok(Some(check)) = CheckRequest::read(data) else { return };
     let (runtime, wire) = closed();
-    if let Ok(answer) = runtime.block_on(wire.answer(&attributes, &Context::new())) {
+    if let Ok(answer) = runtime.block_on(wire.answer(&check, &Context::new())) {
         assert_ne!(answer.status.expect("a status").code, 0, "a request passed that nobody allowed");
         assert!(!matches!(answer.http_response, Some(HttpResponse::OkResponse(_)) | None));
     }

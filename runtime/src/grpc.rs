@@ -18,8 +18,8 @@ use crate::{Service, trace_context};
 const DURATION_BUCKETS: [f64; 17] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
-/// A tower layer for tonic servers: SERVER span, `rpc.server.call.duration`, and the span's
-/// [`Context`] in the request's extensions, for spans below it.
+/// A tower layer for tonic servers: `rpc.server.call.duration`, and for a call that belongs to a sampled trace a SERVER
+/// span, whose [`Context`] is put into the request's extensions, for spans below it. No trace begins here.
 #[derive(Debug, Clone)]
 pub struct ServerTelemetryLayer {
     tracer: SdkTracer,
@@ -75,18 +75,22 @@ where
         let started = Instant::now();
         let method = request.uri().path().trim_start_matches('/').to_owned();
         let parent = trace_context::extract(request.headers());
-        let span = self
-            .layer
-            .tracer
-            .span_builder(method.clone())
-            .with_kind(SpanKind::Server)
-            .with_attributes([
-                KeyValue::new("rpc.system.name", "grpc"),
-                KeyValue::new("rpc.method", method.clone()),
-            ])
-            .start_with_context(&self.layer.tracer, &parent);
-        let context = Context::new().with_span(span);
-        request.extensions_mut().insert(context.clone());
+        let context = parent.span().span_context().is_sampled().then(|| {
+            let span = self
+                .layer
+                .tracer
+                .span_builder(method.clone())
+                .with_kind(SpanKind::Server)
+                .with_attributes([
+                    KeyValue::new("rpc.system.name", "grpc"),
+                    KeyValue::new("rpc.method", method.clone()),
+                ])
+                .start_with_context(&self.layer.tracer, &parent);
+            Context::new().with_span(span)
+        });
+        if let Some(context) = &context {
+            request.extensions_mut().insert(context.clone());
+        }
         let duration = self.layer.duration.clone();
         let answering = self.inner.call(request);
         Box::pin(async move {
@@ -97,12 +101,14 @@ where
                 KeyValue::new("rpc.status_code", i64::from(code as i32)),
             ];
             duration.record(started.elapsed().as_secs_f64(), &labels);
-            let span = context.span();
-            span.set_attribute(KeyValue::new("rpc.status_code", i64::from(code as i32)));
-            if code != Code::Ok {
-                span.set_status(Status::error(code.description()));
+            if let Some(context) = &context {
+                let span = context.span();
+                span.set_attribute(KeyValue::new("rpc.status_code", i64::from(code as i32)));
+                if code != Code::Ok {
+                    span.set_status(Status::error(code.description()));
+                }
+                span.end();
             }
-            span.end();
             answer
         })
     }

@@ -143,7 +143,8 @@ fn holds_as_filed(binding: &Binding, place: &Place) -> bool {
     let Who { issuer: _, subject, group, client, workload, authenticated: _ } = &binding.who;
     let asked = [subject.is_some(), group.is_some(), client.is_some(), workload.is_some()];
     // The issuer and the token are part of every name but a workload's.
-    let by_name = matches!(place, Place::Named(Name { by, .. }) if *by != By::Workload && *by != By::WorkloadsBelow);
+    let by_name =
+        matches!(place, Place::Named(Name { by, .. }) if *by != By::Workload && *by != By::WorkloadsBelow);
     by_name
         && asked.into_iter().filter(|asked| *asked).count() == 1
         && binding.period == Period::ALWAYS

@@ -7,16 +7,27 @@
 use tollgate_proto::envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use tollgate_proto::envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
-use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::{
-    CheckResponse, DeniedHttpResponse, OkHttpResponse,
-};
+use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::{DeniedHttpResponse, OkHttpResponse};
 use tollgate_proto::envoy_types::pb::envoy::r#type::v3::HttpStatus;
-use tollgate_proto::envoy_types::pb::google::protobuf::Struct;
 use tollgate_proto::envoy_types::pb::google::rpc::Status;
 use tonic::Code;
 
 use super::changes::Changes;
 use super::refusal::Refused;
+
+/// `envoy.service.auth.v3.CheckResponse`, with metadata that is encoded already (see [`super::metadata`]).
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CheckResponse {
+    /// Whether it may pass.
+    #[prost(message, optional, tag = "1")]
+    pub status: Option<Status>,
+    /// How it is changed, or what the client gets instead.
+    #[prost(oneof = "HttpResponse", tags = "2, 3, 5")]
+    pub http_response: Option<HttpResponse>,
+    /// A `google.protobuf.Struct`.
+    #[prost(bytes = "vec", tag = "4")]
+    pub dynamic_metadata: Vec<u8>,
+}
 
 /// What the client speaks, which is what it has to be answered in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +46,10 @@ impl Speaks {
 }
 
 /// The request may pass, changed so.
-pub(super) fn allowed(changes: Changes, metadata: Struct) -> CheckResponse {
+pub(super) fn allowed(changes: Changes, dynamic_metadata: Vec<u8>) -> CheckResponse {
     CheckResponse {
         status: Some(status(Code::Ok)),
-        dynamic_metadata: Some(metadata),
+        dynamic_metadata,
         http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
             headers: changes.set.into_iter().map(|(name, value)| header(&name, value)).collect(),
             headers_to_remove: changes.remove,
@@ -52,7 +63,7 @@ pub(super) fn allowed(changes: Changes, metadata: Struct) -> CheckResponse {
 pub(super) fn refused(
     refused: &Refused,
     speaks: Speaks,
-    metadata: Struct,
+    dynamic_metadata: Vec<u8>,
     request_id: &str,
 ) -> CheckResponse {
     let answer = DeniedHttpResponse {
@@ -62,7 +73,7 @@ pub(super) fn refused(
     };
     CheckResponse {
         status: Some(status(refused.grpc_code())),
-        dynamic_metadata: Some(metadata),
+        dynamic_metadata,
         http_response: Some(if refused.is_ours() {
             HttpResponse::ErrorResponse(answer)
         } else {

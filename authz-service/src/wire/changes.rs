@@ -4,6 +4,8 @@
 //! claims are put into the headers that the issuer names for them, and a token that the upstream shall not see is
 //! removed. Nothing here ever writes a path or a host.
 
+use smallvec::SmallVec;
+
 use crate::authorize::{Presented, Question, service_of};
 use crate::facts::Headers;
 use crate::policy::Snapshot;
@@ -43,13 +45,12 @@ pub(super) fn of(
         changes.say_claims(issuer, token);
     }
     let accepted = service_of(snapshot, question).map_or(&[][..], |rules| &rules.service.issuers);
+    let claim_headers: SmallVec<[&str; 8]> = (accepted.iter().filter_map(|name| snapshot.issuer_named(name)))
+        .flat_map(|trusted| &trusted.issuer.claim_headers)
+        .map(|ours| &*ours.header)
+        .collect();
     for name in headers.names() {
-        let says_claim = || {
-            (accepted.iter().filter_map(|name| snapshot.issuer_named(name)))
-                .flat_map(|trusted| &trusted.issuer.claim_headers)
-                .any(|ours| is_read_as(name, &ours.header))
-        };
-        if (is_read_as_below(name, OUR_HEADERS) || says_claim())
+        if (is_read_as_below(name, OUR_HEADERS) || claim_headers.iter().any(|ours| is_read_as(name, ours)))
             && !changes.set.iter().any(|(set, _)| set == name)
         {
             changes.remove.push(name.to_owned());

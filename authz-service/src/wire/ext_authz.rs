@@ -4,19 +4,14 @@
 //! body that comes along is not looked at: no rule reads one.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
+use bytes::Bytes;
 use opentelemetry::Context;
-use tollgate_proto::envoy_types::pb::envoy::config::core::v3::address::Address;
-use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer};
-use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::authorization_server::Authorization;
-use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::{
-    AttributeContext, CheckRequest, CheckResponse,
-};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Status};
 
-use super::answer::{self, Speaks};
+use super::answer::{self, CheckResponse, Speaks};
 use super::changes::{self, Lines};
+use super::check_request::{CheckRequest, Http, Malformed, Pairs, Peer};
 use super::enforcer::{Asker, MayNotAsk};
 use super::refusal::{Refused, refused};
 use super::{login, metadata};
@@ -37,21 +32,26 @@ impl ExtAuthz {
         Self { authorizer }
     }
 
+    /// Answers one check as it came.
+    pub(super) async fn check(&self, request: &Request<Bytes>) -> Result<CheckResponse, Status> {
+        Asker::at(request.remote_addr(), &self.authorizer.cell().load())?;
+        let context = request.extensions().get::<Context>().cloned().unwrap_or_default();
+        let check = CheckRequest::read(request.get_ref())?;
+        let check = check.ok_or_else(|| Status::invalid_argument("attributes are missing"))?;
+        self.answer(&check, &context).await
+    }
+
     /// Answers one check, asked by the enforcer `local`.
-    pub async fn answer(
-        &self,
-        attributes: &AttributeContext,
-        context: &Context,
-    ) -> Result<CheckResponse, Status> {
+    pub async fn answer(&self, check: &CheckRequest<'_>, context: &Context) -> Result<CheckResponse, Status> {
         let mut snapshot = self.authorizer.cell().load_full();
-        let request = http_of(attributes)?;
-        let extensions = &attributes.context_extensions;
+        let http = check.http.as_ref();
+        let http = http.ok_or_else(|| Status::invalid_argument("attributes.request.http is missing"))?;
         let asker = Asker::local(&snapshot);
-        let certificate = certificate_of(attributes)?;
-        let headers = Headers::of(request);
+        let certificate = certificate_of(&check.source)?;
+        let headers = Headers::of(http);
         let speaks = Speaks::of(headers.get("content-type"));
         let request_id = headers.get("x-request-id").filter(|given| is_request_id(given));
-        let question = question(attributes, (request, &headers), &asker, certificate.as_ref())?;
+        let question = question(check, (http, &headers), &asker, certificate.as_ref())?;
         let question = Question { request_id, ..question };
         let path = match PathReadings::of_target(question.target) {
             Ok(path) => path,
@@ -68,7 +68,7 @@ impl ExtAuthz {
         if let Some(service) = crate::authorize::service_of(&snapshot, &question) {
             asker.may_ask_about(&service.service.key)?;
         } else if let Some(unknown) = question.service {
-            let route = extensions.get("tollgate.route").map_or("", String::as_str);
+            let route = check.context_extensions.get("tollgate.route").unwrap_or_default();
             tracing::debug!(service = unknown, route, "asked about a service that policy does not know");
         }
         let decided = self.authorizer.decide(&snapshot, &question, path, &presented, context);
@@ -81,72 +81,52 @@ impl ExtAuthz {
         }
         let refused = refused(&decided.decision, &presented);
         let header = |name: &str| headers.get(name);
-        let refused = login::for_browser(refused, &snapshot, &question, &presented, &request.scheme, header);
+        let refused = login::for_browser(refused, &snapshot, &question, &presented, http.scheme, header);
         let id = decided.id.to_string();
         Ok(answer::refused(&refused, speaks, metadata, request_id.unwrap_or(&id)))
     }
 }
 
-#[tonic::async_trait]
-impl Authorization for ExtAuthz {
-    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
-        Asker::at(request.remote_addr(), &self.authorizer.cell().load())?;
-        let context = request.extensions().get::<Context>().cloned().unwrap_or_default();
-        let message = request.into_inner();
-        let attributes =
-            message.attributes.ok_or_else(|| Status::invalid_argument("attributes are missing"))?;
-        self.answer(&attributes, &context).await.map(Response::new)
+impl From<Malformed> for Status {
+    fn from(malformed: Malformed) -> Self {
+        Self::invalid_argument(malformed.to_string())
     }
 }
 
-fn http_of(attributes: &AttributeContext) -> Result<&HttpRequest, Status> {
-    (attributes.request.as_ref().and_then(|request| request.http.as_ref()))
-        .ok_or_else(|| Status::invalid_argument("attributes.request.http is missing"))
-}
-
 /// The certificate that the client has shown to the proxy, with `include_peer_certificate`.
-fn certificate_of(attributes: &AttributeContext) -> Result<Option<PeerCertificate>, Status> {
-    let source = attributes.source.as_ref().filter(|peer| !peer.certificate.is_empty());
-    source
-        .map(|peer| PeerCertificate::from_check(&peer.certificate))
+fn certificate_of(source: &Peer<'_>) -> Result<Option<PeerCertificate>, Status> {
+    Some(source.certificate)
+        .filter(|certificate| !certificate.is_empty())
+        .map(PeerCertificate::from_check)
         .transpose()
         .map_err(|problem| Status::invalid_argument(format!("attributes.source.certificate: {problem}")))
 }
 
 fn question<'a>(
-    attributes: &'a AttributeContext,
-    (http, headers): (&'a HttpRequest, &'a Headers<'a>),
+    check: &'a CheckRequest<'_>,
+    (http, headers): (&'a Http<'_>, &'a Headers<'a>),
     asker: &Asker,
     certificate: Option<&'a PeerCertificate>,
 ) -> Result<Question<'a>, Status> {
-    let extensions = &attributes.context_extensions;
-    let said = |key: &str| extensions.get(key).map(String::as_str).filter(|value| !value.is_empty());
-    let principal = |peer: Option<&'a str>| peer.filter(|principal| !principal.is_empty());
-    let peer = principal(attributes.source.as_ref().map(|peer| peer.principal.as_str()));
+    let said = |key: &str| check.context_extensions.get(key).filter(|value| !value.is_empty());
+    let principal = |peer: &'a Peer<'_>| Some(peer.principal).filter(|principal| !principal.is_empty());
+    let peer = principal(&check.source);
     if let Some(peer) = peer {
         asker.may_speak_for(peer)?;
     }
     Ok(Question {
         service: said("tollgate.service"),
-        destination: principal(attributes.destination.as_ref().map(|peer| peer.principal.as_str())),
+        destination: principal(&check.destination),
         entry: asker.entry(said("tollgate.point"))?,
         peer,
         certificate,
-        method: &http.method,
-        host: &http.host,
-        target: &http.path,
+        method: http.method,
+        host: http.host,
+        target: http.path,
         headers,
-        source: attributes.source.as_ref().and_then(address_of),
+        source: check.source.address,
         request_id: None,
     })
-}
-
-/// The address of a peer, where it has one that is an IP address.
-fn address_of(peer: &Peer) -> Option<IpAddr> {
-    match peer.address.as_ref()?.address.as_ref()? {
-        Address::SocketAddress(socket) => socket.address.parse().ok(),
-        Address::Pipe(_) | Address::EnvoyInternalAddress(_) => None,
-    }
 }
 
 impl From<MayNotAsk> for Status {
@@ -168,7 +148,7 @@ fn is_request_id(text: &str) -> bool {
 /// Headers in either of the two forms in which Envoy sends them.
 #[derive(Debug)]
 enum Headers<'a> {
-    Joined(&'a HashMap<String, String>),
+    Joined(&'a Pairs<'a>),
     /// Each with whether there were several lines of it.
     Raw(HashMap<&'a str, (String, bool)>),
 }
@@ -188,25 +168,25 @@ impl facts::Headers for Headers<'_> {
 impl Lines for Headers<'_> {
     fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         match self {
-            Self::Joined(map) => Box::new(map.keys().map(String::as_str)),
+            Self::Joined(map) => Box::new(map.keys()),
             Self::Raw(map) => Box::new(map.keys().copied()),
         }
     }
 }
 
 impl<'a> Headers<'a> {
-    fn of(http: &'a HttpRequest) -> Self {
-        let Some(map) = http.header_map.as_ref().filter(|map| !map.headers.is_empty()) else {
+    fn of(http: &'a Http<'_>) -> Self {
+        if http.lines.is_empty() {
             return Self::Joined(&http.headers);
-        };
+        }
         let mut joined: HashMap<&str, (String, bool)> = HashMap::new();
-        for header in &map.headers {
-            let raw = String::from_utf8_lossy(&header.raw_value);
-            let value = if header.raw_value.is_empty() { header.value.as_str().into() } else { raw };
+        for line in &http.lines {
+            let value =
+                if line.raw.is_empty() { line.value.into() } else { String::from_utf8_lossy(line.raw) };
             joined
-                .entry(&header.key)
+                .entry(line.key)
                 .and_modify(|(before, several)| {
-                    before.push_str(if header.key == "cookie" { "; " } else { "," });
+                    before.push_str(if line.key == "cookie" { "; " } else { "," });
                     before.push_str(&value);
                     *several = true;
                 })
@@ -217,7 +197,7 @@ impl<'a> Headers<'a> {
 
     fn get(&self, name: &str) -> Option<&str> {
         match self {
-            Self::Joined(map) => map.get(name).map(String::as_str),
+            Self::Joined(map) => map.get(name),
             Self::Raw(map) => map.get(name).map(|(value, _)| value.as_str()),
         }
     }

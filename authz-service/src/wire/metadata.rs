@@ -1,22 +1,43 @@
 //! The dynamic metadata of every answer: one key, `tollgate`, with what logs and limits want to know.
 
-use std::collections::HashMap;
-
+use prost::Message as _;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use tollgate_proto::Reason;
 use tollgate_proto::envoy_types::pb::google::protobuf::value::Kind;
 use tollgate_proto::envoy_types::pb::google::protobuf::{ListValue, Struct, Value};
+
+use uuid::Uuid;
 
 use crate::authorize::{Decided, Presented};
 use crate::policy::evaluate::Rule;
 use crate::policy::{Snapshot, Verdict};
 
-/// Fills a struct, leaving out what is absent.
+/// Writes a `google.protobuf.Struct`, leaving out what is absent.
+///
+/// It is written as bytes at once: as a message it would be some thirty pieces of memory, of which each is looked at
+/// several times to learn how long the whole will be.
 #[derive(Debug, Default)]
-pub(super) struct Fields(HashMap<String, Value>);
+pub(super) struct Fields(Vec<u8>);
+
+/// `Struct.fields`; in an entry of it, the key and the value; and the kinds of a `Value`, by their numbers.
+mod number {
+    pub(super) const FIELDS: u32 = 1;
+    pub(super) const KEY: u32 = 1;
+    pub(super) const VALUE: u32 = 2;
+    pub(super) const NUMBER: u32 = 2;
+    pub(super) const STRING: u32 = 3;
+    pub(super) const STRUCT: u32 = 5;
+    pub(super) const LIST: u32 = 6;
+    /// `ListValue.values`
+    pub(super) const VALUES: u32 = 1;
+}
+
+/// All fields of one answer, mostly.
+const USUAL_BYTES: usize = 1024;
 
 impl Fields {
-    pub(super) fn text(&mut self, key: &str, text: impl Into<String>) {
-        self.0.insert(key.to_owned(), value(Kind::StringValue(text.into())));
+    pub(super) fn text(&mut self, key: &str, text: &str) {
+        self.entry(key, bytes_len(text.len()), |to| bytes(number::STRING, text.as_bytes(), to));
     }
 
     pub(super) fn optional(&mut self, key: &str, text: Option<&str>) {
@@ -30,29 +51,62 @@ impl Fields {
         reason = "protobuf's Struct has no other number; ours stay below 2^53"
     )]
     pub(super) fn number(&mut self, key: &str, number: i64) {
-        self.0.insert(key.to_owned(), value(Kind::NumberValue(number as f64)));
+        self.entry(key, 1 + size_of::<f64>(), |to| {
+            encode_key(number::NUMBER, WireType::SixtyFourBit, to);
+            to.extend_from_slice(&(number as f64).to_le_bytes());
+        });
     }
 
-    pub(super) fn list<'t>(&mut self, key: &str, texts: impl IntoIterator<Item = &'t String>) {
-        let values = texts.into_iter().map(|text| value(Kind::StringValue(text.clone()))).collect();
-        self.0.insert(key.to_owned(), value(Kind::ListValue(ListValue { values })));
+    pub(super) fn list<'t>(&mut self, key: &str, texts: impl IntoIterator<Item = &'t String> + Clone) {
+        let value_len = |text: &String| bytes_len(text.len());
+        let values_len = texts.clone().into_iter().map(|text| bytes_len(value_len(text))).sum();
+        self.entry(key, bytes_len(values_len), |to| {
+            head(number::LIST, values_len, to);
+            for text in texts {
+                head(number::VALUES, value_len(text), to);
+                bytes(number::STRING, text.as_bytes(), to);
+            }
+        });
     }
 
     /// A claim, whatever it is.
     fn json(&mut self, key: &str, json: &serde_json::Value) {
-        self.0.insert(key.to_owned(), of_json(json));
+        let value = of_json(json);
+        self.entry(key, value.encoded_len(), |to| value.encode_raw(to));
     }
 
-    fn object(&mut self, key: &str, fields: Self) {
-        self.0.insert(key.to_owned(), value(Kind::StructValue(Struct { fields: fields.0 })));
+    fn object(&mut self, key: &str, fields: &Self) {
+        self.entry(key, bytes_len(fields.0.len()), |to| bytes(number::STRUCT, &fields.0, to));
     }
 
-    /// The struct under the one key.
-    pub(super) fn under_tollgate(self) -> Struct {
-        let mut outer = Self::default();
-        outer.object("tollgate", self);
-        Struct { fields: outer.0 }
+    fn entry(&mut self, key: &str, value_len: usize, value: impl FnOnce(&mut Vec<u8>)) {
+        head(number::FIELDS, bytes_len(key.len()) + bytes_len(value_len), &mut self.0);
+        bytes(number::KEY, key.as_bytes(), &mut self.0);
+        head(number::VALUE, value_len, &mut self.0);
+        value(&mut self.0);
     }
+
+    /// The struct under the one key, encoded.
+    pub(super) fn under_tollgate(self) -> Vec<u8> {
+        let mut outer = Self(Vec::with_capacity(self.0.len() + 32));
+        outer.object("tollgate", &self);
+        outer.0
+    }
+}
+
+/// How long a field of so many bytes is, with its number (which is below 16) and length.
+fn bytes_len(len: usize) -> usize {
+    1 + encoded_len_varint(len as u64) + len
+}
+
+fn head(number: u32, len: usize, to: &mut Vec<u8>) {
+    encode_key(number, WireType::LengthDelimited, to);
+    encode_varint(len as u64, to);
+}
+
+fn bytes(number: u32, bytes: &[u8], to: &mut Vec<u8>) {
+    head(number, bytes.len(), to);
+    to.extend_from_slice(bytes);
 }
 
 fn value(kind: Kind) -> Value {
@@ -89,7 +143,7 @@ pub(super) fn claims(fields: &mut Fields, snapshot: &Snapshot, presented: &Prese
         }
     }
     if !claims.0.is_empty() {
-        fields.object("claims", claims);
+        fields.object("claims", &claims);
     }
 }
 
@@ -103,12 +157,12 @@ const fn verdict(verdict: Verdict) -> &'static str {
 /// All that is known about a decision.
 pub(super) fn of_decision(decided: &Decided<'_>, presented: &Presented, epoch: u64) -> Fields {
     let decision = &decided.decision;
-    let mut fields = Fields::default();
-    fields.text("decision_id", decided.id.to_string());
+    let mut fields = Fields(Vec::with_capacity(USUAL_BYTES));
+    fields.text("decision_id", decided.id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
     fields.text("reason", decision.reason.as_str());
     fields.text("decision", verdict(decision.verdict));
     if decision.rule != Rule::Token {
-        fields.text("rule", decided.rule.clone());
+        fields.text("rule", &decided.rule);
     }
     if !decided.missing.is_empty() {
         fields.list("missing", &decided.missing);
@@ -118,20 +172,20 @@ pub(super) fn of_decision(decided: &Decided<'_>, presented: &Presented, epoch: u
         let mut shadow = Fields::default();
         shadow.text("decision", "deny");
         shadow.text("reason", reason.as_str());
-        fields.object("shadow", shadow);
+        fields.object("shadow", &shadow);
     }
     if let Some(tried) = &decision.dry_run {
         let mut dry_run = Fields::default();
         dry_run.text("decision", verdict(tried.verdict));
         dry_run.text("reason", tried.reason.as_str());
-        dry_run.text("rule", tried.rule.to_string());
-        fields.object("dry_run", dry_run);
+        dry_run.text("rule", &tried.rule.to_string());
+        fields.object("dry_run", &dry_run);
     }
     fields.number("epoch", epoch.cast_signed());
-    fields.object("token", token(presented));
+    fields.object("token", &token(presented));
     if let Some(token) = presented.token() {
-        fields.text("subject", token.subject.clone());
-        fields.text("issuer", &*token.issuer);
+        fields.text("subject", &token.subject);
+        fields.text("issuer", &token.issuer);
         fields.optional("client_id", token.client_id.as_deref());
         fields.list("scopes", &token.scopes);
         fields.list("groups", &token.groups);
@@ -140,7 +194,7 @@ pub(super) fn of_decision(decided: &Decided<'_>, presented: &Presented, epoch: u
 }
 
 /// What is known about a request that is no proper one.
-pub(super) fn malformed(epoch: u64, id: &str) -> Struct {
+pub(super) fn malformed(epoch: u64, id: &str) -> Vec<u8> {
     let mut fields = Fields::default();
     fields.text("decision_id", id);
     fields.text("decision", "deny");
@@ -155,7 +209,7 @@ fn token(presented: &Presented) -> Fields {
     if let Some(token) = presented.token() {
         fields.optional("kid", token.kid.as_deref());
         if let Some(algorithm) = token.algorithm {
-            fields.text("alg", format!("{algorithm:?}"));
+            fields.text("alg", &format!("{algorithm:?}"));
         }
         fields.optional("jti", token.jti.as_deref());
         fields.list("audience", &token.audience);
@@ -166,7 +220,7 @@ fn token(presented: &Presented) -> Fields {
     }
     if let Presented::Refused(refusal) = presented {
         fields.text("check", refusal.check.code());
-        fields.text("detail", refusal.detail.clone());
+        fields.text("detail", &refusal.detail);
     }
     fields
 }

@@ -4,6 +4,8 @@ mod answer;
 pub(crate) mod authzen;
 pub mod certificate_authority;
 mod changes;
+mod check_codec;
+pub mod check_request;
 mod enforcer;
 pub mod ext_authz;
 pub(crate) mod forward_auth;

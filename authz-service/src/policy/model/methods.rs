@@ -45,7 +45,8 @@ impl Methods {
 
     /// Their names.
     pub fn names(&self) -> Vec<&str> {
-        let usual = USUAL.into_iter().filter(|method| bit_of(method).is_some_and(|bit| self.usual & bit != 0));
+        let usual =
+            USUAL.into_iter().filter(|method| bit_of(method).is_some_and(|bit| self.usual & bit != 0));
         usual.chain(self.others.iter().flat_map(|others| &**others).map(|other| &**other)).collect()
     }
 }
