@@ -326,7 +326,7 @@ mod tests {
         {
             let socket = SocketAddress { address, ..SocketAddress::default() };
             envoy::attribute_context::Peer {
-                address: has.then(|| Address { address: Some(Of::SocketAddress(socket)) }),
+                address: has.then_some(Address { address: Some(Of::SocketAddress(socket)) }),
                 service, labels, principal, certificate,
             }
         }

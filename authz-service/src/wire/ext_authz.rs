@@ -156,7 +156,7 @@ enum Headers<'a> {
 impl facts::Headers for Headers<'_> {
     fn header(&self, name: &str) -> Option<Header<'_>> {
         match self {
-            Self::Joined(map) => map.get(name).map(|value| Header::joined(value)),
+            Self::Joined(map) => map.get(name).map(Header::joined),
             Self::Raw(map) => {
                 let (value, several) = map.get(name)?;
                 Some(Header { value, may_be_several: *several })
