@@ -17,6 +17,9 @@ use crate::policy::lint::Finding;
 use crate::policy::object::{Document, ObjectId};
 use crate::store::{Applied, Change, Operation};
 
+/// So many objects in one request.
+const MAX_DOCUMENTS: usize = 10_000;
+
 /// What the policy shall be.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -101,6 +104,11 @@ pub(super) async fn apply(
     terms: Terms,
     Json(request): Json<ApplyRequest>,
 ) -> Result<Response, Problem> {
+    if request.documents.len() > MAX_DOCUMENTS {
+        let detail =
+            format!("documents: more than {MAX_DOCUMENTS}; nobody else writes while they are looked at");
+        return Err(Problem::malformed(detail));
+    }
     let body = serde_json::to_vec(&request).expect("what was read as JSON is JSON");
     let wanted = Wanted {
         prune: request.prune,
@@ -111,7 +119,7 @@ pub(super) async fn apply(
     };
     let dry_run = wanted.dry_run;
     let applied = perform(&admin, &caller, wanted).await?;
-    answer(&admin, &terms, applied, dry_run).await
+    answer(&admin, &caller, &terms, applied, dry_run).await
 }
 
 /// Restores the policy of an earlier epoch, as a new revision.
@@ -139,11 +147,17 @@ pub(super) async fn rollback(
         ..Wanted::operations(Vec::new())
     };
     let applied = perform(&admin, &caller, wanted).await?;
-    answer(&admin, &terms, applied, request.dry_run).await
+    answer(&admin, &caller, &terms, applied, request.dry_run).await
 }
 
-async fn answer(admin: &Admin, terms: &Terms, applied: Applied, dry_run: bool) -> Result<Response, Problem> {
-    let warnings = tools::findings_of(admin, &applied.changes).await?;
+async fn answer(
+    admin: &Admin,
+    caller: &Caller,
+    terms: &Terms,
+    applied: Applied,
+    dry_run: bool,
+) -> Result<Response, Problem> {
+    let warnings = tools::findings_of(admin, caller, &applied.changes).await?;
     let told = ApplyAnswer {
         epoch: applied.epoch,
         dry_run,

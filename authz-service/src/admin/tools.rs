@@ -62,7 +62,12 @@ pub(super) async fn lint(
 }
 
 /// What the linter says of the objects that were changed, where that can be told quickly.
-pub(super) async fn findings_of(admin: &Admin, changes: &[Change]) -> Result<Vec<Finding>, Problem> {
+pub(super) async fn findings_of(
+    admin: &Admin,
+    caller: &Caller,
+    changes: &[Change],
+) -> Result<Vec<Finding>, Problem> {
+    let all = caller.may_see_all(admin);
     let namespaces: BTreeSet<&str> = changes.iter().map(|change| change.object.namespace.as_str()).collect();
     let mut set = PolicySet::new();
     for kind in Kind::ALL {
@@ -77,7 +82,9 @@ pub(super) async fn findings_of(admin: &Admin, changes: &[Change]) -> Result<Vec
                 let page = admin.store.list(kind, namespace, &after, PAGE).await?;
                 let Some(last) = page.last() else { break };
                 after = last.document.id().name;
-                set.extend(page.into_iter().map(|stored| (stored.document.id(), stored.document)));
+                let objects = page.into_iter().map(|stored| (stored.document.id(), stored.document));
+                // A finding names what is around a change, so it is looked for in what the caller may read.
+                set.extend(objects.filter(|(id, _)| all || caller.may_see(admin, id)));
                 if set.len() > MAX_LINTED_AT_APPLY {
                     return Ok(Vec::new());
                 }

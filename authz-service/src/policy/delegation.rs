@@ -7,6 +7,8 @@
 //! Taking away a denial gives as well, and so does a narrower one: whoever does it must hold what it denied, and not by
 //! leave of the denial itself. What a denial may deny to somebody is nothing that they hold.
 
+use std::collections::HashMap;
+
 use super::check::Fault;
 use super::cover::{covers, may_meet};
 use super::object::{Document, PolicySet};
@@ -102,6 +104,8 @@ pub fn excess(
 ) -> Vec<Fault> {
     let (were, become_) = (Roles::of(before), after(before, changes));
     let held = Held::of(before, &were, token, now);
+    // Many may be given one role, which is looked at once.
+    let mut judged: HashMap<(&str, &str, Option<i64>), Vec<String>> = HashMap::new();
     let mut faults = Vec::new();
     for change in changes.iter().filter(|change| namespaces.contains(&change.object.namespace)) {
         let mut fault = |key: &str, problem: String| {
@@ -113,12 +117,17 @@ pub fn excess(
                 fault("mode", problem.to_owned());
             }
             Some(Document::Role(role)) => {
-                let had = were.permissions(&role.namespace, &role.name);
-                for (of, permission) in become_.permissions(&role.namespace, &role.name) {
-                    let new = !had.iter().any(|(_, old)| *old == permission);
-                    if new && !held.covers(&role.namespace, permission, None) {
-                        fault("permissions", beyond(of, permission, token));
-                    }
+                let mut had: HashMap<&str, Vec<&PermissionSpec>> = HashMap::new();
+                for (_, old) in were.permissions(&role.namespace, &role.name) {
+                    had.entry(&old.name).or_default().push(old);
+                }
+                let is_new = |permission: &PermissionSpec| {
+                    had.get(permission.name.as_str()).is_none_or(|alike| !alike.contains(&permission))
+                };
+                let permissions = become_.permissions(&role.namespace, &role.name);
+                let new = permissions.into_iter().filter(|(_, permission)| is_new(permission));
+                for problem in held.lacks(&role.namespace, new, None, token) {
+                    fault("permissions", problem);
                 }
             }
             after
@@ -135,10 +144,12 @@ pub fn excess(
             }
             Some(Document::Binding(binding)) => {
                 let until = binding.not_after.map(|end| end.as_second());
-                for (of, permission) in become_.permissions(&binding.namespace, &binding.role) {
-                    if !held.covers(&binding.namespace, permission, until) {
-                        fault("role", beyond(of, permission, token));
-                    }
+                let (namespace, role) = (binding.namespace.as_str(), binding.role.as_str());
+                let lacking = judged.entry((namespace, role, until)).or_insert_with(|| {
+                    held.lacks(namespace, become_.permissions(namespace, role), until, token)
+                });
+                for problem in lacking {
+                    fault("role", problem.clone());
                 }
             }
             _ => {}
@@ -200,6 +211,21 @@ impl<'p> Held<'p> {
             .map(|denial| (denial.namespace.as_str(), denied(denial)))
             .collect();
         Self { permissions: held, denied }
+    }
+
+    /// What is not held of `wanted`, in words; no more of it than anybody reads.
+    fn lacks<'w>(
+        &self,
+        namespace: &str,
+        wanted: impl IntoIterator<Item = (&'w RoleSpec, &'w PermissionSpec)>,
+        until: Option<i64>,
+        token: &VerifiedToken,
+    ) -> Vec<String> {
+        (wanted.into_iter())
+            .filter(|(_, permission)| !self.covers(namespace, permission, until))
+            .map(|(of, permission)| beyond(of, permission, token))
+            .take(MAX_FAULTS)
+            .collect()
     }
 
     fn covers(&self, namespace: &str, wanted: &PermissionSpec, until: Option<i64>) -> bool {

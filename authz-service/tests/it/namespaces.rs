@@ -262,6 +262,31 @@ async fn what_is_not_hers_is_neither_told_nor_answered_about() {
 }
 
 #[tokio::test]
+async fn the_linter_speaks_of_what_the_caller_may_read() {
+    let two = Two::start().await;
+    let system = "/v1/namespaces/tollgate-system";
+    let role = json!({"permissions": [{"name": "bind", "service": "admin", "methods": ["*"],
+        "paths": ["/v1/namespaces/a/bindings/{name}", "/v1/apply", "/v1/grants/a"]}]});
+    for (path, body) in [("roles/binder", role), ("bindings/bob", binding("binder", "bob"))] {
+        let put = two.mesh.send(Method::PUT, &format!("{system}/{path}"), &two.root, Some(body)).await;
+        assert_eq!(put.status(), 201);
+    }
+    let mut said = claims("bob", "");
+    said["aud"] = json!("tollgate-admin");
+    let bob = two.mesh.signer.token(&said);
+    let open = json!({"kind": "Binding", "namespace": "a", "name": "open", "role": "writer", "who": {"anyone": true}});
+    let apply = async |token: &str| -> Value {
+        let body = json!({"documents": [open], "dry_run": true});
+        let tried = two.mesh.send(Method::POST, "/v1/apply", token, Some(body)).await;
+        assert_eq!(tried.status(), 200, "{}", tried.text().await.unwrap());
+        tried.json().await.unwrap()
+    };
+    // It would name the permission of a role that he may not read.
+    assert_eq!(apply(&two.root).await["warnings"][0]["code"], "anyone_may_change");
+    assert_eq!(apply(&bob).await.get("warnings"), None);
+}
+
+#[tokio::test]
 async fn what_is_denied_or_revoked_is_not_given_back_by_who_does_not_hold_it() {
     let two = Two::start().await;
     let root = async |method: Method, path: &str, body: Option<Value>| {

@@ -168,6 +168,9 @@ async fn what_is_deep_large_or_odd_is_refused_and_nothing_more() {
     }
     let reason = json!({"documents": [], "reason": "x".repeat(2_000)}).to_string();
     problem(raw("/v1/apply", json_type, reason).await, 400, "request_malformed").await;
+    let many = vec![json!({"kind": "Service", "namespace": "a", "name": "s"}); 10_001];
+    let many = json!({"documents": many}).to_string();
+    problem(raw("/v1/apply", json_type, many).await, 400, "request_malformed").await;
     // Names that are paths to elsewhere are no names.
     for (namespace, name) in
         [("a/services/x/../../../b", "orders"), ("a", "../../b/services/x"), ("a%2F..%2Fb", "x")]
