@@ -73,10 +73,12 @@ pub(crate) struct PeerCertificate {
 }
 
 impl PeerCertificate {
-    /// What a route may ask for: the id, or else the first name in the certificate.
+    /// What a route may ask for: the id, or else the first name in the certificate. A SPIFFE id by the word of somebody
+    /// who does not sign for our trust domains is no name.
     pub(crate) fn name(&self) -> Option<&str> {
-        let names = || self.shown.uris.iter().chain(&self.shown.names).next().map(String::as_str);
-        self.id.as_ref().map(SpiffeId::as_str).or_else(names)
+        let mut names = self.shown.uris.iter().chain(&self.shown.names).map(String::as_str);
+        let foreign = |name: &&str| name.get(..9).is_none_or(|start| !start.eq_ignore_ascii_case("spiffe://"));
+        self.id.as_ref().map(SpiffeId::as_str).or_else(|| names.find(foreign))
     }
 }
 
@@ -243,6 +245,31 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_workload_is_named_by_our_own_trust_domains_alone() {
+        let lifetime = Lifetime::of(0, 10, 0, 0.0);
+        let shown = Shown {
+            subject: String::new(),
+            issuer: String::new(),
+            not_before: 0,
+            not_after: 10,
+            sha256: [0; 32],
+            uris: vec!["SPIFFE://tollgate.demo/ns/a/sa/b".to_owned(), "https://partner.example".to_owned()],
+            names: vec!["partner.example".to_owned()],
+        };
+        let mut peer = PeerCertificate {
+            id: None,
+            shown,
+            fingerprint: String::new(),
+            url_pem: String::new(),
+            forwarded: None,
+            lifetime,
+        };
+        assert_eq!(peer.name(), Some("https://partner.example"));
+        peer.id = Some("spiffe://tollgate.demo/ns/a/sa/b".parse().unwrap());
+        assert_eq!(peer.name(), Some("spiffe://tollgate.demo/ns/a/sa/b"));
+    }
 
     #[test]
     fn what_is_said_about_a_client_cannot_be_taken_apart() {
