@@ -77,6 +77,7 @@ fn document(kind: Kind, row: &Row, permissions: Vec<PermissionSpec>) -> Result<D
             token_places: row.json("token_places")?,
             strip: row.int("strip")? != 0,
             claim_headers: row.json("claim_headers")?,
+            claim_parameters: row.json("claim_parameters")?,
             metadata_claims: row.json("metadata_claims")?,
             leeway_seconds: seconds(row.int("leeway_seconds")?)?,
             max_lifetime_seconds: row.optional_int("max_lifetime_seconds")?.map(seconds).transpose()?,
@@ -159,8 +160,8 @@ pub(super) async fn put(tx: &mut Tx, document: &Document, epoch: u64) -> Result<
                 insert,
                 "INSERT INTO issuers (name, issuer, jwks_url, jwks, algorithms, audiences, typ, token_places, \
                  leeway_seconds, max_lifetime_seconds, claims, discovery, pem, shared_secret, strip, \
-                 claim_headers, metadata_claims, epoch) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+                 claim_headers, metadata_claims, claim_parameters, epoch) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
                 &[
                     Value::Text(&spec.name),
                     Value::Text(&spec.issuer),
@@ -179,6 +180,7 @@ pub(super) async fn put(tx: &mut Tx, document: &Document, epoch: u64) -> Result<
                     Value::Int(spec.strip.into()),
                     Value::Text(&json(&spec.claim_headers)),
                     Value::Text(&json(&spec.metadata_claims)),
+                    Value::Text(&json(&spec.claim_parameters)),
                     epoch,
                 ],
             )

@@ -142,6 +142,7 @@ const SQLITE: &[(i64, &str, &str)] = migrations!(
         (5, "idempotency", "0005_idempotency.sql"),
         (6, "certificate authority", "0006_certificate_authority.sql"),
         (7, "foreign keys", "0007_foreign_keys.sql"),
+        (8, "claim parameters", "0008_claim_parameters.sql"),
     ]
 );
 const POSTGRES: &[(i64, &str, &str)] = migrations!(
@@ -154,6 +155,7 @@ const POSTGRES: &[(i64, &str, &str)] = migrations!(
         (5, "idempotency", "0005_idempotency.sql"),
         (6, "certificate authority", "0006_certificate_authority.sql"),
         (7, "foreign keys", "0007_foreign_keys.sql"),
+        (8, "claim parameters", "0008_claim_parameters.sql"),
     ]
 );
 

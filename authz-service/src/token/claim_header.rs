@@ -60,14 +60,23 @@ impl ClaimHeader {
     /// The header's value for a token: `None` where the token does not say it, or says what is no value.
     pub fn value(&self, token: &VerifiedToken) -> Option<String> {
         let value = match claim(&token.claims, &self.claim)? {
-            Value::Null | Value::Object(_) => return None,
-            Value::Array(items) => {
-                let items: Option<Vec<_>> = items.iter().map(|item| plain(item, true)).collect();
-                items?.join(",")
-            }
+            list @ Value::Array(_) => text(list)?,
             scalar => plain(scalar, false)?,
         };
         (value.len() <= MAX_VALUE_BYTES).then_some(value)
+    }
+}
+
+/// The text of a claim. In a list, what would end an item is percent-encoded.
+pub(super) fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::Null | Value::Object(_) => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        Value::Array(items) => {
+            let items: Option<Vec<_>> = items.iter().map(|item| plain(item, true)).collect();
+            Some(items?.join(","))
+        }
     }
 }
 
@@ -80,11 +89,7 @@ pub(super) fn http_name(name: &str) -> Option<&str> {
 /// A text without what a header cannot carry: anything but printable ASCII, and what would end an item of a list, is
 /// percent-encoded, so that two claims never look the same.
 fn plain(value: &Value, in_list: bool) -> Option<String> {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
-        Value::Null | Value::Array(_) | Value::Object(_) => return None,
-    };
+    let text = if value.is_array() { None } else { text(value) }?;
     let (last, mut out) = (text.len().saturating_sub(1), String::with_capacity(text.len()));
     for (index, byte) in text.bytes().enumerate() {
         // Space at the ends does not survive HTTP.

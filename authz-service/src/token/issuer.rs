@@ -8,9 +8,10 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use url::Url;
 
 use super::claim_header::ClaimHeader;
+use super::claim_parameter::ClaimParameter;
 use super::keys::{KeySet, key_url};
 use super::{TokenPlace, keys};
-use crate::policy::spec::{ClaimNames, IssuerSpec};
+use crate::policy::spec::{ClaimNames, IssuerSpec, TokenPlaceSpec};
 
 /// A checked issuer.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Issuer {
     pub strip: bool,
     /// Claims that the upstream gets in headers.
     pub claim_headers: Box<[ClaimHeader]>,
+    /// Claims that the upstream gets in query parameters.
+    pub claim_parameters: Box<[ClaimParameter]>,
     /// Claims that go into the dynamic metadata.
     pub metadata_claims: Box<[Box<str>]>,
     /// Seconds by which clocks may differ.
@@ -111,6 +114,7 @@ impl Issuer {
             places: places(spec)?,
             strip: spec.strip,
             claim_headers: claim_headers(spec)?,
+            claim_parameters: claim_parameters(spec)?,
             metadata_claims: spec.metadata_claims.iter().map(|claim| claim.as_str().into()).collect(),
             leeway: i64::from(spec.leeway_seconds),
             max_lifetime: spec.max_lifetime_seconds.map(i64::from),
@@ -198,6 +202,25 @@ fn claim_headers(spec: &IssuerSpec) -> Result<Box<[ClaimHeader]>, Fault> {
         headers.push(header);
     }
     Ok(headers.into())
+}
+
+fn claim_parameters(spec: &IssuerSpec) -> Result<Box<[ClaimParameter]>, Fault> {
+    let mut parameters: Vec<ClaimParameter> = Vec::new();
+    for (index, written) in spec.claim_parameters.iter().enumerate() {
+        let key = || format!("claim_parameters[{index}]");
+        let parameter = ClaimParameter::from_spec(written).map_err(|problem| fault(key(), problem))?;
+        let name = &parameter.parameter;
+        if parameters.iter().any(|other| other.parameter == *name) {
+            return Err(fault(key(), format!("the parameter `{name}` is set twice")));
+        }
+        let holds_token =
+            |place: &TokenPlaceSpec| matches!(place, TokenPlaceSpec::Query(token) if **token == **name);
+        if spec.token_places.iter().any(holds_token) {
+            return Err(fault(key(), format!("a token stands in the parameter `{name}`")));
+        }
+        parameters.push(parameter);
+    }
+    Ok(parameters.into())
 }
 
 /// An issuer with the keys it has now.

@@ -11,6 +11,7 @@
 mod admission;
 mod check;
 mod claim_header;
+mod claim_parameter;
 mod claims;
 pub mod explain;
 mod issuer;
@@ -30,6 +31,7 @@ use tollgate_proto::Reason;
 pub use admission::Occasion;
 pub use check::Check;
 pub use claim_header::ClaimHeader;
+pub use claim_parameter::ClaimParameter;
 pub use issuer::{Issuer, KeyOrigin, TrustedIssuer};
 pub use judge::{Failure, Judge};
 pub use jws::Jws;

@@ -3,6 +3,7 @@
 use super::Refusal;
 use super::check::Check;
 use super::claim_header::http_name;
+use super::claim_parameter::parameter_name;
 use crate::policy::spec::TokenPlaceSpec;
 
 /// One place where an issuer's token may stand.
@@ -38,9 +39,7 @@ impl TokenPlace {
             TokenPlaceSpec::Cookie(name) => http_name(name)
                 .map(|name| Self::Cookie(name.into()))
                 .ok_or_else(|| format!("`{name}` is no name of a cookie")),
-            // Only such names mean the same before and after escapes are decoded.
-            TokenPlaceSpec::Query(name) => http_name(name)
-                .filter(|name| !name.contains(['%', '+', '&', '#']))
+            TokenPlaceSpec::Query(name) => parameter_name(name)
                 .map(|name| Self::Query(name.into()))
                 .ok_or_else(|| format!("`{name}` is no name of a query parameter")),
         }

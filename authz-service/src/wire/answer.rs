@@ -5,7 +5,9 @@
 //! gets the body as `grpc-message`.
 
 use tollgate_proto::envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
-use tollgate_proto::envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+use tollgate_proto::envoy_types::pb::envoy::config::core::v3::{
+    HeaderValue, HeaderValueOption, QueryParameter,
+};
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::{DeniedHttpResponse, OkHttpResponse};
 use tollgate_proto::envoy_types::pb::envoy::r#type::v3::HttpStatus;
@@ -53,6 +55,7 @@ pub(super) fn allowed(changes: Changes, dynamic_metadata: Vec<u8>) -> CheckRespo
         http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
             headers: changes.set.into_iter().map(|(name, value)| header(&name, value)).collect(),
             headers_to_remove: changes.remove,
+            query_parameters_to_set: changes.set_query.into_iter().map(parameter).collect(),
             query_parameters_to_remove: changes.remove_query,
             ..OkHttpResponse::default()
         })),
@@ -96,6 +99,10 @@ fn headers(refused: &Refused, speaks: Speaks) -> Vec<HeaderValueOption> {
 
 fn status(code: Code) -> Status {
     Status { code: code as i32, ..Status::default() }
+}
+
+fn parameter((key, value): (String, String)) -> QueryParameter {
+    QueryParameter { key, value }
 }
 
 fn header(key: &str, value: String) -> HeaderValueOption {

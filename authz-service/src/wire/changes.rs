@@ -1,7 +1,7 @@
 //! What an allow changes about a request on its way to the upstream. Pure.
 //!
 //! The upstream gets exactly what was judged, but for three things: headers that only we may write are taken out,
-//! claims are put into the headers that the issuer names for them, and a token that the upstream shall not see is
+//! claims are put into the headers and query parameters that the issuer names for them, and a token that the upstream shall not see is
 //! removed. Nothing here ever writes a path or a host.
 
 use smallvec::SmallVec;
@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::authorize::{Presented, Question, service_of};
 use crate::facts::Headers;
 use crate::policy::Snapshot;
-use crate::token::{self, Issuer, TokenPlace, VerifiedToken};
+use crate::token::{self, ClaimParameter, Issuer, TokenPlace, VerifiedToken};
 
 /// Headers that are ours to say.
 const OUR_HEADERS: &str = "x-tollgate-";
@@ -21,8 +21,12 @@ pub(super) struct Changes {
     pub(super) set: Vec<(String, String)>,
     /// Headers that are gone afterwards.
     pub(super) remove: Vec<String>,
-    /// Query parameters that are gone afterwards.
+    /// Query parameters that have this value afterwards, percent-encoded.
+    pub(super) set_query: Vec<(String, String)>,
+    /// Query parameters that are gone afterwards, as the client spelt them.
     pub(super) remove_query: Vec<String>,
+    /// Whether the client said a parameter that is ours to say.
+    pub(super) presumes: bool,
 }
 
 /// Headers whose names can be gone through.
@@ -56,6 +60,11 @@ pub(super) fn of(
             changes.remove.push(name.to_owned());
         }
     }
+    for ours in (accepted.iter().filter_map(|name| snapshot.issuer_named(name)))
+        .flat_map(|trusted| &trusted.issuer.claim_parameters)
+    {
+        changes.take_out(ours, question.target);
+    }
     if let Some(issuer) = issuer.filter(|issuer| issuer.strip) {
         changes.strip(issuer, question.target, headers);
     }
@@ -67,6 +76,25 @@ impl Changes {
         for header in &issuer.claim_headers {
             if let Some(value) = header.value(token) {
                 self.set.push((header.header.to_string(), value));
+            }
+        }
+        for parameter in &issuer.claim_parameters {
+            if let Some(value) = parameter.value(token) {
+                self.set_query.push((parameter.parameter.to_string(), value));
+            }
+        }
+    }
+
+    /// Takes a client's own parameter out, unless ours takes its place.
+    fn take_out(&mut self, ours: &ClaimParameter, target: &str) {
+        let query = target.split_once('?').map_or("", |(_path, query)| query);
+        for pair in query.split('&').filter(|pair| ours.is_said_by(pair)) {
+            self.presumes = true;
+            let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+            if !self.set_query.iter().any(|(set, _)| set == name)
+                && !self.remove_query.iter().any(|gone| gone == name)
+            {
+                self.remove_query.push(name.to_owned());
             }
         }
     }

@@ -4,7 +4,8 @@
 //! `-proto`, `-host` and `-uri`, its other headers are the request's own. These headers are believed because the asker
 //! is an enforcer, and for no other reason. An answer of 200 lets pass, with claim headers to copy; any other goes to
 //! the client as it is. What an allow would remove has to be removed by the proxy: list the headers there as copied
-//! from the answer, which drops a client's own.
+//! from the answer, which drops a client's own. A query cannot be changed this way: a client that says a
+//! parameter in which an issuer has a claim said is refused.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -96,6 +97,10 @@ async fn answer(
         return Ok(refusal(&refused, question.request_id.unwrap_or(&id)));
     }
     let changes = changes::of(&snapshot, &question, &presented, &headers);
+    if changes.presumes {
+        // The proxy sends the query on as it is, so this cannot be put right.
+        return Ok(refusal(&Refused::malformed(), question.request_id.unwrap_or(&decided.id.to_string())));
+    }
     let mut response = Response::new(Body::empty());
     for (name, value) in changes.set.iter().filter(|(name, _)| name != "cookie") {
         put(response.headers_mut(), name, value);

@@ -61,6 +61,33 @@ async fn claims_stand_in_headers_that_no_client_can_say() {
 }
 
 #[tokio::test]
+async fn claims_stand_in_parameters_that_no_client_can_say() {
+    let issuer = json!({"claim_parameters": [{"claim": "sub", "parameter": "user"}, {"claim": "tier", "parameter": "tier"}]});
+    let mesh = mesh(issuer, json!({})).await;
+    let mut said = claims("reader", "policies:read");
+    said["tier"] = json!("g&d");
+    let check = async |target: &str, token: &str| {
+        let changes = mesh.check(&Ask::new("GET", target).bearer(token)).await.changes().clone();
+        let set =
+            changes.query_parameters_to_set.into_iter().map(|said| format!("{}={}", said.key, said.value));
+        (set.collect::<Vec<_>>(), changes.query_parameters_to_remove)
+    };
+    let both = vec!["user=reader".to_owned(), "tier=g%26d".to_owned()];
+    let token = mesh.signer.token(&said);
+    assert_eq!(check("/policies/1?a=1", &token).await, (both.clone(), vec![]));
+    let removed = vec!["%74ier".to_owned(), "b".to_owned()];
+    let target = "/policies/1?tier=x&user=root&%74ier=x&b=1;tier=x";
+    assert_eq!(check(target, &token).await, (both, removed));
+    // A token that does not say it leaves nothing there.
+    let token = mesh.token("reader", "policies:read");
+    let removed = vec!["tier".to_owned()];
+    assert_eq!(
+        check("/policies/1?tier=gold&tiers=1", &token).await,
+        (vec!["user=reader".to_owned()], removed)
+    );
+}
+
+#[tokio::test]
 async fn a_token_is_taken_out_of_where_it_stood() {
     let issuer = json!({"strip": true, "token_places": [{"header": "authorization"}, {"header": "x-jwt"},
         {"cookie": "session"}, {"query": "access_token"}]});

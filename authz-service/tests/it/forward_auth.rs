@@ -24,7 +24,8 @@ const GET: [(&str, &str); 4] = [
 async fn the_answer_is_a_status() {
     let mesh = Running::demo().await;
     let issuer = json!({"kind": "Issuer", "name": "demo", "issuer": ISSUER, "jwks": mesh.signer.jwks(),
-        "claim_headers": [{"claim": "sub", "header": "x-user"}]});
+        "claim_headers": [{"claim": "sub", "header": "x-user"}],
+        "claim_parameters": [{"claim": "tier", "parameter": "tier"}]});
     let service = json!({"kind": "Service", "namespace": "insurance", "name": "policies", "callers": ["external"],
         "hosts": ["policies.insurance"], "issuers": ["demo"], "audiences": ["insurance"],
         "login": {"url": "https://login.example/"}});
@@ -37,6 +38,11 @@ async fn the_answer_is_a_status() {
     let allowed = ask(&mesh, "/forward-auth", &[&GET[..], &[("authorization", &reader)]].concat()).await;
     assert_eq!(allowed.status(), 200);
     assert_eq!(allowed.headers()["x-user"], "reader");
+
+    // Its query cannot be changed this way, so what only we may say there is refused.
+    let presuming =
+        [&GET[..3], &[("x-forwarded-uri", "/policies/1?%74ier=gold"), ("authorization", &reader)]].concat();
+    assert_eq!(ask(&mesh, "/forward-auth", &presuming).await.status(), 400);
 
     let by_name = [&GET[..2], &[("x-forwarded-host", "other"), GET[3], ("authorization", &reader)]].concat();
     assert_eq!(ask(&mesh, "/forward-auth", &by_name).await.status(), 403);

@@ -112,6 +112,21 @@ fn every_fault_names_its_key() {
             "claim_headers[1]",
             "set twice",
         ),
+        (
+            json!({"jwks": jwks, "claim_parameters": [{"claim": "sub", "parameter": "a&b"}]}),
+            "claim_parameters[0]",
+            "query parameter",
+        ),
+        (
+            json!({"jwks": jwks, "claim_parameters": [{"claim": "a", "parameter": "p"}, {"claim": "b", "parameter": "p"}]}),
+            "claim_parameters[1]",
+            "set twice",
+        ),
+        (
+            json!({"jwks": jwks, "token_places": [{"query": "t"}], "claim_parameters": [{"claim": "a", "parameter": "t"}]}),
+            "claim_parameters[0]",
+            "a token stands",
+        ),
     ] {
         let (found, problem) = fault(spec.clone());
         assert!(found == key && problem.contains(needle), "{spec}: {found}: {problem}");

@@ -24,6 +24,7 @@ mod key_source;
 mod keys;
 mod load;
 mod namespaces;
+mod real_envoy;
 mod reflection;
 mod remembered;
 mod replicas;

@@ -16,7 +16,7 @@ use thiserror::Error;
 use tollgate_identity::tls::GrpcChannel;
 use tollgate_proto::Reason;
 use tollgate_proto::envoy_types::pb::envoy::config::core::v3::{
-    Address, HeaderValueOption, SocketAddress, address, socket_address,
+    Address, HeaderValueOption, QueryParameter, SocketAddress, address, socket_address,
 };
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::attribute_context::{
     HttpRequest, Peer, Request as AttributeRequest, TlsSession,
@@ -85,6 +85,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Grant {
     set: Vec<(HeaderName, HeaderValue)>,
     remove: Vec<HeaderName>,
+    set_query: Vec<(String, String)>,
     remove_query: Vec<String>,
     /// Headers for the client.
     pub(crate) response: Vec<(HeaderName, HeaderValue)>,
@@ -101,15 +102,23 @@ impl Grant {
         }
     }
 
-    /// Takes query parameters out, as the answer says: a token that the upstream shall not see may stand in one.
+    /// Takes query parameters out and sets others, as the answer says: a token that the upstream shall not see may
+    /// stand in one, a claim that it reads in another. Values are percent-encoded by whoever answers, as for Envoy.
     pub(crate) fn apply_to_target(&mut self, uri: &mut Uri) {
-        let names = std::mem::take(&mut self.remove_query);
-        let Some(query) = uri.query().filter(|_| !names.is_empty()) else { return };
+        let gone = std::mem::take(&mut self.remove_query);
+        let set = std::mem::take(&mut self.set_query);
+        if set.is_empty() && (gone.is_empty() || uri.query().is_none()) {
+            return;
+        }
         let stays = |pair: &&str| {
             let name = pair.split_once('=').map_or(*pair, |(name, _)| name);
-            !names.iter().any(|gone| gone == name)
+            !gone.iter().chain(set.iter().map(|(name, _)| name)).any(|ours| ours == name)
         };
-        let rest: Vec<_> = query.split('&').filter(stays).collect();
+        let pairs = uri.query().into_iter().flat_map(|query| query.split('&'));
+        let mut rest: Vec<String> = pairs.filter(stays).map(str::to_owned).collect();
+        // What is set and taken out is gone, as in Envoy.
+        let said = set.iter().filter(|(name, _)| !gone.contains(name));
+        rest.extend(said.map(|(name, value)| format!("{name}={value}")));
         let target = if rest.is_empty() {
             uri.path().to_owned()
         } else {
@@ -125,6 +134,8 @@ impl Grant {
 /// An answer that cannot be carried out.
 #[derive(Debug, Error)]
 enum BadAnswer {
+    #[error("a query parameter that is not percent-encoded")]
+    Parameter,
     #[error("a header whose name is not one")]
     Name(#[from] InvalidHeaderName),
     #[error("a header whose value cannot be one")]
@@ -331,6 +342,14 @@ fn grant(ok: OkHttpResponse) -> Result<Grant, BadAnswer> {
         }
     }
     grant.remove_query = ok.query_parameters_to_remove;
+    for QueryParameter { key, value } in ok.query_parameters_to_set {
+        // What would end the value, or the query, was not encoded by whoever answered.
+        let fits = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && !b"&#".contains(&byte));
+        if key.is_empty() || key.contains('=') || !fits(&key) || !fits(&value) {
+            return Err(BadAnswer::Parameter);
+        }
+        grant.set_query.push((key, value));
+    }
     grant.set = pairs(ok.headers)?;
     grant.response = pairs(ok.response_headers_to_add)?;
     Ok(grant)
@@ -442,6 +461,34 @@ mod tests {
             let mut uri: Uri = target.parse().unwrap();
             grant.apply_to_target(&mut uri);
             assert_eq!(uri, expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_claim_is_said_in_the_query() {
+        let set = |target: &str, value: &str, remove: &[&str]| {
+            let ok = OkHttpResponse {
+                query_parameters_to_set: vec![QueryParameter { key: "tier".into(), value: value.into() }],
+                query_parameters_to_remove: remove.iter().map(|&name| name.into()).collect(),
+                ..Default::default()
+            };
+            let Outcome::Allow(_, mut grant) = answer(0, Some(HttpResponse::OkResponse(ok))) else {
+                return None;
+            };
+            let mut uri: Uri = target.parse().unwrap();
+            grant.apply_to_target(&mut uri);
+            Some(uri.to_string())
+        };
+        for (target, remove, expected) in [
+            ("/a", &[][..], "/a?tier=g%20d"),
+            ("/a?b=1&tier=mine&c&tier=other", &[], "/a?b=1&c&tier=g%20d"),
+            ("/a?%74ier=mine", &["%74ier"], "/a?tier=g%20d"),
+            ("/a?tier=mine", &["tier"], "/a"),
+        ] {
+            assert_eq!(set(target, "g%20d", remove).as_deref(), Some(expected), "{target}");
+        }
+        for bad in ["a b", "a&admin=1", "a#b", "a\nb"] {
+            assert_eq!(set("/a", bad, &[]), None, "{bad}");
         }
     }
 

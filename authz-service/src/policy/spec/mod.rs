@@ -226,6 +226,9 @@ pub struct IssuerSpec {
     /// Claims that the upstream gets in headers. A client's own header of such a name is always removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claim_headers: Vec<ClaimHeaderSpec>,
+    /// Claims that the upstream gets in query parameters. A client's own parameter of such a name is always removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claim_parameters: Vec<ClaimParameterSpec>,
     /// Claims that go into the dynamic metadata under `claims`, for rate limits and logs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metadata_claims: Vec<String>,
@@ -258,6 +261,16 @@ pub struct ClaimHeaderSpec {
     pub claim: String,
     /// The header. Anything but printable ASCII is percent-encoded; a list is joined by commas.
     pub header: String,
+}
+
+/// A claim and the query parameter in which an upstream gets it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimParameterSpec {
+    /// The claim, or a path into nested objects: `realm_access.roles`.
+    pub claim: String,
+    /// The parameter.
+    pub parameter: String,
 }
 
 /// One place in a request where a token may stand.
