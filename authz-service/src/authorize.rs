@@ -19,7 +19,7 @@ use tollgate_runtime::clock::Clock;
 use uuid::Uuid;
 
 use crate::decisions::{self, Decisions, Hasher, Kept, Record, TokenSeen};
-use crate::facts::{Credential, Entry, Facts, Headers, PathReadings};
+use crate::facts::{Credential, Entry, Facts, Guard, Headers, PathReadings};
 use crate::metrics::Metrics;
 use crate::policy::check::significant_digits;
 use crate::policy::footprint::Parts;
@@ -55,6 +55,8 @@ pub struct Question<'a> {
     pub target: &'a str,
     /// The request's id, where the asker says one.
     pub request_id: Option<&'a str>,
+    /// What becomes of a path whose readings disagree.
+    pub guard: Guard,
     /// The headers.
     pub headers: &'a dyn Headers,
     /// The client's address, where the asker knows it.
@@ -414,6 +416,7 @@ pub(crate) fn facts_of<'s>(
         method: question.method,
         host: question.host,
         path,
+        guard: question.guard,
         credential: presented.credential(),
         headers: question.headers,
         source: question.source,

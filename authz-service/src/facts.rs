@@ -27,6 +27,8 @@ pub struct Facts<'a> {
     pub host: &'a str,
     /// The path.
     pub path: PathReadings<'a>,
+    /// What becomes of it if its readings disagree.
+    pub guard: Guard,
     /// Who the user is.
     pub credential: Credential<'a>,
     /// The headers.
@@ -116,6 +118,31 @@ impl<'a> Credential<'a> {
     }
 }
 
+/// What becomes of a path that can be read in several ways, where they lead to different answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Guard {
+    /// It is refused.
+    #[default]
+    Deny,
+    /// The service's declaration is taken at its word: its upstream does all of that, and what it then reads counts. What
+    /// passes so is recorded.
+    Log,
+    /// As `Log`, and nothing is recorded.
+    Off,
+}
+
+impl Guard {
+    /// Reads the value of the context extension `tollgate.guard`.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "deny" => Self::Deny,
+            "log" => Self::Log,
+            "off" => Self::Off,
+            _ => return None,
+        })
+    }
+}
+
 /// The path, which upstreams may read in several ways. Nearly always there is one.
 #[derive(Debug, Clone, Copy)]
 pub struct PathReadings<'a> {
@@ -132,6 +159,11 @@ impl<'a> PathReadings<'a> {
     /// As it was sent.
     pub fn as_str(&self) -> &'a str {
         self.sent.as_str()
+    }
+
+    /// What an upstream makes of it that does all that its declaration says.
+    pub fn thorough_readings(&self, upstream: Upstream) -> Result<Readings<'_>, TooManyReadings> {
+        self.sent.thorough_readings(upstream)
     }
 
     /// What an upstream of this declaration may make of it.

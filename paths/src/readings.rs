@@ -57,12 +57,20 @@ impl<'p> SentPath<'p> {
 
     /// All readings that `upstream` may make of it.
     pub fn readings(&self, upstream: Upstream) -> Result<Readings<'p>, TooManyReadings> {
-        let mut found = Readings::new();
         if self.plain {
-            found.push(if upstream.fold_case { folded(self.text) } else { Cow::Borrowed(self.text) });
-            return Ok(found);
+            let text = if upstream.fold_case { folded(self.text) } else { Cow::Borrowed(self.text) };
+            return Ok(SmallVec::from_iter([text]));
         }
-        for how in ways(self.text, upstream) {
+        self.read_in(ways(self.text, upstream), upstream)
+    }
+
+    fn read_in(
+        &self,
+        ways: impl Iterator<Item = How>,
+        upstream: Upstream,
+    ) -> Result<Readings<'p>, TooManyReadings> {
+        let mut found = Readings::new();
+        for how in ways {
             let reading = how.read(self.text);
             let reading = if upstream.fold_case { folded(&reading).into_owned() } else { reading };
             if found.iter().any(|known| **known == *reading) {
@@ -74,6 +82,28 @@ impl<'p> SentPath<'p> {
             found.push(Cow::Owned(reading));
         }
         Ok(found)
+    }
+}
+
+impl SentPath<'_> {
+    /// What an upstream makes of it that does all that `upstream` says, in whatever order: those among the readings in
+    /// which no step is left out.
+    pub fn thorough_readings(&self, upstream: Upstream) -> Result<Readings<'_>, TooManyReadings> {
+        if self.plain {
+            return self.readings(upstream);
+        }
+        let ways: SmallVec<[How; MAX_READINGS]> = ways(self.text, upstream).collect();
+        // A step that makes no difference to this path is in no way at all.
+        let any = |done: fn(&How) -> bool| ways.iter().any(done);
+        let steps: [fn(&How) -> bool; 4] = [
+            |how| how.backslash,
+            |how| how.decode_slash,
+            |how| how.cut != Cut::Never,
+            |how| how.merge != Merge::Never,
+        ];
+        let wanted = steps.map(|done| (done, any(done)));
+        let thorough = ways.iter().filter(|how| wanted.iter().all(|(done, wanted)| !wanted || done(how)));
+        self.read_in(thorough.copied(), upstream)
     }
 }
 

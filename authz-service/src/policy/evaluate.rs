@@ -23,7 +23,7 @@ use super::reader::{Lines, Reader};
 use super::snapshot::{ServiceRules, Snapshot};
 use super::spec::Mode;
 use super::subjects::Holding;
-use crate::facts::{Credential, Entry, Facts};
+use crate::facts::{Credential, Entry, Facts, Guard};
 
 /// How many permissions that speak of one path are held without the heap, and how many grants the search for the
 /// nearest miss looks at: a refusal must cost no more than twice an allow.
@@ -115,10 +115,10 @@ pub fn evaluate<'s>(snapshot: &'s Snapshot, facts: &Facts<'s>, now: i64) -> Deci
         Outcome::deny(revocation.reason(), Rule::Revocation(revocation))
     } else if let Some(rules) = facts.service {
         let mut judge = Judge { snapshot, rules, reader: &mut reader, dry: Dry::Unseen };
-        let outcome = judge.every_reading();
+        let outcome = judge.guarded();
         if judge.dry == Dry::Seen {
             judge.dry = Dry::InForce;
-            dry_run = Some(judge.every_reading()).filter(|tried| tried.verdict != outcome.verdict);
+            dry_run = Some(judge.guarded()).filter(|tried| tried.verdict != outcome.verdict);
         }
         outcome
     } else {
@@ -126,6 +126,9 @@ pub fn evaluate<'s>(snapshot: &'s Snapshot, facts: &Facts<'s>, now: i64) -> Deci
         reader.host();
         Outcome::no_grant(credential, None)
     };
+    if outcome.relaxed && outcome.verdict == Verdict::Allow && facts.guard == Guard::Log {
+        forgiven = Some(Reason::AmbiguousRequest);
+    }
     if outcome.verdict == Verdict::Deny
         && outcome.lacks_grant
         && facts.service.is_some_and(|rules| rules.service.mode == Mode::Audit)
@@ -166,15 +169,24 @@ struct Outcome<'s> {
     nearest: Option<NearestMiss<'s>>,
     /// Whether nothing but a grant is missing, which audit mode forgives.
     lacks_grant: bool,
+    /// Whether other readings of the path say something else, and the route's guard lets that be.
+    relaxed: bool,
 }
 
 impl<'s> Outcome<'s> {
     const fn allow(rule: Rule<'s>) -> Self {
-        Self { verdict: Verdict::Allow, reason: Reason::Ok, rule, nearest: None, lacks_grant: false }
+        Self {
+            verdict: Verdict::Allow,
+            reason: Reason::Ok,
+            rule,
+            nearest: None,
+            lacks_grant: false,
+            relaxed: false,
+        }
     }
 
     const fn deny(reason: Reason, rule: Rule<'s>) -> Self {
-        Self { verdict: Verdict::Deny, reason, rule, nearest: None, lacks_grant: false }
+        Self { verdict: Verdict::Deny, reason, rule, nearest: None, lacks_grant: false, relaxed: false }
     }
 
     fn no_grant(credential: Credential<'_>, nearest: Option<NearestMiss<'s>>) -> Self {
@@ -191,7 +203,7 @@ impl<'s> Outcome<'s> {
             }
             _ => Rule::DefaultDeny,
         };
-        Self { verdict: Verdict::Deny, reason, rule, nearest, lacks_grant: true }
+        Self { verdict: Verdict::Deny, reason, rule, nearest, lacks_grant: true, relaxed: false }
     }
 }
 
@@ -214,6 +226,44 @@ struct Judge<'j, 'a, 's> {
 }
 
 impl<'s> Judge<'_, '_, 's> {
+    /// Judges the request as it may be read, under the guard of its route.
+    fn guarded(&mut self) -> Outcome<'s> {
+        let outcome = self.every_reading();
+        if outcome.reason != Reason::AmbiguousRequest || self.reader.guard() == Guard::Deny {
+            return outcome;
+        }
+        let thorough = self.as_declared();
+        self.reader.read_lines(Lines::Joined);
+        thorough.map_or(outcome, |thorough| Outcome { relaxed: true, ..thorough })
+    }
+
+    /// Judges what an upstream reads that does all that it is declared to do. There is no answer if that depends on
+    /// the order in which it does so, or on which of several header lines it reads, and none if a denial speaks of any
+    /// reading at all: a guard that is off opens no way around a denial.
+    fn as_declared(&mut self) -> Option<Outcome<'s>> {
+        let path = self.reader.path();
+        let upstream = self.rules.service.upstream;
+        let (all, thorough) = (path.readings(upstream).ok()?, path.thorough_readings(upstream).ok()?);
+        let mut agreed: Option<Outcome<'s>> = None;
+        for lines in [Lines::Joined, Lines::First, Lines::Last] {
+            if lines != Lines::Joined && !self.reader.saw_repeated_header() {
+                break;
+            }
+            self.reader.read_lines(lines);
+            if all.iter().any(|reading| self.denial(reading).is_some()) {
+                return None;
+            }
+            for reading in &thorough {
+                let outcome = self.judge(reading);
+                if agreed.as_ref().is_some_and(|agreed| agreed.verdict != outcome.verdict) {
+                    return None;
+                }
+                agreed.get_or_insert(outcome);
+            }
+        }
+        agreed
+    }
+
     /// Judges the request as it may be read. Where readings are judged differently there is no right answer.
     fn every_reading(&mut self) -> Outcome<'s> {
         let ambiguous = || Outcome::deny(Reason::AmbiguousRequest, Rule::DefaultDeny);

@@ -231,6 +231,7 @@ impl Hypothetical {
     fn question(&self) -> Question<'_> {
         let what = &self.what;
         Question {
+            guard: crate::facts::Guard::Deny,
             service: what.service.as_deref(),
             destination: None,
             entry: match what.from {

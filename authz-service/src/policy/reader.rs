@@ -11,7 +11,7 @@ use super::condition::ClaimPath;
 use super::footprint::{Footprint, Parts};
 use super::model::{Period, Who};
 use super::snapshot::without_port;
-use crate::facts::{Credential, Entry, Facts, PathReadings};
+use crate::facts::{Credential, Entry, Facts, Guard, PathReadings};
 use crate::token::VerifiedToken;
 
 /// Which of several lines of one header is read. All that upstreams do is one of these.
@@ -82,6 +82,11 @@ impl<'a, 's> Reader<'a, 's> {
     pub(super) fn path(&mut self) -> &'a PathReadings<'s> {
         self.footprint.read(Parts::PATH);
         &self.facts.path
+    }
+
+    /// Said by the route, as the service is: no part of the request.
+    pub(super) const fn guard(&self) -> Guard {
+        self.facts.guard
     }
 
     pub(super) fn entry(&mut self) -> Entry {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::facts::Entry;
+use crate::facts::{Entry, Guard};
 use crate::policy::Snapshot;
 use crate::policy::model::Enforcer;
 use crate::policy::spec::Point;
@@ -26,6 +26,8 @@ pub(super) enum MayNotAsk {
     Service,
     #[error("tollgate.point names no point")]
     Point,
+    #[error("tollgate.guard is none of deny, log and off")]
+    Guard,
 }
 
 impl Asker {
@@ -51,6 +53,11 @@ impl Asker {
             (None, Some(point)) => Point::parse(point).ok_or(MayNotAsk::Point)?,
         };
         Ok(if point.is_entry() { Entry::Outside } else { Entry::Inside })
+    }
+
+    /// What the route's guard does. Whoever may ask at all is an enforcer, and its operator is believed about routes.
+    pub(super) fn guard(said: Option<&str>) -> Result<Guard, MayNotAsk> {
+        said.map_or(Ok(Guard::Deny), |word| Guard::parse(word).ok_or(MayNotAsk::Guard))
     }
 
     /// Whether it may speak for a workload.

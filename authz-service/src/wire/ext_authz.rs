@@ -123,6 +123,7 @@ fn question<'a>(
         method: http.method,
         host: http.host,
         target: http.path,
+        guard: Asker::guard(said("tollgate.guard"))?,
         headers,
         source: check.source.address,
         request_id: None,
@@ -132,7 +133,7 @@ fn question<'a>(
 impl From<MayNotAsk> for Status {
     fn from(why: MayNotAsk) -> Self {
         match why {
-            MayNotAsk::Point => Self::invalid_argument(why.to_string()),
+            MayNotAsk::Point | MayNotAsk::Guard => Self::invalid_argument(why.to_string()),
             MayNotAsk::Stranger | MayNotAsk::Source | MayNotAsk::Service => {
                 Self::permission_denied(why.to_string())
             }

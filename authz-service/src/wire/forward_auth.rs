@@ -22,7 +22,7 @@ use super::enforcer::{Asker, MayNotAsk};
 use super::login;
 use super::refusal::{Refused, refused};
 use crate::authorize::{Authorizer, Question, service_of};
-use crate::facts::{Header, Headers, PathReadings};
+use crate::facts::{Guard, Header, Headers, PathReadings};
 use crate::policy::Verdict;
 
 /// Where it is asked.
@@ -76,6 +76,7 @@ async fn answer(
         method: asked.method,
         host: asked.host,
         target: asked.target,
+        guard: Guard::Deny,
         request_id: headers.get("x-request-id"),
         headers: &headers,
         source: asked.source,

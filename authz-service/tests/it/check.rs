@@ -119,6 +119,28 @@ async fn what_is_odd_is_refused() {
 }
 
 #[tokio::test]
+async fn a_route_may_say_how_its_ambiguous_paths_are_guarded() {
+    let mesh = Running::demo().await;
+    let reader = mesh.token("reader", "policies:read");
+    let check = async |path, guard| {
+        let mut ask = Ask::new("GET", path).bearer(&reader);
+        ask.extensions.push(("tollgate.guard", guard));
+        mesh.try_check(&ask).await
+    };
+    for (guard, status, shadow) in [
+        ("deny", 400, json!(null)),
+        ("log", 200, json!({"decision": "deny", "reason": "ambiguous_request"})),
+        ("off", 200, json!(null)),
+    ] {
+        let answer = check("/policies//1", guard).await.unwrap();
+        assert_eq!((answer.status(), &answer.metadata()["shadow"]), (status, &shadow), "{guard}");
+        // The upstream is declared to decode slashes, and may do nothing at what it then reads.
+        assert_ne!(check("/policies/1%2F..%2F..%2Fadmin", guard).await.unwrap().status(), 200, "{guard}");
+    }
+    assert_eq!(check("/policies/1", "perhaps").await.unwrap_err().code(), tonic::Code::InvalidArgument);
+}
+
+#[tokio::test]
 async fn a_plain_envoy_is_a_gateway_and_names_services_by_host() {
     let mesh = Running::demo().await;
     let reader = mesh.token("reader", "policies:read");

@@ -270,6 +270,33 @@ async fn a_bound_token_is_held_to_the_certificate_that_the_proxy_saw() {
     assert_eq!(check(THUMBPRINT, "abc").await.unwrap_err().code(), Code::InvalidArgument);
 }
 
+#[tokio::test]
+async fn a_revoked_certificate_is_refused_until_that_is_lifted() {
+    let mesh = Running::demo().await;
+    let administrator = mesh.administrator("root").await;
+    let pem = include_str!("../data/peer.pem");
+    let encoded = pem.replace('+', "%2B").replace('\n', "%0A").replace(' ', "%20").replace('=', "%3D");
+    let reader = mesh.token("reader", "policies:read");
+    let check = async |certificate: &str| {
+        let mut message = Ask::new("GET", "/policies/1").bearer(&reader).message();
+        message.attributes.as_mut().unwrap().source.as_mut().unwrap().certificate = certificate.to_owned();
+        let answer = mesh.check_message(message).await.unwrap();
+        (answer.status(), answer.reason())
+    };
+    let passes = (200, "ok".to_owned());
+    assert_eq!(check(&encoded).await, passes);
+    // Written as OpenSSL shows it.
+    let revocation = json!({"kind": "Revocation", "name": "laptop", "certificate_serial": "00:F1:E2:D3",
+        "until": "2027-01-01T00:00:00Z"});
+    mesh.apply(vec![document(revocation)]).await;
+    assert_eq!(check(&encoded).await, (403, "certificate_revoked".to_owned()));
+    assert_eq!(check("").await, passes, "it is this certificate that was revoked, and nobody else");
+    let lifted =
+        mesh.http.delete(mesh.url("/v1/revocations/laptop?wait=applied")).bearer_auth(&administrator);
+    assert!(lifted.send().await.unwrap().status().is_success());
+    assert_eq!(check(&encoded).await, passes);
+}
+
 const THUMBPRINT: &str = "LOJniVi2pYAhbm3dewggwQvcL4xNs7tJf5AVWQ2fwZc";
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tollgate_authz::authorize::{Authorizer, KeyAccess, Presented, Question};
 use tollgate_authz::decisions::{Bounds, Decisions, Room};
-use tollgate_authz::facts::{Entry, NoHeaders};
+use tollgate_authz::facts::{Entry, Guard, NoHeaders};
 use tollgate_authz::metrics::Metrics;
 use tollgate_authz::policy::SnapshotCell;
 use tollgate_authz::store::{Authorship, Store, follow, load};
@@ -95,6 +95,7 @@ impl Flooded {
     async fn identify(&self, token: &str) -> Presented {
         let value = format!("Bearer {token}");
         let question = Question {
+            guard: Guard::Deny,
             service: Some("insurance/policies"),
             destination: None,
             entry: Entry::Outside,

@@ -115,6 +115,7 @@ fn answers(snapshot: &Snapshot) -> Vec<String> {
     for credential in credentials {
         for (service, path) in (0..3).flat_map(|n| PATHS.map(|path| (format!("a/s{n}"), path))) {
             let facts = Facts {
+                guard: crate::facts::Guard::Deny,
                 service: snapshot.service(&service).map(|rules| &**rules),
                 entry: Entry::Outside,
                 peer: Some("spiffe://d/ns/a/sa/x"),

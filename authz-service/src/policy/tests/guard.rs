@@ -5,6 +5,7 @@ use tollgate_proto::Reason;
 
 use super::order::Asked;
 use super::{documents, snapshot, token};
+use crate::facts::Guard;
 use crate::policy::Verdict;
 use crate::policy::snapshot::Snapshot;
 
@@ -25,34 +26,37 @@ fn check(rules: &Snapshot, path: &str, expected: Reason) {
     assert_eq!(decided.verdict == Verdict::Allow, expected == Reason::Ok, "{path}");
 }
 
+/// Requests for what is not below `/public/`, for one upstream or another.
+const WAYS_AROUND: [&str; 23] = [
+    "/public/..;/admin",
+    "/public/..;x=y/admin",
+    "/public/..%3B/admin",
+    "/public/%2e%2e;/admin",
+    "/public/a/..;/..;/admin",
+    "/public/..%2Fadmin",
+    "/public/..%5cadmin",
+    "/public/%2e%2e%2fadmin",
+    "/public/.%2e%2fadmin",
+    "/public/x%2f..%2f..%2fadmin",
+    "/public//../../admin",
+    "/public/a//../../../admin",
+    "/public/..\\admin",
+    "/public/;/../../admin",
+    "/public;/../admin",
+    "/public;%2F..%2F../admin",
+    "//public/../admin",
+    "/public/../admin",
+    "/public/%2e%2e/admin",
+    "/admin#/public/",
+    "/admin;/public/",
+    "/PUBLIC/x",
+    "/public%2Fx",
+];
+
 #[test]
 fn ways_around_a_public_path_never_lead_on() {
     let rules = open(&json!({}), &["/public/{**}"]);
-    for path in [
-        "/public/..;/admin",
-        "/public/..;x=y/admin",
-        "/public/..%3B/admin",
-        "/public/%2e%2e;/admin",
-        "/public/a/..;/..;/admin",
-        "/public/..%2Fadmin",
-        "/public/..%5cadmin",
-        "/public/%2e%2e%2fadmin",
-        "/public/.%2e%2fadmin",
-        "/public/x%2f..%2f..%2fadmin",
-        "/public//../../admin",
-        "/public/a//../../../admin",
-        "/public/..\\admin",
-        "/public/;/../../admin",
-        "/public;/../admin",
-        "/public;%2F..%2F../admin",
-        "//public/../admin",
-        "/public/../admin",
-        "/public/%2e%2e/admin",
-        "/admin#/public/",
-        "/admin;/public/",
-        "/PUBLIC/x",
-        "/public%2Fx",
-    ] {
+    for path in WAYS_AROUND {
         let decided = Asked { path, ..Asked::default() }.of(&rules);
         assert_eq!(decided.verdict, Verdict::Deny, "{path}");
         let reasons = [Reason::AmbiguousRequest, Reason::TokenAbsent];
@@ -172,5 +176,57 @@ fn a_repeated_header_that_rules_read_is_read_in_every_way() {
     ] {
         let asked = Asked { path, token: Some(&who), headers: &[("x-env", header)], ..Asked::default() };
         assert_eq!(asked.of(&rules).reason, expected, "{path} {header}");
+    }
+}
+
+#[test]
+fn a_guard_that_is_off_takes_the_declaration_at_its_word() {
+    let of = |rules: &Snapshot, path, guard| Asked { path, guard, ..Asked::default() }.of(rules);
+    let public = open(&json!({}), &["/public/{**}"]);
+    for guard in [Guard::Log, Guard::Off] {
+        for path in WAYS_AROUND {
+            // The upstream decodes slashes, so this is below `/public/` for it.
+            let is_public = path == "/public%2Fx";
+            assert_eq!(of(&public, path, guard).verdict == Verdict::Allow, is_public, "{path} {guard:?}");
+        }
+    }
+    for (upstream, granted, path, is_read_so) in [
+        (json!({}), "/a", "/a;x", true),
+        (json!({}), "/a/b", "/a//b", true),
+        (json!({}), "/a/b", "/a%2Fb", true),
+        (json!({}), "/a;x", "/a;x", false),
+        (json!({"fold_case": true}), "/a/b", "/A//B", true),
+        // Two orders of doing all of it lead to two places.
+        (json!({}), "/a/c", "/a/b//../c", false),
+    ] {
+        let rules = open(&upstream, &[granted]);
+        let strict = of(&rules, path, Guard::Deny);
+        assert_eq!((strict.verdict, strict.forgiven), (Verdict::Deny, None), "{path}");
+        let (logged, off) = (of(&rules, path, Guard::Log), of(&rules, path, Guard::Off));
+        assert_eq!(logged.verdict, off.verdict, "{path}");
+        assert_eq!(off.verdict == Verdict::Allow, is_read_so, "{granted} {path}");
+        assert_eq!(logged.forgiven, is_read_so.then_some(Reason::AmbiguousRequest), "{path}");
+        assert_eq!(off.forgiven, None, "{path}");
+    }
+    // What can be read in one way only needs no guard.
+    assert_eq!(of(&public, "/public/x", Guard::Log).forgiven, None);
+}
+
+#[test]
+fn a_guard_that_is_off_opens_no_way_around_a_denial_or_a_header() {
+    let rules = snapshot(&documents(json!([
+        {"kind": "Service", "namespace": "a", "name": "s", "callers": ["external"]},
+        {"kind": "Role", "namespace": "a", "name": "r", "permissions": [
+            {"name": "p", "service": "s", "methods": ["GET"], "paths": ["/{**}"]},
+            {"name": "q", "service": "s", "methods": ["PUT"], "paths": ["/{**}"], "when": {"header": "x-role", "equals": "a"}}]},
+        {"kind": "Binding", "namespace": "a", "name": "b", "role": "r", "who": {"anyone": true}},
+        {"kind": "Denial", "namespace": "a", "name": "d", "service": "s", "methods": ["*"], "paths": ["/admin/{**}"], "who": {"anyone": true}},
+    ])));
+    for guard in [Guard::Deny, Guard::Log, Guard::Off] {
+        let decided = Asked { path: "/admin/a%2F..%2F..", guard, ..Asked::default() }.of(&rules);
+        assert_eq!(decided.reason, Reason::AmbiguousRequest, "{guard:?}");
+        let headers = &[("x-role", "a,b")][..];
+        let decided = Asked { method: "PUT", headers, guard, ..Asked::default() }.of(&rules);
+        assert_eq!(decided.reason, Reason::AmbiguousRequest, "{guard:?}");
     }
 }

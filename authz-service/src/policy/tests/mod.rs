@@ -73,6 +73,7 @@ impl<'a> Ask<'a> {
 
     fn of(self, snapshot: &Snapshot) -> (Verdict, Reason, String) {
         let facts = Facts {
+            guard: crate::facts::Guard::Deny,
             service: snapshot.service(self.service).map(|rules| &**rules),
             entry: self.entry,
             peer: self.peer,
@@ -361,6 +362,7 @@ proptest! {
         let rules = snapshot(&policy(&[json!({"who": {"anyone": true}})]));
         if let Ok(readings) = PathReadings::of_target(&path) {
             let facts = Facts {
+guard: crate::facts::Guard::Deny,
                 service: rules.service("a/s").map(|rules| &**rules),
                 entry: Entry::Outside,
                 peer: None,

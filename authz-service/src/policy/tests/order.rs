@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tollgate_proto::Reason;
 
 use super::{NOW, documents, snapshot, token};
-use crate::facts::{Credential, Entry, Facts, PathReadings};
+use crate::facts::{Credential, Entry, Facts, Guard, PathReadings};
 use crate::policy::explain::{Holds, explain};
 use crate::policy::snapshot::Snapshot;
 use crate::policy::{Verdict, evaluate};
@@ -17,6 +17,7 @@ use crate::token::{Check, Refusal, VerifiedToken};
 pub(super) struct Asked<'a> {
     pub(super) method: &'a str,
     pub(super) path: &'a str,
+    pub(super) guard: Guard,
     pub(super) host: &'a str,
     pub(super) entry: Entry,
     pub(super) peer: Option<&'a str>,
@@ -33,6 +34,7 @@ impl Default for Asked<'_> {
         Self {
             method: "GET",
             path: "/x",
+            guard: Guard::Deny,
             host: "h",
             entry: Entry::Outside,
             peer: None,
@@ -64,6 +66,7 @@ impl Asked<'_> {
         let headers: HashMap<String, String> =
             self.headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         ask(&Facts {
+            guard: self.guard,
             service: rules.service("a/s").map(|rules| &**rules),
             entry: self.entry,
             peer: self.peer,

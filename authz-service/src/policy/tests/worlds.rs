@@ -234,6 +234,7 @@ pub(super) struct Request {
 impl Request {
     pub(super) fn facts<'a>(&'a self, snapshot: &'a Snapshot) -> Facts<'a> {
         Facts {
+            guard: crate::facts::Guard::Deny,
             service: snapshot.service("a/s").map(|rules| &**rules),
             entry: self.entry,
             peer: self.peer,

@@ -140,6 +140,7 @@ async fn evaluate(authorizer: &Authorizer, may_ask: &MayAsk, asked: &Evaluation)
     }
     let workload = subject.workload();
     let question = Question {
+        guard: crate::facts::Guard::Deny,
         service: Some(&resource.id),
         destination: None,
         entry: if workload.is_some() { Entry::Inside } else { Entry::Outside },
