@@ -70,6 +70,7 @@ fn evaluation(c: &mut Criterion) {
             .and_then(|token| token.verify(&trusted.issuer, &trusted.keys, 1))
             .expect("a good token");
         let ask = |path| Facts {
+            guard: tollgate_authz::facts::Guard::Deny,
             service: snapshot.service("ns/s0").map(|rules| &**rules),
             entry: Entry::Outside,
             peer: None,

@@ -45,7 +45,7 @@ pub use resilience::{
     SuccessRate,
 };
 pub use route::{Backend, DescriptorEntry, DirectResponse, Override, RouteConfig, RouteRateLimit};
-pub use route_authz::{AuthzMode, RouteAuthz};
+pub use route_authz::{AuthzMode, Guard, RouteAuthz};
 pub use tls::{ClusterTls, ListenerTls, MinimumVersion, Mtls, ServerCertificate};
 pub use words::{Percent, Workload};
 

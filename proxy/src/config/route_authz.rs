@@ -17,6 +17,42 @@ pub struct RouteAuthz {
     pub mode: AuthzMode,
     /// What happens without an answer, in place of `authz.on_error`.
     pub on_error: Option<OnError>,
+    /// What becomes of paths that upstreams may read in several ways, as the authorization service is told.
+    pub guard: Option<Guard>,
+}
+
+/// What becomes of a path whose readings lead to different answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Guard {
+    /// It is refused.
+    Deny,
+    /// The service's declaration is taken at its word, and what passes so is recorded.
+    Log,
+    /// As `Log`, without a record.
+    Off,
+}
+
+impl Guard {
+    /// As the context extension `tollgate.guard` says it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Log => "log",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Guard {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match switch_word(deserializer)?.as_str() {
+            "deny" => Ok(Self::Deny),
+            "log" => Ok(Self::Log),
+            "off" => Ok(Self::Off),
+            other => Err(D::Error::custom(format!("`{other}` is none of `deny`, `log` and `off`"))),
+        }
+    }
 }
 
 /// Whether authorization is asked.
@@ -48,6 +84,7 @@ impl<'de> Deserialize<'de> for RouteAuthz {
         struct Long {
             mode: AuthzMode,
             on_error: Option<OnError>,
+            guard: Option<Guard>,
         }
 
         struct Either;
@@ -56,22 +93,23 @@ impl<'de> Deserialize<'de> for RouteAuthz {
             type Value = RouteAuthz;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`on`, `off` or a map with `mode` and `on_error`")
+                f.write_str("`on`, `off` or a map with `mode`, `on_error` and `guard`")
             }
 
             fn visit_bool<E: Error>(self, on: bool) -> Result<RouteAuthz, E> {
                 let mode = if on { AuthzMode::On } else { AuthzMode::Off };
-                Ok(RouteAuthz { mode, on_error: None })
+                Ok(RouteAuthz { mode, ..RouteAuthz::default() })
             }
 
             fn visit_str<E: Error>(self, word: &str) -> Result<RouteAuthz, E> {
                 let mode = AuthzMode::deserialize(value::StrDeserializer::<E>::new(word))?;
-                Ok(RouteAuthz { mode, on_error: None })
+                Ok(RouteAuthz { mode, ..RouteAuthz::default() })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RouteAuthz, A::Error> {
-                let Long { mode, on_error } = Long::deserialize(value::MapAccessDeserializer::new(map))?;
-                Ok(RouteAuthz { mode, on_error })
+                let Long { mode, on_error, guard } =
+                    Long::deserialize(value::MapAccessDeserializer::new(map))?;
+                Ok(RouteAuthz { mode, on_error, guard })
             }
         }
 
@@ -89,7 +127,7 @@ impl JsonSchema for RouteAuthz {
         let switch = json_schema!({"anyOf": [{"type": "boolean"}, {"enum": ["on", "off"]}]});
         json_schema!({"anyOf": [switch, {
             "type": "object",
-            "properties": {"mode": switch, "on_error": on_error},
+            "properties": {"mode": switch, "on_error": on_error, "guard": {"enum": ["deny", "log", "off"]}},
             "additionalProperties": false
         }]})
     }

@@ -28,7 +28,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tollgate_runtime::config::Invalid;
 
-use crate::config::{AuthzMode, Credentials, DescriptorEntry, Hedge, OnError, RouteConfig, Workload};
+use crate::config::{AuthzMode, Credentials, DescriptorEntry, Guard, Hedge, OnError, RouteConfig, Workload};
 use crate::stages::cors::Cors;
 use crate::stages::fault::Fault;
 use crate::upstream::Retry;
@@ -71,6 +71,8 @@ pub struct Route {
     pub hedge: Option<Hedge>,
     /// Whether authorization is asked.
     pub authz: AuthzMode,
+    /// What becomes of its ambiguous paths.
+    pub authz_guard: Option<Guard>,
     /// In place of `authz.on_error`.
     pub authz_on_error: Option<OnError>,
     /// In place of `rate_limit.on_error`.
@@ -156,6 +158,7 @@ impl Route {
             hedge: route.hedge.clone(),
             authz: route.authz.mode,
             authz_on_error: route.authz.on_error,
+            authz_guard: route.authz.guard,
             rate_limit_on_error: route.rate_limit.on_error,
             descriptors,
             quota,

@@ -33,7 +33,7 @@ use tonic::Code;
 use super::caller::Caller;
 use super::headers::may_be_mutated;
 use super::verdict::Verdict;
-use crate::config::{AuthzConfig, OnError};
+use crate::config::{AuthzConfig, Guard, OnError};
 use crate::error::{Denial, ProxyError};
 use crate::listener::secure::Secured;
 
@@ -63,6 +63,7 @@ pub(crate) struct Question<'r> {
     pub(crate) size: Option<u64>,
     pub(crate) service: Option<&'r str>,
     pub(crate) route: &'r str,
+    pub(crate) guard: Option<Guard>,
     pub(crate) point: &'static str,
     pub(crate) unix_nanos: u64,
 }
@@ -212,9 +213,12 @@ pub(crate) async fn within<T>(
 }
 
 fn check_request(question: &Question<'_>, parts: &request::Parts) -> CheckRequest {
-    let mut extensions = HashMap::with_capacity(3);
+    let mut extensions = HashMap::with_capacity(4);
     extensions.insert("tollgate.route".to_owned(), question.route.to_owned());
     extensions.insert("tollgate.point".to_owned(), question.point.to_owned());
+    if let Some(guard) = question.guard {
+        extensions.insert("tollgate.guard".to_owned(), guard.as_str().to_owned());
+    }
     if let Some(service) = question.service {
         extensions.insert("tollgate.service".to_owned(), service.to_owned());
     }

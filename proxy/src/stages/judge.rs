@@ -48,6 +48,7 @@ pub(crate) async fn authorize(
         size: body.size_hint().exact(),
         service: found.route.service_name.as_deref(),
         route: &found.route.name,
+        guard: found.route.authz_guard,
         point: connection.listener.point(),
         unix_nanos: proxy.reporter.service.clock().unix_nanos(),
     };

@@ -3,7 +3,9 @@
 use tollgate_testkit::fake_authz::{allow, deny, header};
 use tollgate_testkit::fake_ratelimit::over;
 
-use crate::harness::{Mesh, Setup};
+use tollgate_runtime::Service;
+
+use crate::harness::{Mesh, Setup, parse, run};
 
 #[tokio::test]
 async fn an_allowed_request_reaches_the_app() {
@@ -237,4 +239,19 @@ async fn head_requests_and_empty_answers() {
     assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, ""));
     let none = mesh.get("/open/x").header("x-behave", "status:204").send().await;
     assert_eq!(none.status, 204);
+}
+
+#[tokio::test]
+async fn a_route_says_how_its_ambiguous_paths_are_guarded() {
+    let mesh = Mesh::start().await;
+    let yaml = Setup::default().yaml(mesh.authz.address(), mesh.limiter.address(), mesh.app.address());
+    for (written, said) in [("{guard: log}", Some("log")), ("{guard: off}", Some("off")), ("on", None)] {
+        let guarded = yaml.replacen("authz: {on_error: allow}", &format!("authz: {written}"), 1);
+        let (address, _running) = run(parse(&guarded), Service::for_test("ingress")).await;
+        let answer = crate::harness::Call::new(address, "GET", "/forgiving//x").bearer("reader").send().await;
+        assert_eq!(answer.status, 200);
+        let attributes = mesh.authz.questions().pop().unwrap().attributes.unwrap();
+        let guard = attributes.context_extensions.get("tollgate.guard").map(String::as_str);
+        assert_eq!(guard, said, "{written}");
+    }
 }
