@@ -162,9 +162,11 @@ async fn drafted(
 #[serde(deny_unknown_fields)]
 pub(super) struct WhoCanQuery {
     /// The method.
-    method: String,
+    method: Option<String>,
     /// The path.
-    path: String,
+    path: Option<String>,
+    /// A gRPC method instead, as `package.Service/Method`.
+    grpc: Option<String>,
     /// The host by which the service is called.
     host: Option<String>,
     /// `namespace/name`, or a name that is unique; instead of the host.
@@ -193,10 +195,17 @@ pub(super) async fn who_can(
     Extension(caller): Extension<Caller>,
     Params(query): Params<WhoCanQuery>,
 ) -> Result<Json<WhoCanAnswer>, Problem> {
-    let WhoCanQuery { method, path, host, service, cursor, limit } = query;
+    let WhoCanQuery { method, path, grpc, host, service, cursor, limit } = query;
+    let target = match (method, path, grpc) {
+        (Some(method), Some(path), None) => Target { method, path, host, service },
+        (None, None, Some(call)) => {
+            let call = Target::grpc(&call).map_err(|error| Problem::malformed(error.to_string()))?;
+            Target { host, service, ..call }
+        }
+        _ => return Err(Problem::malformed("say method and path, or grpc")),
+    };
     let asking = async move |admin: Admin, caller: Caller| {
         let (set, _) = visible(&admin, &caller, None).await?;
-        let target = Target { method, path, host, service };
         who::who_can(&set, &target, admin.authorizer.now())
             .map_err(|error| Problem::malformed(error.to_string()))
     };

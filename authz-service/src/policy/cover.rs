@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::spec::PermissionSpec;
+use super::spec::{GrpcSpec, PermissionSpec};
 
 /// Whether whoever has `wide` may do all that `narrow` allows.
 pub fn covers(wide: &PermissionSpec, narrow: &PermissionSpec) -> bool {
@@ -13,8 +13,7 @@ pub fn covers(wide: &PermissionSpec, narrow: &PermissionSpec) -> bool {
     (wide.service == "*" || wide.service == narrow.service)
         && !wide.dry_run
         && (wide.when.is_none() || wide.when == narrow.when)
-        && (any(&wide_requests.0) || !any(&narrow_requests.0) && subset(&narrow_requests.0, &wide_requests.0))
-        && narrow_requests.1.iter().all(|path| wide_requests.1.iter().any(|wide| path_covers(wide, path)))
+        && requests_cover(&wide_requests, &narrow_requests)
         && (wide.hosts.is_empty() || !narrow.hosts.is_empty() && subset_of_hosts(&narrow.hosts, &wide.hosts))
         && subset(&wide.scopes.all, &narrow.scopes.all)
         && any_scope_covers(wide, narrow)
@@ -22,11 +21,8 @@ pub fn covers(wide: &PermissionSpec, narrow: &PermissionSpec) -> bool {
 
 /// Whether there may be a request that both speak of. Here "no" is always true.
 pub fn may_meet(one: &PermissionSpec, other: &PermissionSpec) -> bool {
-    let (first, second) = (requests(one), requests(other));
-    let methods = any(&first.0) || any(&second.0) || first.0.iter().any(|method| second.0.contains(method));
     (one.service == "*" || other.service == "*" || one.service == other.service)
-        && methods
-        && first.1.iter().any(|path| second.1.iter().any(|other| paths_may_meet(path, other)))
+        && requests_meet(&requests(one), &requests(other))
 }
 
 fn paths_may_meet(one: &str, other: &str) -> bool {
@@ -46,10 +42,21 @@ fn paths_may_meet(one: &str, other: &str) -> bool {
     }
 }
 
+fn requests(permission: &PermissionSpec) -> Requests<'_> {
+    requests_of(&permission.methods, &permission.paths, permission.grpc.as_ref())
+}
+
+/// Methods, and paths.
+pub(super) type Requests<'p> = (Cow<'p, [String]>, Cow<'p, [String]>);
+
 /// Methods and paths, of gRPC too.
-fn requests(permission: &PermissionSpec) -> (Cow<'_, [String]>, Cow<'_, [String]>) {
-    match &permission.grpc {
-        None => (Cow::Borrowed(&permission.methods), Cow::Borrowed(&permission.paths)),
+pub(super) fn requests_of<'p>(
+    methods: &'p [String],
+    paths: &'p [String],
+    grpc: Option<&GrpcSpec>,
+) -> Requests<'p> {
+    match grpc {
+        None => (Cow::Borrowed(methods), Cow::Borrowed(paths)),
         Some(grpc) if grpc.methods.is_empty() => {
             (Cow::Owned(vec!["POST".to_owned()]), Cow::Owned(vec![format!("/{}/{{*}}", grpc.service)]))
         }
@@ -58,6 +65,18 @@ fn requests(permission: &PermissionSpec) -> (Cow<'_, [String]>, Cow<'_, [String]
             (Cow::Owned(vec!["POST".to_owned()]), Cow::Owned(paths.collect()))
         }
     }
+}
+
+/// Whether some request fits both; "no" is always true.
+pub(super) fn requests_meet(one: &Requests<'_>, other: &Requests<'_>) -> bool {
+    (any(&one.0) || any(&other.0) || one.0.iter().any(|method| other.0.contains(method)))
+        && one.1.iter().any(|path| other.1.iter().any(|other| paths_may_meet(path, other)))
+}
+
+/// Whether whatever fits `narrow` fits `wide` too; "yes" is always true.
+pub(super) fn requests_cover(wide: &Requests<'_>, narrow: &Requests<'_>) -> bool {
+    (any(&wide.0) || !any(&narrow.0) && subset(&narrow.0, &wide.0))
+        && narrow.1.iter().all(|path| wide.1.iter().any(|wide| path_covers(wide, path)))
 }
 
 fn any(methods: &[String]) -> bool {

@@ -1,15 +1,18 @@
 //! Who may do something, and what may somebody do: the policy read from its two ends. Pure.
 //!
-//! It tells what is granted and under which conditions. Whether one request passes is for `evaluate` to say: claims,
-//! headers and the time of day are known only then.
+//! It tells what is granted, under which conditions, and which denials take it away again. Whether one request passes
+//! is for `evaluate` to say: claims, headers and the time of day are known only then.
 
 use serde::{Deserialize, Serialize};
 use tollgate_paths::{Level, Template, normalize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::cover::{Requests, requests_cover, requests_meet, requests_of};
 use super::object::{Document, PolicySet};
 use super::roles::{Roles, bindings};
-use super::spec::{BindingSpec, Mode, PermissionSpec, ScopesSpec, ServiceSpec, WhoSpec};
+use super::spec::{
+    BindingSpec, ConditionSpec, DenialSpec, GrpcSpec, Mode, PermissionSpec, ScopesSpec, ServiceSpec, WhoSpec,
+};
 
 /// What somebody would do.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema, IntoParams)]
@@ -32,6 +35,9 @@ pub enum WhoError {
     /// Nothing says which service is meant.
     #[error("say which service is meant: by --host, or by --service NAMESPACE/NAME; there are {0}")]
     NoService(String),
+    /// The text is no method of gRPC.
+    #[error("`{0}` is no gRPC method: write package.Service/Method")]
+    Grpc(String),
     /// The text is no path.
     #[error("`{0}` is no path: {1}")]
     Path(String, String),
@@ -69,8 +75,17 @@ pub struct Grant {
     pub methods: Vec<String>,
     /// Path templates.
     pub paths: Vec<String>,
+    /// Methods of a gRPC service, instead of methods and paths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<GrpcSpec>,
     /// Scopes that the token must have.
     pub scopes: ScopesSpec,
+    /// What must hold beside, for the binding and for the permission.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub when: Vec<ConditionSpec>,
+    /// Denials that take it away, or part of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denied_by: Vec<DeniedBy>,
     /// From when on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<String>,
@@ -82,6 +97,35 @@ pub struct Grant {
     pub but: Vec<String>,
 }
 
+/// A denial that takes a grant away.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DeniedBy {
+    /// The denial, as `namespace/name`.
+    pub denial: String,
+    /// Whom it denies.
+    pub who: WhoSpec,
+    /// Whether it takes away all of the grant now; otherwise some requests, some people, or by a condition.
+    pub wholly: bool,
+    /// What must hold for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<ConditionSpec>,
+    /// Why there is such a denial.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+impl Target {
+    /// A call of a gRPC method, as `package.Service/Method`.
+    pub fn grpc(method: &str) -> Result<Self, WhoError> {
+        match method.split_once('/') {
+            Some((service, name)) if !service.is_empty() && !name.is_empty() && !name.contains('/') => {
+                Ok(Self { method: "POST".to_owned(), path: format!("/{method}"), host: None, service: None })
+            }
+            _ => Err(WhoError::Grpc(method.to_owned())),
+        }
+    }
+}
+
 /// Who may do it, as the policy stands; `now` is in Unix seconds.
 pub fn who_can(set: &PolicySet, target: &Target, now: i64) -> Result<WhoCan, WhoError> {
     let service = service_of(set, target)?;
@@ -89,17 +133,36 @@ pub fn who_can(set: &PolicySet, target: &Target, now: i64) -> Result<WhoCan, Who
     let path = target.path.split_once('?').map_or(target.path.as_str(), |(path, _query)| path);
     let path = normalize(path, Level::DecodeAndMerge).map_err(|error| wrong(error.to_string()))?;
     let roles = Roles::of(set);
-    let speaks_of_it = |permission: &PermissionSpec| {
-        (permission.service == "*" || permission.service == service.name)
-            && permission.methods.iter().any(|method| method == "*" || *method == target.method)
-            && permission.paths.iter().any(|one| Template::parse(one).is_ok_and(|one| one.matches(&path)))
-            && host_fits(permission, target.host.as_deref())
+    let is_it = |(methods, paths): &Requests<'_>, hosts: &[String], named: &str| {
+        (named == "*" || named == service.name)
+            && methods.iter().any(|method| method == "*" || *method == target.method)
+            && paths.iter().any(|one| Template::parse(one).is_ok_and(|one| one.matches(&path)))
+            && host_fits(hosts, target.host.as_deref())
     };
+    let speaks_of_it = |permission: &PermissionSpec| {
+        let requests = requests_of(&permission.methods, &permission.paths, permission.grpc.as_ref());
+        is_it(&requests, &permission.hosts, &permission.service)
+    };
+    let refusing: Vec<&DenialSpec> = denials(set)
+        .filter(|denial| {
+            let requests = requests_of(&denial.methods, &denial.paths, denial.grpc.as_ref());
+            denial.namespace == service.namespace && is_it(&requests, &denial.hosts, &denial.service)
+        })
+        .collect();
     let mut grants = Vec::new();
     for binding in bindings(set).filter(|binding| binding.namespace == service.namespace) {
         for (role, permission) in roles.permissions(&binding.namespace, &binding.role) {
             if speaks_of_it(permission) {
-                grants.push(grant(binding, &role.name, permission, &[service], now));
+                let mut grant = grant(binding, &role.name, permission, &[service], now);
+                let hits = |denial: &&&DenialSpec| overlap(&binding.who, None, &denial.who) != Overlap::Never;
+                grant.denied_by = (refusing.iter().filter(hits))
+                    .filter_map(|denial| {
+                        let all = overlap(&binding.who, None, &denial.who) == Overlap::Always;
+                        // Without a host, one that is limited to hosts is not certain.
+                        denied_by(denial, all && (denial.hosts.is_empty() || target.host.is_some()), now)
+                    })
+                    .collect();
+                grants.push(grant);
             }
         }
     }
@@ -121,9 +184,88 @@ pub fn who_can(set: &PolicySet, target: &Target, now: i64) -> Result<WhoCan, Who
     })
 }
 
-fn host_fits(permission: &PermissionSpec, host: Option<&str>) -> bool {
-    permission.hosts.is_empty()
-        || host.is_none_or(|host| permission.hosts.iter().any(|one| one.eq_ignore_ascii_case(host)))
+fn host_fits(hosts: &[String], host: Option<&str>) -> bool {
+    hosts.is_empty() || host.is_none_or(|host| hosts.iter().any(|one| one.eq_ignore_ascii_case(host)))
+}
+
+fn denials(set: &PolicySet) -> impl Iterator<Item = &DenialSpec> {
+    set.values().filter_map(|document| match document {
+        Document::Denial(denial) => Some(denial),
+        _ => None,
+    })
+}
+
+/// A denial as it stands beside a grant; nothing where it is over or only tried.
+fn denied_by(denial: &DenialSpec, all: bool, now: i64) -> Option<DeniedBy> {
+    let is_over = denial.not_after.is_some_and(|end| end.as_second() <= now);
+    let has_begun = denial.not_before.is_none_or(|from| from.as_second() <= now);
+    (!is_over && !denial.dry_run).then(|| DeniedBy {
+        denial: format!("{}/{}", denial.namespace, denial.name),
+        who: denial.who.clone(),
+        wholly: all && has_begun && denial.when.is_none(),
+        when: denial.when.clone(),
+        reason: denial.reason.clone(),
+    })
+}
+
+/// Whether those who hold a grant are those whom a denial denies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Overlap {
+    Never,
+    Sometimes,
+    Always,
+}
+
+/// `known` is what is known of the one who holds the grant beside that. "Never" and "always" are always true.
+fn overlap(holder: &WhoSpec, known: Option<&Somebody>, denied: &WhoSpec) -> Overlap {
+    let of = |field: fn(&WhoSpec) -> &Option<String>, more: fn(&Somebody) -> &Option<String>| {
+        let said = field(holder).as_ref().or_else(|| known.and_then(|known| more(known).as_ref()));
+        match (field(denied), said) {
+            (None, _) => Overlap::Always,
+            (Some(denied), Some(said)) if denied == said => Overlap::Always,
+            (Some(_), Some(_)) => Overlap::Never,
+            (Some(_), None) => Overlap::Sometimes,
+        }
+    };
+    let group = match &denied.group {
+        Some(group) if holder.group.as_ref() != Some(group) => {
+            let is_member = known.is_some_and(|known| known.groups.contains(group));
+            if is_member { Overlap::Always } else { Overlap::Sometimes }
+        }
+        _ => Overlap::Always,
+    };
+    let has_token = holder.authenticated || holder.issuer.is_some() || known.is_some_and(Somebody::has_token);
+    let authenticated = if denied.authenticated && !has_token { Overlap::Sometimes } else { Overlap::Always };
+    let workload =
+        match (&denied.workload, holder.workload.as_ref().or(known.and_then(|one| one.workload.as_ref()))) {
+            (None, _) => Overlap::Always,
+            (Some(_), None) => Overlap::Sometimes,
+            (Some(denied), Some(said)) => workloads(denied, said),
+        };
+    [
+        of(|who| &who.issuer, |one| &one.issuer),
+        of(|who| &who.subject, |one| &one.subject),
+        of(|who| &who.client, |one| &one.client),
+        group,
+        authenticated,
+        workload,
+    ]
+    .into_iter()
+    .min_by_key(|overlap| *overlap as u8)
+    .unwrap_or(Overlap::Sometimes)
+}
+
+/// Whether the workloads of `said` are among those of `denied`; both may be patterns.
+fn workloads(denied: &str, said: &str) -> Overlap {
+    let below =
+        |pattern: &str, id: &str| pattern.strip_suffix('*').is_some_and(|start| id.starts_with(start));
+    if denied == said || below(denied, said) {
+        Overlap::Always
+    } else if below(said, denied) {
+        Overlap::Sometimes
+    } else {
+        Overlap::Never
+    }
 }
 
 fn service_of<'p>(set: &'p PolicySet, target: &Target) -> Result<&'p ServiceSpec, WhoError> {
@@ -169,15 +311,26 @@ fn grant(
         service: format!("{}/{}", binding.namespace, permission.service),
         methods: permission.methods.clone(),
         paths: permission.paths.clone(),
+        grpc: permission.grpc.clone(),
+        when: binding.when.iter().chain(&permission.when).cloned().collect(),
+        denied_by: Vec::new(),
         scopes: permission.scopes.clone(),
         not_before: binding.not_before.map(|from| from.to_string()),
         not_after: binding.not_after.map(|end| end.to_string()),
-        but: obstacles(binding, services, now),
+        but: obstacles(binding, permission, services, now),
     }
 }
 
-fn obstacles(binding: &BindingSpec, services: &[&ServiceSpec], now: i64) -> Vec<String> {
+fn obstacles(
+    binding: &BindingSpec,
+    permission: &PermissionSpec,
+    services: &[&ServiceSpec],
+    now: i64,
+) -> Vec<String> {
     let mut but = Vec::new();
+    if binding.dry_run || permission.dry_run {
+        but.push("it is only tried (dry run)".to_owned());
+    }
     if binding.not_after.is_some_and(|end| end.as_second() <= now) {
         but.push("the binding has expired".to_owned());
     }
@@ -221,17 +374,50 @@ pub fn can(set: &PolicySet, somebody: &Somebody, now: i64) -> Vec<Grant> {
                     && (permission.service == "*" || permission.service == service.name)
             };
             let services: Vec<&ServiceSpec> = services(set).filter(named).collect();
-            grants.push(grant(binding, &role.name, permission, &services, now));
+            let mut grant = grant(binding, &role.name, permission, &services, now);
+            grant.denied_by = (denials(set).filter(|denial| may_be(&denial.who, somebody)))
+                .filter_map(|denial| takes_away(denial, (binding, permission), somebody, now))
+                .collect();
+            grants.push(grant);
         }
     }
     grants
+}
+
+/// What a denial takes of a permission that somebody holds.
+fn takes_away(
+    denial: &DenialSpec,
+    (binding, permission): (&BindingSpec, &PermissionSpec),
+    somebody: &Somebody,
+    now: i64,
+) -> Option<DeniedBy> {
+    let requests = requests_of(&permission.methods, &permission.paths, permission.grpc.as_ref());
+    let denied = requests_of(&denial.methods, &denial.paths, denial.grpc.as_ref());
+    let speaks_of_it = denial.namespace == binding.namespace
+        && (denial.service == permission.service || denial.service == "*" || permission.service == "*")
+        && requests_meet(&denied, &requests);
+    let overlap = overlap(&binding.who, Some(somebody), &denial.who);
+    if !speaks_of_it || overlap == Overlap::Never {
+        return None;
+    }
+    let all = overlap == Overlap::Always
+        && (denial.service == permission.service || denial.service == "*")
+        && denial.hosts.is_empty()
+        && requests_cover(&denied, &requests);
+    denied_by(denial, all, now)
+}
+
+impl Somebody {
+    fn has_token(&self) -> bool {
+        self.subject.is_some() || self.client.is_some() || !self.groups.is_empty()
+    }
 }
 
 /// Whether somebody may be one of those. What was not said of them is not held against them, as far as something was.
 fn may_be(who: &WhoSpec, somebody: &Somebody) -> bool {
     use super::model::WorkloadPattern;
 
-    let has_token = somebody.subject.is_some() || somebody.client.is_some() || !somebody.groups.is_empty();
+    let has_token = somebody.has_token();
     let issuer = match (&who.issuer, &somebody.issuer) {
         (Some(wanted), Some(said)) => wanted == said,
         _ => true,
@@ -327,5 +513,83 @@ mod tests {
             1
         );
         assert_eq!(count(Somebody::default()), 0);
+    }
+
+    /// The shop with more said.
+    fn shop_with(more: Vec<Value>) -> PolicySet {
+        let mut set = shop();
+        set.extend(more.into_iter().map(|json| {
+            let document: Document = serde_json::from_value(json).unwrap();
+            (document.id(), document)
+        }));
+        set
+    }
+
+    fn denial(changes: Value) -> Value {
+        let mut denial = json!({"kind": "Denial", "namespace": "a", "name": "d", "service": "s", "methods": ["GET"],
+            "paths": ["/o/{id}"], "who": {"issuer": "demo", "subject": "u"}});
+        denial.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        denial
+    }
+
+    #[test]
+    fn denials_are_named_with_what_they_take_away() {
+        let of = |changes: Value, binding: &str| {
+            let found = who_can(&shop_with(vec![denial(changes)]), &target("GET", "/o/1"), NOW).unwrap();
+            let grant = found.grants.into_iter().find(|grant| grant.binding == binding).unwrap();
+            grant.denied_by.first().map(|denied| denied.wholly)
+        };
+        for (changes, of_u, of_g, of_w) in [
+            (json!({}), Some(true), None, Some(false)),
+            (json!({"who": {"anyone": true}}), Some(true), Some(true), Some(true)),
+            (json!({"who": {"authenticated": true}}), Some(true), Some(true), Some(false)),
+            (json!({"who": {"workload": "spiffe://d/ns/a/sa/x"}}), Some(false), Some(false), Some(false)),
+            (json!({"who": {"workload": "spiffe://d/*"}}), Some(false), Some(false), Some(true)),
+            (json!({"who": {"workload": "spiffe://e/*"}}), Some(false), Some(false), None),
+            (json!({"who": {"issuer": "demo", "subject": "v"}}), None, None, Some(false)),
+            (json!({"when": {"claim": "x", "equals": 1}}), Some(false), None, Some(false)),
+            (json!({"paths": ["/p"]}), None, None, None),
+            (json!({"methods": ["PUT"]}), None, None, None),
+            (json!({"service": "t"}), None, None, None),
+            (json!({"service": "*", "paths": ["/{**}"], "methods": ["*"]}), Some(true), None, Some(false)),
+            (json!({"not_after": "2020-01-01T00:00:00Z"}), None, None, None),
+            (json!({"not_before": "2100-01-01T00:00:00Z"}), Some(false), None, Some(false)),
+            (json!({"dry_run": true}), None, None, None),
+        ] {
+            let found = ["a/u", "a/g", "a/w"].map(|binding| of(changes.clone(), binding));
+            assert_eq!(found, [of_u, of_g, of_w], "{changes}");
+        }
+    }
+
+    #[test]
+    fn can_names_denials_conditions_and_what_is_only_tried() {
+        let role = json!({"kind": "Role", "namespace": "a", "name": "more", "permissions": [
+            {"name": "list", "service": "s", "grpc": {"service": "p.S", "methods": ["List"]}, "when": {"claim": "x", "equals": 1}},
+            {"name": "try", "service": "s", "methods": ["GET"], "paths": ["/t"], "dry_run": true}]});
+        let binding = json!({"kind": "Binding", "namespace": "a", "name": "m", "role": "more",
+            "who": {"issuer": "demo", "subject": "u"}, "when": {"header": "h", "equals": "1"}});
+        let wide = denial(json!({"methods": ["*"], "paths": ["/o/{**}", "/p.S/{*}"]}));
+        let set = shop_with(vec![role, binding, wide]);
+        let somebody = Somebody { subject: Some("u".into()), ..Somebody::default() };
+        let told: Vec<_> = can(&set, &somebody, NOW)
+            .into_iter()
+            .map(|grant| {
+                let wholly = grant.denied_by.first().map(|denied| denied.wholly);
+                (grant.permission, grant.when.len(), wholly, grant.but.len())
+            })
+            .collect();
+        let expected = [
+            ("more.list", 2, Some(true), 0),
+            ("more.try", 1, None, 1),
+            ("writer.write", 0, None, 0),
+            ("reader.read", 0, Some(true), 0),
+        ];
+        assert_eq!(told, expected.map(|(name, when, wholly, but)| (name.to_owned(), when, wholly, but)));
+        let call = Target { service: Some("a/s".into()), ..Target::grpc("p.S/List").unwrap() };
+        let found = who_can(&set, &call, NOW).unwrap();
+        assert_eq!((&*found.grants[0].permission, found.grants[0].when.len()), ("more.list", 2));
+        for bad in ["", "List", "p.S/", "/List", "p.S/List/x"] {
+            assert!(Target::grpc(bad).is_err(), "{bad}");
+        }
     }
 }

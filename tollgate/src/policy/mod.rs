@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use tollgate_authz::policy::documents::{self, Written};
+use tollgate_authz::policy::who::Target;
 use tollgate_runtime::config::Env;
 
 use crate::commands::{DataFolder, say};
@@ -133,9 +134,13 @@ pub enum Command {
     /// Tell who may do something, by which binding and under which conditions.
     WhoCan {
         /// The method: GET, POST, …
-        method: String,
+        #[arg(required_unless_present = "grpc", requires = "path")]
+        method: Option<String>,
         /// The path.
-        path: String,
+        path: Option<String>,
+        /// A gRPC method instead: package.Service/Method.
+        #[arg(long, conflicts_with_all = ["method", "path"])]
+        grpc: Option<String>,
         /// The host by which the service is called.
         #[arg(long)]
         host: Option<String>,
@@ -241,8 +246,17 @@ pub async fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
         Command::Rollback { epoch, object, dry_run, reason, at } => {
             change::rollback(&at, env, epoch, object, dry_run, reason).await?;
         }
-        Command::WhoCan { method, path, host, service, at } => {
-            tools::who_can(&at, env, (method, path, host, service)).await?;
+        Command::WhoCan { method, path, grpc, host, service, at } => {
+            let target = match grpc {
+                Some(call) => Target { host, service, ..Target::grpc(&call)? },
+                None => Target {
+                    method: method.unwrap_or_default(),
+                    path: path.unwrap_or_default(),
+                    host,
+                    service,
+                },
+            };
+            tools::who_can(&at, env, &target).await?;
         }
         Command::Can(args) => tools::can(args, env).await?,
     }

@@ -10,7 +10,7 @@ use tollgate_authz::policy::documents::{self, Written};
 use tollgate_authz::policy::hypothetical::snapshot_of;
 use tollgate_authz::policy::lint::{Finding, Severity};
 use tollgate_authz::policy::object::PolicySet;
-use tollgate_authz::policy::spec::{ScopesSpec, WhoSpec};
+use tollgate_authz::policy::spec::{ConditionSpec, ScopesSpec, WhoSpec};
 use tollgate_authz::policy::who::{self, Grant, Somebody, Target};
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::Env;
@@ -140,14 +140,9 @@ fn failure(result: &CaseResult) -> String {
 }
 
 /// `policy who-can`
-pub(super) async fn who_can(
-    at: &Place,
-    env: &Env,
-    (method, path, host, service): (String, String, Option<String>, Option<String>),
-) -> anyhow::Result<()> {
+pub(super) async fn who_can(at: &Place, env: &Env, target: &Target) -> anyhow::Result<()> {
     let (set, _) = Policy::open(at, env).await?.set(None).await?;
-    let target = Target { method, path, host, service };
-    let found = who::who_can(&set, &target, now())?;
+    let found = who::who_can(&set, target, now())?;
     say(&format!("{} {} on {}", target.method, target.path, found.service));
     say(&format!(
         "  callers: {}",
@@ -180,11 +175,15 @@ pub(super) async fn can(args: CanArgs, env: &Env) -> anyhow::Result<()> {
         bail!("nothing is granted to them; `tollgate policy who-can` tells who may do something");
     }
     for grant in &grants {
-        let (methods, paths) = (grant.methods.join(","), grant.paths.join(" "));
+        let what = match &grant.grpc {
+            None => format!("{} {}", grant.methods.join(","), grant.paths.join(" ")),
+            Some(grpc) if grpc.methods.is_empty() => format!("gRPC {}/*", grpc.service),
+            Some(grpc) => format!("gRPC {}/{}", grpc.service, grpc.methods.join(",")),
+        };
         let who =
             if grant.who.issuer.is_some() { format!("  as {}", whom(&grant.who)) } else { String::new() };
         let by = format!("by {} → {}", grant.binding, grant.permission);
-        say(&format!("{methods} {paths} on {}  {by}{who}{}", grant.service, conditions(grant)));
+        say(&format!("{what} on {}  {by}{who}{}", grant.service, conditions(grant)));
     }
     Ok(())
 }
@@ -209,6 +208,11 @@ fn whom(who: &WhoSpec) -> String {
     parts.join(", ")
 }
 
+/// A condition on one line, as a file may have it.
+fn as_written(condition: &ConditionSpec) -> String {
+    serde_json::to_string(condition).unwrap_or_default()
+}
+
 fn conditions(grant: &Grant) -> String {
     let ScopesSpec { all, any } = &grant.scopes;
     let mut parts = Vec::new();
@@ -221,6 +225,16 @@ fn conditions(grant: &Grant) -> String {
     parts.extend(grant.not_before.as_ref().map(|from| format!("from {from}")));
     parts.extend(grant.not_after.as_ref().map(|end| format!("until {end}")));
     let mut text = if parts.is_empty() { String::new() } else { format!("  with {}", parts.join(", ")) };
+    for condition in &grant.when {
+        text.push_str(&format!("  ONLY WHERE {}", as_written(condition)));
+    }
+    for denied in &grant.denied_by {
+        let how = if denied.wholly { "DENIED" } else { "DENIED IN PART" };
+        text.push_str(&format!("  {how} by {} ({})", denied.denial, whom(&denied.who)));
+        if let Some(when) = &denied.when {
+            text.push_str(&format!(" where {}", as_written(when)));
+        }
+    }
     if !grant.but.is_empty() {
         text.push_str(&format!("  BUT {}", grant.but.join(", ")));
     }

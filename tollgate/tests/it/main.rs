@@ -237,6 +237,23 @@ mod policy {
         assert!(code == Some(1) && told.contains("shop/orders"), "{told}");
         let (_, told) = run(at, &["policy", "can", "ann"]);
         assert!(told.contains("GET /orders/{id} on shop/orders  by shop/a"), "{told}");
+        // What takes it away, and under which condition.
+        let more = "kind: Denial\nnamespace: shop\nname: never\nservice: orders\nmethods: [GET]\npaths: [\"/{**}\"]\n\
+            who: {issuer: demo, subject: ann}\nwhen: {claim: tier, equals: bronze}\n\
+            ---\nkind: Role\nnamespace: shop\nname: caller\npermissions:\n  \
+            - {name: list, service: orders, grpc: {service: shop.v1.Orders, methods: [List]}, when: {claim: tier, equals: gold}}\n\
+            ---\nkind: Binding\nnamespace: shop\nname: c\nrole: caller\nwho: {issuer: demo, subject: ann}\n";
+        std::fs::write(at.join("more.yaml"), more).unwrap();
+        let (code, told) = run(at, &["policy", "apply", "-f", "more.yaml"]);
+        assert_eq!(code, Some(0), "{told}");
+        let (_, told) = run(at, &["policy", "can", "ann"]);
+        assert!(told.contains("DENIED IN PART by shop/never (subject ann, issuer demo) where"), "{told}");
+        assert!(told.contains("gRPC shop.v1.Orders/List on shop/orders"), "{told}");
+        let grpc = ["policy", "who-can", "--grpc", "shop.v1.Orders/List", "--service", "orders"];
+        let (_, told) = run(at, &grpc);
+        assert!(told.contains("by shop/c → caller.list  ONLY WHERE {\"claim\":\"tier\""), "{told}");
+        let (code, told) = run(at, &["policy", "who-can", "GET"]);
+        assert!(code == Some(2) && told.contains("PATH"), "{told}");
         let (code, told) = run(at, &["policy", "can", "bob"]);
         assert!(code == Some(1) && told.contains("nothing is granted"), "{told}");
     }
