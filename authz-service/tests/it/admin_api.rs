@@ -396,3 +396,101 @@ async fn a_decision_is_explained_by_the_policy_of_its_time() {
     problem(mesh.send(Method::POST, "/v1/explain", &root, Some(odd)).await, 400, "request_malformed").await;
     problem(mesh.send(Method::GET, "/v1/decisions/none/explain", &root, None).await, 404, "not_found").await;
 }
+
+#[tokio::test]
+async fn who_waits_for_a_change_is_told_where_it_does_not_come_into_force() {
+    let mesh = Running::demo().await;
+    let root = mesh.administrator("root").await;
+    let path = "/v1/namespaces/insurance/bindings/more";
+    let binding = json!({"role": "policy-reader", "who": {"issuer": "demo", "subject": "more"}});
+    // A replica that cannot use what is in the database keeps the old policy whole.
+    let file = mesh.folder.path().join("authz.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).foreign_keys(false);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let mut tx = pool.begin().await.unwrap();
+    for sql in ["UPDATE roles SET includes = 'nonsense'", "UPDATE epoch SET n = n + 1"] {
+        sqlx::query(sql).execute(&mut *tx).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let before = mesh.cell.load().epoch;
+    let late = mesh.send(Method::PUT, &format!("{path}?wait=applied"), &root, Some(binding.clone())).await;
+    problem(late, 504, "not_in_force").await;
+    assert_eq!(mesh.cell.load().epoch, before);
+    // It is kept all the same, and the usual answer says that it is not in force.
+    let kept = mesh.send(Method::GET, path, &root, None).await;
+    assert_eq!(kept.status(), 200);
+    let usual = mesh.send(Method::DELETE, path, &root, None).await;
+    assert_eq!((usual.status().as_u16(), header(&usual, "x-tollgate-in-force")), (204, "false"));
+}
+
+/// What was logged, as text.
+#[derive(Clone, Default)]
+struct Logged(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_denied_administrator_is_in_the_log_by_name() {
+    let mesh = Running::demo().await;
+    let root = mesh.administrator("root").await;
+    let system = "/v1/namespaces/tollgate-system";
+    for (path, object) in [
+        (
+            "services/admin",
+            json!({"callers": ["external"], "issuers": ["demo"], "audiences": ["tollgate-admin"]}),
+        ),
+        (
+            "roles/looker",
+            json!({"permissions": [{"name": "look", "service": "admin", "methods": ["GET"], "paths": ["/v1/status"]}]}),
+        ),
+        ("bindings/looker", json!({"role": "looker", "who": {"issuer": "demo", "subject": "clerk"}})),
+    ] {
+        let put = mesh.send(Method::PUT, &format!("{system}/{path}"), &root, Some(object)).await;
+        assert!(put.status().is_success(), "{path}: {}", put.text().await.unwrap());
+    }
+    let mut said = crate::running::claims("clerk", "");
+    said["aud"] = json!("tollgate-admin");
+    let clerk = mesh.signer.token(&said);
+    assert_eq!(mesh.send(Method::GET, "/v1/status", &clerk, None).await.status(), 200);
+
+    let logged = Logged::default();
+    let writer = logged.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let listening = tracing::subscriber::set_default(subscriber);
+    let role = "/v1/namespaces/insurance/roles/policy-reader";
+    assert_eq!(mesh.send(Method::DELETE, role, &clerk, None).await.status(), 403);
+    drop(listening);
+    let text = String::from_utf8(logged.0.lock().unwrap().clone()).unwrap();
+    let line = text.lines().find(|line| line.contains("admin request of demo/clerk refused")).expect(&text);
+    for part in ["WARN", "DELETE", role, "reason=", "request_id="] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    assert!(!text.contains(&clerk), "a token is never logged");
+}
+
+#[tokio::test]
+async fn an_identity_belongs_to_one_enforcer() {
+    let mesh = Running::demo().await;
+    let root = mesh.administrator("root").await;
+    let enforcer =
+        json!({"point": "sidecar-in", "spiffe_id": "spiffe://tollgate.demo/ns/insurance/sa/quotes"});
+    let put = async |name: &str| {
+        mesh.send(Method::PUT, &format!("/v1/enforcers/{name}"), &root, Some(enforcer.clone())).await
+    };
+    assert_eq!(put("one").await.status(), 201);
+    let refused = put("two").await;
+    assert!(refused.status().is_client_error());
+    let told = refused.text().await.unwrap();
+    assert!(told.contains("spiffe_id") && told.contains("already belongs to Enforcer one"), "{told}");
+    // The workload itself may well be a service.
+    assert_eq!(put("one").await.status(), 200);
+}

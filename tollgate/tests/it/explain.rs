@@ -1,5 +1,7 @@
-//! `tollgate explain` against a running mesh: first the service that decided, then what the dashboard recorded.
+//! Against a running mesh: `tollgate explain`, first of the service that decided, then of what the dashboard recorded; and
+//! `tollgate policy` over the admin API.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tollgate::demo::issuer::{Grant, Issuer};
@@ -57,6 +59,8 @@ async fn a_refusal_is_explained_by_its_request_id() {
     );
     assert!(told.contains("grant insurance/reader-reads → insurance/policy-reader.read"), "{told}");
 
+    policy_over_the_api(&at, &server, &file).await;
+
     // On the data folder there is no memory of decisions, but there is the dashboard's.
     let started = Instant::now();
     let told = loop {
@@ -72,4 +76,46 @@ async fn a_refusal_is_explained_by_its_request_id() {
     let (code, told) = run(["explain", "nothing", "--data", "."].map(str::to_owned).to_vec()).await;
     assert!(code == Some(1) && told.contains("nor the dashboard knows"), "{told}");
     mesh.stop().await;
+}
+
+const SHOP: &str = "kind: Service\nnamespace: shop\nname: orders\nhosts: [orders.shop]\ncallers: [external]\nissuers: [demo]\n---\n\
+    kind: Role\nnamespace: shop\nname: orders-reader\npermissions:\n  \
+    - {name: read, service: orders, methods: [GET], paths: [\"/orders/{id}\"]}\n---\n\
+    kind: Binding\nnamespace: shop\nname: ann\nrole: orders-reader\nwho: {issuer: demo, subject: ann}\n";
+/// Every `policy` command does over the API what it does on the data folder.
+async fn policy_over_the_api(at: &Path, server: &str, token_file: &str) {
+    std::fs::write(at.join("shop.yaml"), SHOP).unwrap();
+    let run = async |arguments: &[&str], token_file: &str| {
+        let remote = ["--server", server, "--token-file", token_file];
+        let arguments: Vec<String> =
+            ["policy"].iter().chain(arguments).chain(&remote).map(|one| (*one).to_owned()).collect();
+        let at = at.to_owned();
+        let output = tokio::task::spawn_blocking(move || {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            tollgate(&at, &arguments)
+        });
+        let output = output.await.unwrap();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    for (arguments, code, expected) in [
+        (&["diff", "-f", "shop.yaml"][..], 0, "+ Service shop/orders"),
+        (&["apply", "-f", "shop.yaml", "--reason", "a shop"], 0, "applied as epoch"),
+        (&["get", "--namespace", "shop"], 0, "orders-reader"),
+        (&["export", "--namespace", "shop"], 0, "orders-reader"),
+        (&["history", "role/shop/orders-reader"], 0, "a shop"),
+        (&["lint"], 0, ""),
+        (&["who-can", "GET", "/orders/1", "--service", "shop/orders"], 0, "by shop/ann → orders-reader.read"),
+        (&["can", "ann", "--issuer", "demo"], 0, "GET /orders/{id} on shop/orders"),
+        (&["rollback", "1", "--dry-run"], 0, "dry run"),
+        (&["rollback", "999"], 1, "epoch"),
+    ] {
+        let (status, told) = run(arguments, token_file).await;
+        assert!(status == Some(code) && told.contains(expected), "{arguments:?}: {told}");
+    }
+    std::fs::write(at.join("stranger.token"), "nobody").unwrap();
+    let stranger = at.join("stranger.token");
+    let (status, told) = run(&["get", "--namespace", "shop"], stranger.to_str().unwrap()).await;
+    assert!(status != Some(0) && told.contains("401"), "{told}");
+    let (status, told) = run(&["get"], "no-such.token").await;
+    assert!(status != Some(0) && told.contains("no-such.token"), "{told}");
 }

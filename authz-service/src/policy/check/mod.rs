@@ -161,6 +161,10 @@ impl<'a> Checker<'a> {
                         .collect(),
                 ),
                 Document::Issuer(spec) => ("issuer", vec![format!("iss {}", spec.issuer)]),
+                // A workload may be a service and an enforcer, but not two enforcers.
+                Document::Enforcer(spec) => {
+                    ("spiffe_id", spec.spiffe_id.iter().map(|id| format!("enforcer {id}")).collect())
+                }
                 _ => continue,
             };
             for name in names {
