@@ -72,6 +72,7 @@ impl Visit {
     /// The question that the policy is asked, about this or another method and path.
     pub(super) fn question<'a>(&'a self, method: &'a str, path: &'a str) -> Question<'a> {
         Question {
+            guard: crate::facts::Guard::Deny,
             service: Some(ADMIN_SERVICE),
             destination: None,
             entry: Entry::Outside,
