@@ -29,7 +29,8 @@ fn paths_may_meet(one: &str, other: &str) -> bool {
     let (mut one, mut other) = (one.split('/'), other.split('/'));
     loop {
         match (one.next(), other.next()) {
-            (None, None) | (Some(REST), _) | (_, Some(REST)) => return true,
+            // The rest is one segment at least.
+            (None, None) | (Some(REST), Some(_)) | (Some(_), Some(REST)) => return true,
             (None, _) | (_, None) => return false,
             (Some(one), Some(other)) => {
                 let open = one.starts_with('{') || other.starts_with('{');
@@ -176,6 +177,8 @@ mod tests {
             ("/a/{**}", "/a/b/c", true),
             ("/a/{**}", "/b/{**}", false),
             ("/{**}/x", "/a", true),
+            ("/a/{**}", "/a", false),
+            ("/a/{**}", "/a/", true),
         ] {
             assert_eq!(paths_may_meet(one, other), expected, "{one} {other}");
             assert_eq!(paths_may_meet(other, one), expected, "{other} {one}");

@@ -407,12 +407,17 @@ async fn who_waits_for_a_change_is_told_where_it_does_not_come_into_force() {
     let file = mesh.folder.path().join("authz.db");
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).foreign_keys(false);
     let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let before = mesh.cell.load().epoch;
     let mut tx = pool.begin().await.unwrap();
-    for sql in ["UPDATE roles SET includes = 'nonsense'", "UPDATE epoch SET n = n + 1"] {
+    for sql in [
+        "UPDATE epoch SET n = n + 1",
+        "UPDATE services SET callers = 'nonsense' WHERE name = 'payments'",
+        "INSERT INTO changes (epoch, position, at, author, reason, kind, namespace, name)
+            SELECT n, 0, 0, '', '', 'Service', 'insurance', 'payments' FROM epoch",
+    ] {
         sqlx::query(sql).execute(&mut *tx).await.unwrap();
     }
     tx.commit().await.unwrap();
-    let before = mesh.cell.load().epoch;
     let late = mesh.send(Method::PUT, &format!("{path}?wait=applied"), &root, Some(binding.clone())).await;
     problem(late, 504, "not_in_force").await;
     assert_eq!(mesh.cell.load().epoch, before);
