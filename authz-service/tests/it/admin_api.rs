@@ -403,6 +403,8 @@ async fn who_waits_for_a_change_is_told_where_it_does_not_come_into_force() {
     let root = mesh.administrator("root").await;
     let path = "/v1/namespaces/insurance/bindings/more";
     let binding = json!({"role": "policy-reader", "who": {"issuer": "demo", "subject": "more"}});
+    let odd = json!({"kind": "Service", "namespace": "insurance", "name": "odd"});
+    mesh.apply(vec![serde_json::from_value(odd).unwrap()]).await;
     // A replica that cannot use what is in the database keeps the old policy whole.
     let file = mesh.folder.path().join("authz.db");
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).foreign_keys(false);
@@ -411,9 +413,9 @@ async fn who_waits_for_a_change_is_told_where_it_does_not_come_into_force() {
     let mut tx = pool.begin().await.unwrap();
     for sql in [
         "UPDATE epoch SET n = n + 1",
-        "UPDATE services SET callers = 'nonsense' WHERE name = 'payments'",
+        "UPDATE services SET callers = '[\"nonsense\"]' WHERE name = 'odd'",
         "INSERT INTO changes (epoch, position, at, author, reason, kind, namespace, name)
-            SELECT n, 0, 0, '', '', 'Service', 'insurance', 'payments' FROM epoch",
+            SELECT n, 0, 0, '', '', 'Service', 'insurance', 'odd' FROM epoch",
     ] {
         sqlx::query(sql).execute(&mut *tx).await.unwrap();
     }

@@ -77,7 +77,8 @@ impl PeerCertificate {
     /// who does not sign for our trust domains is no name.
     pub(crate) fn name(&self) -> Option<&str> {
         let mut names = self.shown.uris.iter().chain(&self.shown.names).map(String::as_str);
-        let foreign = |name: &&str| name.get(..9).is_none_or(|start| !start.eq_ignore_ascii_case("spiffe://"));
+        let foreign =
+            |name: &&str| name.get(..9).is_none_or(|start| !start.eq_ignore_ascii_case("spiffe://"));
         self.id.as_ref().map(SpiffeId::as_str).or_else(|| names.find(foreign))
     }
 }
