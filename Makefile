@@ -31,7 +31,7 @@ test: ## Install what the tests need, then run all of them
 	cd $(UI) && npm run check && npm test
 	tools/page-test
 
-soak: ## What `make test` runs a slice of: a million cases of each property (half an hour), five minutes of rotation
+soak: ## What `make test` runs a slice of: a million cases of each property, five minutes of rotation
 	cargo test --release --locked -p tollgate-authz --features soak --lib -- policy::tests::properties
 	cargo test --release --locked -p tollgate-proxy --features soak --test it -- rotation
 	PATH="$(CURDIR)/$(VENV):$$PATH" cargo test --release --locked -p tollgate-ratelimit --features soak --test it -- quota_envoy failover

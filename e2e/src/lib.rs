@@ -61,7 +61,12 @@ impl Demo {
     pub async fn start_with(env: Env) -> Self {
         let folder = TempDir::new().expect("a temporary folder can be made");
         // Unoptimised code on a busy machine: what is tested is not how fast an answer comes.
-        let sets = vec!["ingress.authz.timeout=5s".to_owned(), "ingress.rate_limit.timeout=5s".to_owned()];
+        let sets = [
+            "ingress.authz.timeout=5s",
+            "ingress.rate_limit.timeout=5s",
+            "ratelimit.counters.redis.timeout=1s",
+        ];
+        let sets = sets.map(str::to_owned).into();
         let options = Options { data: folder.path().to_owned(), ports: Ports::Free, traffic: 0, sets, env };
         let mesh = Mesh::start(&options).await.expect("the mesh starts");
         mesh.ready(PATIENCE).await.expect("the mesh becomes ready");
