@@ -30,6 +30,9 @@ const HELD_BACK: u32 = 20;
 /// A change of a share by less than this part is not worth a message of its own.
 const WORTH_SAYING: u32 = 20;
 
+/// A demand is measured over this long at least.
+const MEASURED_OVER_SECONDS: f64 = 0.5;
+
 /// A bucket grows no more often than this, so that others that join meanwhile find something in the pool.
 const GROWS_EVERY_US: u64 = 500_000;
 
@@ -171,9 +174,10 @@ impl Division {
         };
         let seconds = (now_us.saturating_sub(holder.reported_us)) as f64 / SECOND_US;
         let asked = (usage.allowed + usage.denied) as f64;
-        // Two messages in the same moment say nothing about a rate.
-        if seconds >= 0.5 {
-            let now = asked / seconds;
+        holder.asked += asked;
+        // Two messages in the same moment say nothing about a rate: they count with the next one.
+        if seconds >= MEASURED_OVER_SECONDS {
+            let now = std::mem::take(&mut holder.asked) / seconds;
             // A lull of one report does not cost the share.
             holder.demand = Some(holder.demand.map_or(now, |before| now.max(before / 2.0)));
             holder.reported_us = now_us;

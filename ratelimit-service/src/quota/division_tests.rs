@@ -176,6 +176,21 @@ fn who_wants_little_gets_it_and_the_rest_goes_to_the_other() {
 }
 
 #[test]
+fn reports_that_follow_each_other_closely_are_measured_together() {
+    let (start, policy) = (1_000 * SECOND, policy());
+    let mut division = Division::new(terms(80, 2, 40), start);
+    division.report(1, Usage::default(), &policy, start);
+    // Ten a second, told every half second, now a little early and now a little late.
+    for half in 1..=20 {
+        let jitter = if half % 2 == 0 { 20_000 } else { 0 };
+        let usage = Usage { allowed: 5, ..Usage::default() };
+        division.report(1, usage, &policy, start + half * SECOND / 2 - jitter);
+        let demand = division.demand(1).unwrap();
+        assert!((9.0..=11.0).contains(&demand), "{demand} a second after {half} reports");
+    }
+}
+
+#[test]
 fn a_share_given_back_is_used_at_once_and_a_lost_one_when_it_has_expired() {
     let mut world = World::new(terms(80, 2, 40));
     world.join(100.0);

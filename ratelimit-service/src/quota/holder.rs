@@ -32,6 +32,8 @@ pub(super) struct Holder {
     pub(super) demand: Option<f64>,
     /// Hits a second it was seen using before this run knew it.
     pub(super) veteran: Option<f64>,
+    /// Hits asked for since its demand was last measured, at `reported_us`.
+    pub(super) asked: f64,
     pub(super) reported_us: u64,
     /// What it has been told last, or is about to be told.
     pub(super) told: Share,
@@ -63,6 +65,7 @@ impl Holder {
         Self {
             demand: None,
             veteran,
+            asked: 0.0,
             reported_us: now_us,
             told: Share::default(),
             units_held: 0,
