@@ -49,10 +49,11 @@ check: ## Format, lints, docs, dependency rules and example files, without runni
 fmt: ## Format the Rust code
 	cargo fmt --all
 
-bench: ui ## Measure the ingress against Envoy 1.40 doing the same job (one minute after the build)
+bench: ui ## Measure against peers doing the same job (two minutes after the build; `target/release/tollgate-bench --help`)
 	tools/test-dependencies wrk
 	cargo build --release --locked --bins
-	target/release/tollgate-bench
+	target/release/tollgate-bench chain
+	target/release/tollgate-bench check
 
 clean: ## Remove what was built and downloaded (not ./data)
 	cargo clean

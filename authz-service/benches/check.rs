@@ -3,10 +3,6 @@
 //! `cargo bench -p tollgate-authz`. Thousands of services and bindings beside the one that is asked about must not
 //! show: the cost is meant to be flat.
 
-#[path = "../tests/it/signer.rs"]
-#[expect(clippy::unwrap_used, reason = "shared with the tests")]
-mod signer;
-
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -33,7 +29,7 @@ use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::{AttributeContext
 use tollgate_runtime::Service;
 use tollgate_runtime::config::Secret;
 
-use signer::Signer;
+use tollgate_testkit::signer::Signer;
 
 const ISSUER: &str = "https://issuer.demo";
 

@@ -13,4 +13,5 @@ pub mod postgres;
 pub mod redis;
 pub mod reflection;
 pub mod relay;
+pub mod signer;
 pub mod workload_api;

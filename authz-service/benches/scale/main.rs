@@ -7,9 +7,6 @@
 //! ```
 
 mod big;
-#[path = "../../tests/it/signer.rs"]
-#[expect(clippy::unwrap_used, dead_code, reason = "shared with the tests")]
-mod signer;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -28,6 +25,7 @@ use tollgate_authz::store::{Authorship, Store};
 use tollgate_authz::token::VerifiedToken;
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::Secret;
+use tollgate_testkit::signer::Signer;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -61,8 +59,8 @@ fn all() {
     from_sqlite();
 }
 
-fn signer() -> signer::Signer {
-    signer::Signer::new(Algorithm::EdDSA, "k")
+fn signer() -> Signer {
+    Signer::new(Algorithm::EdDSA, "k")
 }
 
 /// Builds as loading from a database does: bindings page by page.

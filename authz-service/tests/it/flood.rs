@@ -26,7 +26,7 @@ use tollgate_runtime::Service;
 use tollgate_runtime::config::Secret;
 
 use crate::running::{ISSUER, claims, demo_documents};
-use crate::signer::Signer;
+use tollgate_testkit::signer::Signer;
 
 const INVENTED: usize = 10_000;
 const AT_ONCE: usize = 100;

@@ -13,8 +13,8 @@ use tollgate_authz::token::{Check, Issuer, Jws};
 use tollgate_runtime::clock::Clock;
 
 use crate::running::Running;
-use crate::signer::Signer;
 use crate::tokens::{NOW, good, trusted, verify};
+use tollgate_testkit::signer::Signer;
 
 fn fault(mut spec: Value) -> (String, String) {
     let written = spec.as_object_mut().unwrap();

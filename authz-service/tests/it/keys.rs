@@ -16,7 +16,7 @@ use tollgate_runtime::config::Secret;
 use tollgate_runtime::net;
 
 use crate::running::{Answer, Ask, ISSUER, Running, claims, demo_documents};
-use crate::signer::Signer;
+use tollgate_testkit::signer::Signer;
 
 /// An issuer's web server.
 struct IssuerServer {

@@ -30,7 +30,6 @@ mod remembered;
 mod replicas;
 mod rights;
 mod running;
-mod signer;
 mod store;
 mod tokens;
 mod wycheproof;

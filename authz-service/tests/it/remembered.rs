@@ -9,7 +9,7 @@ use tollgate_authz::token::keys::SharedSecrets;
 use tollgate_authz::token::{Found, Judge, Occasion, TokenPlace};
 
 use crate::running::{Ask, ISSUER, Running, demo_issuer};
-use crate::signer::Signer;
+use tollgate_testkit::signer::Signer;
 
 const NOW: i64 = 1_000_000;
 const EXPIRES: i64 = NOW + 60;

@@ -24,7 +24,7 @@ use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::Secret;
 use tonic::transport::Channel;
 
-use crate::signer::Signer;
+use tollgate_testkit::signer::Signer;
 
 pub(crate) const ISSUER: &str = "https://issuer.demo";
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -9,7 +9,7 @@ use tollgate_runtime::config::Secret;
 use tollgate_testkit::postgres::PostgresServer;
 
 use crate::running::{Ask, Running};
-use crate::signer::Signer;
+use tollgate_testkit::signer::Signer;
 
 async fn open(url: &str) -> Store {
     Store::open(&Secret::new(url), Clock::system()).await.unwrap()

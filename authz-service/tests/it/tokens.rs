@@ -11,7 +11,7 @@ use tollgate_authz::token::{
 use tollgate_authz::x509::PeerCertificate;
 use tollgate_proto::Reason;
 
-use crate::signer::Signer;
+use tollgate_testkit::signer::Signer;
 
 pub(crate) const NOW: i64 = 1_800_000_000;
 

@@ -14,20 +14,23 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
 /// A key pair with an id.
-pub(crate) struct Signer {
+pub struct Signer {
     key: EncodingKey,
     jwk: Value,
-    pub(crate) algorithm: Algorithm,
-    pub(crate) kid: String,
+    /// What it signs with.
+    pub algorithm: Algorithm,
+    /// The id of its key.
+    pub kid: String,
 }
 
 impl Signer {
-    pub(crate) fn new(algorithm: Algorithm, kid: &str) -> Self {
+    /// With a new key pair.
+    pub fn new(algorithm: Algorithm, kid: &str) -> Self {
         let random = SystemRandom::new();
         let key = match algorithm {
             Algorithm::EdDSA => {
-                let pair = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
-                let public = Ed25519KeyPair::from_pkcs8(pair.as_ref()).unwrap();
+                let pair = Ed25519KeyPair::generate_pkcs8(&random).expect("a fresh key");
+                let public = Ed25519KeyPair::from_pkcs8(pair.as_ref()).expect("a fresh key");
                 let x = URL_SAFE_NO_PAD.encode(public.public_key());
                 let jwk =
                     json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": x, "kid": kid, "use": "sig"});
@@ -40,43 +43,48 @@ impl Signer {
                 } else {
                     &ECDSA_P384_SHA384_FIXED_SIGNING
                 };
-                EncodingKey::from_ec_der(EcdsaKeyPair::generate_pkcs8(curve, &random).unwrap().as_ref())
+                EncodingKey::from_ec_der(
+                    EcdsaKeyPair::generate_pkcs8(curve, &random).expect("a fresh key").as_ref(),
+                )
             }
             _ => {
-                let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
-                let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der().unwrap();
+                let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).expect("a fresh key");
+                let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der().expect("a fresh key");
                 // jsonwebtoken wants PKCS#1, which lies within PKCS#8 behind 26 bytes of header.
                 EncodingKey::from_rsa_der(&der.as_ref()[26..])
             }
         };
-        let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&key, algorithm).unwrap()).unwrap();
+        let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&key, algorithm).expect("a fresh key"))
+            .expect("a fresh key");
         (jwk["kid"], jwk["use"]) = (json!(kid), json!("sig"));
         Self { key, jwk, algorithm, kid: kid.to_owned() }
     }
 
     /// The public part.
-    pub(crate) fn jwk(&self) -> Value {
+    pub fn jwk(&self) -> Value {
         self.jwk.clone()
     }
 
-    pub(crate) fn jwks(&self) -> Value {
+    /// A set of it alone.
+    pub fn jwks(&self) -> Value {
         json!({"keys": [self.jwk()]})
     }
 
     /// Signs `claims` under the usual header.
-    pub(crate) fn token(&self, claims: &Value) -> String {
+    pub fn token(&self, claims: &Value) -> String {
         self.signed(&json!({"alg": format!("{:?}", self.algorithm), "typ": "JWT", "kid": self.kid}), claims)
     }
 
     /// Signs `claims` under any header.
-    pub(crate) fn signed(&self, header: &Value, claims: &Value) -> String {
+    pub fn signed(&self, header: &Value, claims: &Value) -> String {
         self.signed_text(&header.to_string(), &claims.to_string())
     }
 
     /// Signs any two texts.
-    pub(crate) fn signed_text(&self, header: &str, claims: &str) -> String {
+    pub fn signed_text(&self, header: &str, claims: &str) -> String {
         let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, self.algorithm).unwrap();
+        let signature =
+            jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, self.algorithm).expect("a fresh key");
         format!("{message}.{signature}")
     }
 }

@@ -1,23 +1,17 @@
 //! The real binaries, each in a process of its own, pinned to its core.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 use tollgate::demo::issuer::{Grant, Issuer};
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::Secret;
 
-use crate::upstream;
+use super::upstream;
+use crate::process::{HELPER_CORE, Running, TESTED_CORE, free_addresses, pin, wait_for};
 
-/// The core of the proxy under test.
-pub(crate) const PROXY_CORE: u32 = 0;
-/// The core of everything else.
-pub(crate) const HELPER_CORE: u32 = 1;
-const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Never reached, so that every request is counted and none refused.
 const LIMITS: &str = "domain: insurance\ndescriptors:\n  - key: subject\n    rate_limit: {name: per-subject, unit: hour, requests_per_unit: 4000000000}\n";
 
@@ -32,16 +26,6 @@ pub(crate) struct Stack {
     ingress_process: Running,
     _helpers: Vec<Running>,
     _folder: TempDir,
-}
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl Stack {
@@ -70,7 +54,9 @@ impl Stack {
         let [authz, authz_http, ratelimit, otlp, otlp_http, web, ingress] = free_addresses()?;
         let endpoint = format!("telemetry.endpoint=http://{otlp}");
         let start = |name: &str, config: &str, core: u32, sets: &[String]| {
-            start(&binaries.join(name), config, core, sets).with_context(|| format!("{name} does not start"))
+            let mut arguments = vec!["--config".to_owned(), config.to_owned()];
+            arguments.extend(sets.iter().flat_map(|set| ["--set".to_owned(), set.clone()]));
+            Running::start(&binaries.join(name), core, &arguments)
         };
         let helpers = vec![
             start(
@@ -113,7 +99,7 @@ impl Stack {
         sets.push("listeners.0.limit_by_address.per_second=0".to_owned());
         sets.push("process.listen=null".to_owned());
         sets.push(endpoint);
-        let ingress_process = start("tollgate-proxy", "config/ingress.yaml", PROXY_CORE, &sets)?;
+        let ingress_process = start("tollgate-proxy", "config/ingress.yaml", TESTED_CORE, &sets)?;
         wait_for(ingress)?;
         Ok(Self {
             authz,
@@ -129,50 +115,6 @@ impl Stack {
     }
 
     pub(crate) fn ingress_pid(&self) -> u32 {
-        self.ingress_process.0.id()
+        self.ingress_process.id()
     }
-}
-
-/// Binds all threads of a process to one core.
-pub(crate) fn pin(pid: u32, core: u32) -> anyhow::Result<()> {
-    let status = Command::new("taskset")
-        .args(["-a", "-c", "-p", &core.to_string(), &pid.to_string()])
-        .stdout(Stdio::null())
-        .status()
-        .context("taskset (util-linux) cannot be run")?;
-    if !status.success() {
-        bail!("process {pid} cannot be pinned to core {core}; the benchmark needs two cores");
-    }
-    Ok(())
-}
-
-fn start(binary: &Path, config: &str, core: u32, sets: &[String]) -> anyhow::Result<Running> {
-    let mut command = Command::new("taskset");
-    command.args(["-c", &core.to_string()]).arg(binary).args(["--config", config]);
-    for set in sets {
-        command.args(["--set", set]);
-    }
-    Ok(Running(command.stdout(Stdio::null()).spawn()?))
-}
-
-fn wait_for(address: SocketAddr) -> anyhow::Result<()> {
-    let started = Instant::now();
-    while std::net::TcpStream::connect(address).is_err() {
-        if started.elapsed() > READY_WITHIN {
-            bail!("nothing listens on {address}");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
-
-/// Ports that were free a moment ago, all different.
-fn free_addresses<const N: usize>() -> anyhow::Result<[SocketAddr; N]> {
-    let held: Vec<TcpListener> =
-        (0..N).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
-    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
-    for (address, listener) in addresses.iter_mut().zip(&held) {
-        *address = listener.local_addr()?;
-    }
-    Ok(addresses)
 }

@@ -1,17 +1,13 @@
 //! One round of load by wrk, and what it cost the process under test.
 
 use std::fmt;
-use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use crate::processes::HELPER_CORE;
-
-/// Kernel clock ticks a second in `/proc/PID/stat`; fixed at 100 for user space on Linux.
-const TICKS_PER_SECOND: f64 = 100.0;
+use crate::process::{HELPER_CORE, cpu, rss_mib};
 
 /// What one round gave.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +53,7 @@ pub(crate) fn measure(
     connections: u32,
     round: Duration,
 ) -> anyhow::Result<Sample> {
-    let before = cpu_seconds(pid)?;
+    let before = cpu(pid)?;
     let output = Command::new("taskset")
         .args(["-c", &HELPER_CORE.to_string(), "wrk", "-t1", "--latency", "--timeout", "10s"])
         .args([format!("-c{connections}"), format!("-d{}s", round.as_secs())])
@@ -65,7 +61,7 @@ pub(crate) fn measure(
         .arg(format!("http://{address}/policies/POL-1042"))
         .output()
         .context("wrk cannot be run; on Debian: apt-get install -y wrk")?;
-    let cpu = cpu_seconds(pid)? - before;
+    let spent = cpu(pid)? - before;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() || text.contains("Non-2xx") || text.contains("Socket errors") {
         bail!("the round did not go cleanly:\n{text}{}", String::from_utf8_lossy(&output.stderr));
@@ -77,7 +73,7 @@ pub(crate) fn measure(
             .find_map(|line| line.trim().strip_prefix("Requests/sec:"))
             .and_then(|rest| rest.trim().parse().ok())
             .context("wrk printed no rate")?,
-        cpu_us: cpu * 1e6 / requests,
+        cpu_us: spent.as_secs_f64() * 1e6 / requests,
         p99_us: text
             .lines()
             .find_map(|line| line.trim().strip_prefix("99%"))
@@ -105,28 +101,6 @@ fn micros(text: &str) -> Option<f64> {
         _ => return None,
     };
     Some(number.parse::<f64>().ok()? * scale)
-}
-
-/// User and system time of a process so far.
-fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process under test is gone")?;
-    // The command name, in parentheses, may hold spaces; fields are counted after it.
-    let fields: Vec<&str> =
-        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
-    let ticks = |index: usize| fields.get(index).and_then(|text| text.parse::<f64>().ok());
-    let (user, system) = ticks(11).zip(ticks(12)).context("/proc/PID/stat has another form")?;
-    Ok((user + system) / TICKS_PER_SECOND)
-}
-
-fn rss_mib(pid: u32) -> anyhow::Result<f64> {
-    let status =
-        fs::read_to_string(format!("/proc/{pid}/status")).context("the process under test is gone")?;
-    let kib = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok())
-        .context("no VmRSS")?;
-    Ok(kib / 1024.0)
 }
 
 #[cfg(test)]
