@@ -172,9 +172,14 @@ impl Division {
             self.holders.insert(id, Holder::new(veteran, now_us));
             return;
         };
-        let seconds = (now_us.saturating_sub(holder.reported_us)) as f64 / SECOND_US;
         let asked = (usage.allowed + usage.denied) as f64;
-        holder.asked += asked;
+        if usage.veteran && usage.elapsed_seconds == 0 {
+            // A proxy that begins anew under its old name: its first hit says nothing about a rate.
+            (holder.asked, holder.reported_us) = (0.0, now_us);
+        } else {
+            holder.asked += asked;
+        }
+        let seconds = (now_us.saturating_sub(holder.reported_us)) as f64 / SECOND_US;
         // Two messages in the same moment say nothing about a rate: they count with the next one.
         if seconds >= MEASURED_OVER_SECONDS {
             let now = std::mem::take(&mut holder.asked) / seconds;

@@ -12,10 +12,12 @@ use tollgate_proto::envoy_types::pb::envoy::service::rate_limit_quota::v3::{
     BucketId, RateLimitQuotaResponse, RateLimitQuotaUsageReports,
 };
 use tollgate_proto::envoy_types::pb::google::protobuf::Duration as WireDuration;
+use tollgate_testkit::relay::Relay;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Request, Streaming};
 
-use crate::support::Served;
+use crate::support::{PATIENCE, Served, eventually};
 
 pub(crate) const LIMITS: &str = r#"
 domain: shop
@@ -29,12 +31,12 @@ descriptors:
 "#;
 
 /// One stream.
-struct Client {
+pub(crate) struct Client {
     reports: Option<mpsc::Sender<RateLimitQuotaUsageReports>>,
     answers: Streaming<RateLimitQuotaResponse>,
 }
 
-fn usage(bucket: &[(&str, &str)], allowed: u64, denied: u64, seconds: i64) -> BucketQuotaUsage {
+pub(crate) fn usage(bucket: &[(&str, &str)], allowed: u64, denied: u64, seconds: i64) -> BucketQuotaUsage {
     let bucket = bucket.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     BucketQuotaUsage {
         bucket_id: Some(BucketId { bucket }),
@@ -60,7 +62,11 @@ fn given(strategy: &Strategy) -> Given {
 }
 
 impl Client {
-    async fn open(served: &Served, name: Option<&str>, first: Vec<BucketQuotaUsage>) -> Self {
+    pub(crate) async fn open(served: &Served, name: Option<&str>, first: Vec<BucketQuotaUsage>) -> Self {
+        Self::open_on(served.channel(), name, first).await
+    }
+
+    async fn open_on(channel: Channel, name: Option<&str>, first: Vec<BucketQuotaUsage>) -> Self {
         let (reports, outgoing) = mpsc::channel(4);
         let mut request = Request::new(ReceiverStream::new(outgoing));
         if let Some(name) = name {
@@ -70,12 +76,17 @@ impl Client {
             .send(RateLimitQuotaUsageReports { domain: "shop".into(), bucket_quota_usages: first })
             .await
             .unwrap();
-        let mut service = RateLimitQuotaServiceClient::new(served.channel());
+        let mut service = RateLimitQuotaServiceClient::new(channel);
         let answers = service.stream_rate_limit_quotas(request).await.unwrap().into_inner();
         Self { reports: Some(reports), answers }
     }
 
-    async fn report(&self, usages: Vec<BucketQuotaUsage>) {
+    /// Ends its half of the stream, which gives the share back.
+    pub(crate) fn end(&mut self) {
+        self.reports = None;
+    }
+
+    pub(crate) async fn report(&self, usages: Vec<BucketQuotaUsage>) {
         let message = RateLimitQuotaUsageReports { domain: "shop".into(), bucket_quota_usages: usages };
         self.reports.as_ref().unwrap().send(message).await.unwrap();
     }
@@ -95,12 +106,18 @@ impl Client {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), reading).await.expect("the assignment comes")
+        tokio::time::timeout(PATIENCE, reading).await.expect("the assignment comes")
     }
 }
 
 async fn served() -> Served {
     Served::with_limits(LIMITS).await
+}
+
+/// A connection of its own, which the test can cut. Dropping a stream would not do: the service may see the end of the
+/// client's half first, and that gives the share back.
+async fn through(relay: &Relay) -> Channel {
+    Channel::from_shared(format!("http://{}", relay.address())).unwrap().connect().await.unwrap()
 }
 
 fn about(expected: f64) -> impl Fn(Given) -> bool {
@@ -120,7 +137,7 @@ async fn the_first_gets_all_and_the_second_half_of_it_at_once() {
     assert!(left.1 + got.1 <= 40, "{left:?} {got:?}");
 
     // Ending its half of the stream gives the share back.
-    other.reports = None;
+    other.end();
     one.told("u", about(40.0)).await;
 }
 
@@ -129,12 +146,14 @@ async fn a_broken_stream_keeps_its_share_until_it_expires() {
     let served = served().await;
     let mut one = Client::open(&served, None, vec![usage(&[("user", "u")], 1, 0, 0)]).await;
     one.told("u", about(40.0)).await;
-    let mut other = Client::open(&served, None, vec![usage(&[("user", "u")], 1, 0, 0)]).await;
+    let relay = Relay::to(served.address()).await;
+    let first = vec![usage(&[("user", "u")], 1, 0, 0)];
+    let mut other = Client::open_on(through(&relay).await, None, first).await;
     served.clock.advance(Duration::from_secs(1));
     one.told("u", about(20.0)).await;
     other.told("u", about(20.0)).await;
-    // Dropping both halves at once resets the stream.
-    drop(other);
+    relay.cut();
+    eventually("the service sees that the stream is broken", || async { served.quota_streams() == 1 }).await;
     served.clock.advance(Duration::from_secs(5));
     one.report(vec![usage(&[("user", "u")], 100, 400, 5)]).await;
     one.told("u", about(20.0)).await;
@@ -145,13 +164,19 @@ async fn a_broken_stream_keeps_its_share_until_it_expires() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_of_a_name_finds_its_share_again() {
     let served = served().await;
-    let first = vec![usage(&[("user", "u")], 1, 0, 0)];
-    let mut one = Client::open(&served, Some("edge-1"), first.clone()).await;
-    one.told("u", about(40.0)).await;
-    drop(one);
+    let first = || vec![usage(&[("user", "u")], 1, 0, 0)];
+    let mut other = Client::open(&served, None, first()).await;
+    other.told("u", about(40.0)).await;
+    let relay = Relay::to(served.address()).await;
+    let mut named = Client::open_on(through(&relay).await, Some("edge-1"), first()).await;
     served.clock.advance(Duration::from_secs(1));
-    let mut again = Client::open(&served, Some("edge-1"), first).await;
-    again.told("u", about(40.0)).await;
+    other.told("u", about(20.0)).await;
+    named.told("u", about(20.0)).await;
+    relay.cut();
+    eventually("the service sees that the stream is broken", || async { served.quota_streams() == 1 }).await;
+    // No time passes, so the lost share has not expired: what the new stream is told at once is that very one.
+    let mut again = Client::open(&served, Some("edge-1"), first()).await;
+    again.told("u", about(20.0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,7 +246,7 @@ async fn a_changed_limit_is_told_and_a_removed_one_abandoned() {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), abandoned).await.unwrap();
+    tokio::time::timeout(PATIENCE, abandoned).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

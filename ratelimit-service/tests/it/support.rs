@@ -97,6 +97,18 @@ impl Served {
         futures_util::future::join_all(all).await.into_iter().filter(|passed| *passed).count()
     }
 
+    /// What a metric without labels says; 0 before it says anything.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let text = self.service.telemetry().render_metrics().unwrap();
+        let of = |line: &str| line.starts_with(name).then(|| line.rsplit(' ').next()?.parse().ok()).flatten();
+        text.lines().find_map(of).unwrap_or_default()
+    }
+
+    /// Quota streams that are open.
+    pub(crate) fn quota_streams(&self) -> u64 {
+        self.metric("tollgate_ratelimit_quota_streams") as u64
+    }
+
     pub(crate) fn write(&self, name: &str, text: &str) {
         replace_by_rename(&self.folder.path().join(name), text);
     }
@@ -125,11 +137,14 @@ pub(crate) fn per_day(requests: u32) -> String {
     )
 }
 
-/// Waits until `holds`, for ten seconds at most.
+/// How long anything is waited for; far more than it takes, since the machine may be busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `holds`, but not for ever.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while !holds().await {
-        assert!(Instant::now() < deadline, "this did not come true within ten seconds: {what}");
+        assert!(Instant::now() < deadline, "this did not come true within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
