@@ -246,3 +246,6 @@ impl Pending {
         if self == Self::Abandon { self } else { later }
     }
 }
+
+#[cfg(test)]
+mod tests;
