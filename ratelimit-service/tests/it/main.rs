@@ -16,3 +16,4 @@ mod snapshot;
 mod store_contract;
 mod support;
 mod xds;
+mod xds_tls;

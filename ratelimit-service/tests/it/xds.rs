@@ -35,7 +35,7 @@ type Answers = Pin<Box<dyn Stream<Item = Result<DiscoveryResponse, Status>> + Se
 
 /// A server that hears requests and says what the test tells it.
 #[derive(Clone, Default)]
-struct Xds(Arc<Mutex<State>>);
+pub(crate) struct Xds(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -46,7 +46,7 @@ struct State {
 }
 
 impl Xds {
-    async fn start(&self, listen: &str) -> (SocketAddr, Service) {
+    pub(crate) async fn start(&self, listen: &str) -> (SocketAddr, Service) {
         let listener = TcpListener::bind(listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = Service::for_test("xds");
@@ -69,7 +69,12 @@ impl Xds {
         stream.send(Ok(answer)).await.unwrap();
     }
 
-    fn heard(&self) -> Vec<DiscoveryRequest> {
+    /// What a new stream is told at once.
+    pub(crate) fn say_first(&self, answer: DiscoveryResponse) {
+        self.0.lock().first = Some(answer);
+    }
+
+    pub(crate) fn heard(&self) -> Vec<DiscoveryRequest> {
         self.0.lock().heard.clone()
     }
 
@@ -133,7 +138,7 @@ impl RateLimitConfigDiscoveryService for Xds {
 }
 
 /// An answer with one resource: so many a day for each value of `key`, or what is wrong.
-fn answer(version: &str, unit: i32, requests_per_unit: u32) -> DiscoveryResponse {
+pub(crate) fn answer(version: &str, unit: i32, requests_per_unit: u32) -> DiscoveryResponse {
     let rate_limit = Some(RateLimitPolicy { unit, requests_per_unit, ..RateLimitPolicy::default() });
     let descriptor =
         RateLimitDescriptor { key: "key".to_owned(), rate_limit, ..RateLimitDescriptor::default() };
@@ -148,17 +153,21 @@ fn answer(version: &str, unit: i32, requests_per_unit: u32) -> DiscoveryResponse
     }
 }
 
-const DAY: i32 = 4;
+pub(crate) const DAY: i32 = 4;
 
 async fn served(address: SocketAddr, stream: XdsStream) -> Served {
+    served_from(format!("http://{address}"), stream, XdsTlsConfig::default()).await
+}
+
+pub(crate) async fn served_from(address: String, stream: XdsStream, tls: XdsTlsConfig) -> Served {
     Served::with("", |config| {
         config.limits.folder = None;
         config.limits.xds = Some(XdsConfig {
-            address: format!("http://{address}"),
+            address,
             node_id: "limits-1".to_owned(),
             stream,
             retry_interval: std::time::Duration::from_millis(20),
-            tls: XdsTlsConfig::default(),
+            tls,
         });
     })
     .await
@@ -201,7 +210,7 @@ async fn limits_come_are_acknowledged_and_outlive_what_is_wrong() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_goes_away_takes_nothing_with_it() {
     let xds = Xds::default();
-    xds.0.lock().first = Some(answer("1", DAY, 2));
+    xds.say_first(answer("1", DAY, 2));
     let (address, server) = xds.start("127.0.0.1:0").await;
     let served = served(address, XdsStream::Aggregated).await;
     eventually("an acknowledgement", || async { xds.heard().len() == 2 }).await;
@@ -210,7 +219,7 @@ async fn a_server_that_goes_away_takes_nothing_with_it() {
     assert_eq!(served.passing_of(5, "a").await, 2);
 
     let again = Xds::default();
-    again.0.lock().first = Some(answer("2", DAY, 3));
+    again.say_first(answer("2", DAY, 3));
     let (_, server) = again.start(&address.to_string()).await;
     eventually("an acknowledgement", || async { again.heard().len() == 2 }).await;
     let heard = again.heard();
