@@ -39,9 +39,11 @@ async fn allow_lets_all_pass_until_it_is_back() {
     assert_eq!(served.passing_of(20, "before").await, LIMIT as usize);
 
     server.kill();
-    let started = Instant::now();
     assert_eq!(served.passing_of(200, "during").await, 200);
-    assert!(started.elapsed() < Duration::from_secs(2), "a dead server costs no waiting");
+    assert!(
+        !metric(&served, "tollgate_ratelimit_store_errors", "kind=\"timeout\""),
+        "a dead server costs no waiting"
+    );
     assert!(metric(&served, "tollgate_ratelimit_store_errors", "kind=\"connection\""));
     assert!(metric(&served, "tollgate_ratelimit_decisions", "decision=\"failed_open\""));
 
@@ -124,8 +126,8 @@ async fn a_server_that_hangs_costs_a_few_timeouts_and_then_nothing() {
 
 /// How long Redis is away; as the issue has it in `make soak`.
 const AWAY: Duration = Duration::from_secs(if cfg!(feature = "soak") { 10 } else { 2 });
-/// What is promised; a machine that is busy with other tests is given more.
-const P99: Duration = Duration::from_millis(if cfg!(feature = "soak") { 20 } else { 500 });
+/// What is promised. It is held to that where nothing else runs; elsewhere what counts is that nobody waits for Redis.
+const P99: Option<Duration> = if cfg!(feature = "soak") { Some(Duration::from_millis(20)) } else { None };
 /// What the load asks for, a second.
 const OFFERED: u32 = 500;
 /// How many of those may pass.
@@ -141,6 +143,10 @@ async fn an_outage_under_load_refuses_nobody_by_mistake_and_is_over_by_itself() 
         let served = Served::with_real_clock(&limits, |config| {
             config.counters.redis.url = Some(Secret::new(server.url()));
             config.counters.on_error = on_error;
+            if P99.is_none() {
+                // Long, so that a call that waited for it would show.
+                config.counters.redis.timeout = Duration::from_secs(1);
+            }
         })
         .await;
         assert!(served.passes("test", "key", "v").await);
@@ -158,7 +164,9 @@ async fn an_outage_under_load_refuses_nobody_by_mistake_and_is_over_by_itself() 
         let lasted = began.elapsed().as_secs_f64();
         took.sort_unstable();
         let (p99, asked) = (took[took.len() * 99 / 100], took.len());
-        assert!(p99 < P99, "{on_error:?}: p99 {p99:?} of {asked}");
+        println!("{on_error:?}: p99 {p99:?} of {asked} calls, {passed} passed, in {lasted} s without Redis");
+        assert!(P99.is_none_or(|most| p99 < most), "{on_error:?}: p99 {p99:?} of {asked}");
+        assert!(!metric(&served, "tollgate_ratelimit_store_errors", "kind=\"timeout\""), "somebody waited");
         match on_error {
             OnError::Allow => assert_eq!(passed as usize, asked),
             // One window more, since windows do not begin with the outage.

@@ -11,7 +11,7 @@ use tollgate_ratelimit::answer::Enforcement;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
-use crate::support::{Served, descriptor, per_day, request};
+use crate::support::{START_SECONDS, Served, descriptor, per_day, request};
 
 const SHOP: &str = r#"
 domain: shop
@@ -199,6 +199,40 @@ descriptors:
 async fn of_many_at_once_exactly_the_limit_passes() {
     let served = Served::with_limits(&per_day(20)).await;
     assert_eq!(served.passing_of(60, "v").await, 20);
+}
+
+#[tokio::test]
+async fn a_clock_that_steps_counts_nothing_twice_and_refuses_nobody_for_good() {
+    const LIMITS: &str = r#"
+domain: test
+descriptors:
+  - {key: fixed_window, rate_limit: {unit: minute, requests_per_unit: 3}}
+  - {key: sliding_window, rate_limit: {unit: minute, requests_per_unit: 3, algorithm: sliding_window}}
+  - {key: token_bucket, rate_limit: {unit: minute, requests_per_unit: 3, algorithm: token_bucket}}
+"#;
+    const STEP: u64 = 10_000_000_000;
+    let served = Served::with_limits(LIMITS).await;
+    // Amid a minute.
+    let middle = START_SECONDS * 1_000_000_000 + 3 * STEP;
+    for key in ["fixed_window", "sliding_window", "token_bucket"] {
+        // At the beginning of a minute a step back leaves its window, too.
+        for (value, start) in [("middle", middle), ("edge", middle - 3 * STEP)] {
+            served.clock.set(start);
+            for _ in 0..3 {
+                assert!(served.passes("test", key, value).await);
+            }
+            for step in [start - STEP, start, start + STEP, start] {
+                served.clock.set(step);
+                assert!(!served.passes("test", key, value).await, "{key} {value} {step}");
+            }
+            let mut waited = 0;
+            while !served.passes("test", key, value).await {
+                served.clock.advance(Duration::from_secs(10));
+                waited += 10;
+                assert!(waited <= 120, "{key} {value} is refused for good");
+            }
+        }
+    }
 }
 
 #[tokio::test]
