@@ -95,7 +95,8 @@ impl Arrivals {
             return;
         }
         let mut log = self.log.lock();
-        if !log.note(print, request, now_seconds) || log.bytes <= self.max_bytes {
+        let is_more = log.note(print, request, now_seconds);
+        if !is_more || (log.bytes <= self.max_bytes && log.in_second <= MAX_A_SECOND) {
             return;
         }
         log.drop_before(now_seconds.saturating_sub(HORIZON_SECONDS));
@@ -250,6 +251,22 @@ mod tests {
         let seen: Vec<_> = all.arrivals.iter().map(|arrival| (arrival.second, arrival.calls)).collect();
         assert_eq!((seen, all.one_in), (vec![(10, 2), (10, 1), (11, 1)], 1));
         assert_eq!(arrivals.since(11).arrivals.len(), 1);
+    }
+
+    #[test]
+    fn a_second_has_so_many_entries_and_no_more() {
+        let arrivals = Arrivals::new(64 << 20);
+        for second in 0..3 {
+            for user in 0..10_000 {
+                arrivals.note(&request(user), second);
+            }
+        }
+        let all = arrivals.since(0);
+        for second in 0..3 {
+            let entries = all.arrivals.iter().filter(|arrival| arrival.second == second).count();
+            assert!((500..=MAX_A_SECOND as usize).contains(&entries), "{entries} in second {second}");
+        }
+        assert_eq!(all.one_in, 8);
     }
 
     #[test]

@@ -27,26 +27,36 @@ const NUMBER: u32 = 2;
 const STRING: u32 = 3;
 const STRUCT: u32 = 5;
 
-/// Bytes besides the rule's name, with room to spare.
-const USUAL_BYTES: usize = 120;
+/// A number: its head, and a double.
+const NUMBER_BYTES: usize = 1 + 8;
+/// Heads and name of the one entry that holds the others, with room to spare.
+const HEADS_BYTES: usize = 32;
 
 impl Deciding<'_> {
     /// The encoded struct.
     pub fn encode(self) -> Vec<u8> {
-        let mut inner = Vec::with_capacity(USUAL_BYTES + self.rule.len());
-        text_field(&mut inner, "rule", self.rule);
-        number_field(&mut inner, "limit", self.limit);
-        text_field(&mut inner, "unit", self.unit);
-        number_field(&mut inner, "remaining", self.remaining);
-
-        let value_len = delimited_len(inner.len());
-        let mut outer = Vec::with_capacity(inner.len() + 32);
-        entry(&mut outer, "tollgate", value_len, |outer| {
-            head(outer, STRUCT, inner.len());
-            outer.extend_from_slice(&inner);
+        let inner_len = text_len("rule", self.rule)
+            + number_len("limit")
+            + text_len("unit", self.unit)
+            + number_len("remaining");
+        let mut bytes = Vec::with_capacity(inner_len + HEADS_BYTES);
+        entry(&mut bytes, "tollgate", delimited_len(inner_len), |to| {
+            head(to, STRUCT, inner_len);
+            text_field(to, "rule", self.rule);
+            number_field(to, "limit", self.limit);
+            text_field(to, "unit", self.unit);
+            number_field(to, "remaining", self.remaining);
         });
-        outer
+        bytes
     }
+}
+
+fn text_len(key: &str, text: &str) -> usize {
+    entry_len(key, delimited_len(text.len()))
+}
+
+fn number_len(key: &str) -> usize {
+    entry_len(key, NUMBER_BYTES)
 }
 
 fn text_field(to: &mut Vec<u8>, key: &str, text: &str) {
@@ -57,7 +67,7 @@ fn text_field(to: &mut Vec<u8>, key: &str, text: &str) {
 }
 
 fn number_field(to: &mut Vec<u8>, key: &str, number: u32) {
-    entry(to, key, 1 + 8, |to| {
+    entry(to, key, NUMBER_BYTES, |to| {
         encode_key(NUMBER, WireType::SixtyFourBit, to);
         to.extend_from_slice(&f64::from(number).to_le_bytes());
     });
@@ -70,6 +80,11 @@ fn entry(to: &mut Vec<u8>, key: &str, value_len: usize, write_value: impl FnOnce
     to.extend_from_slice(key.as_bytes());
     head(to, MAP_VALUE, value_len);
     write_value(to);
+}
+
+/// Bytes of such an entry.
+fn entry_len(key: &str, value_len: usize) -> usize {
+    delimited_len(delimited_len(key.len()) + delimited_len(value_len))
 }
 
 fn head(to: &mut Vec<u8>, field: u32, len: usize) {
