@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tollgate_runtime::readiness::Blocker;
 use tollgate_runtime::{Service, grpc, http_server, net, reflection};
 use tonic::server::NamedService as _;
+use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
+use tower::ServiceBuilder;
 
 use crate::admin;
 use crate::authorize::{Authorizer, KeyAccess};
@@ -25,9 +26,6 @@ use crate::token::keys::source::{HttpKeys, KeySource};
 use crate::token::keys::{Freshness, SharedSecrets, ending};
 use crate::wire::ext_authz::ExtAuthz;
 use crate::wire::forward_auth;
-
-/// Checks in flight on one connection.
-const MAX_STREAMS: u32 = 1024;
 
 /// Where the service listens.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +50,6 @@ pub struct App {
     http: TcpListener,
     enrolment: Option<Enrolment>,
     addresses: Addresses,
-    grace: Duration,
     reflection: bool,
     starting: Blocker,
 }
@@ -95,7 +92,6 @@ impl App {
         let cell = Arc::new(SnapshotCell::new(snapshot));
         write_bootstrap_token(&store, &config.bootstrap.token_file).await?;
         let clock = service.clock().clone();
-        let grace = config.process.shutdown_grace;
         let refresh = KeyRefresh::new(
             store.clone(),
             Arc::clone(&cell),
@@ -128,7 +124,6 @@ impl App {
             http,
             enrolment,
             addresses,
-            grace,
             reflection: config.listen.reflection,
             starting,
         })
@@ -172,36 +167,25 @@ impl tollgate_runtime::App for App {
         health.set_serving::<ExtAuthz>().await;
         let (reflection, older) =
             reflection::servers(&[ExtAuthz::NAME]).context("no descriptors to reflect")?;
-        let serving_grpc = tonic::transport::Server::builder()
+        let mut routes = Routes::new(health_server).add_service(ExtAuthz::new(self.authorizer));
+        if self.reflection {
+            routes = routes.add_service(reflection).add_service(older);
+        }
+        let calls = ServiceBuilder::new()
             .layer(grpc::ServerTelemetryLayer::new(&self.service))
-            .max_concurrent_streams(MAX_STREAMS)
-            .add_service(health_server)
-            .add_service(ExtAuthz::new(self.authorizer))
-            .add_optional_service(self.reflection.then_some(reflection))
-            .add_optional_service(self.reflection.then_some(older))
-            .serve_with_incoming_shutdown(
-                // `Server::tcp_nodelay` is for the listeners that tonic binds itself: without this an answer that leaves in
-                // two packets waits for the caller's delayed acknowledgement, 40 ms.
-                TcpIncoming::from(self.grpc).with_nodelay(Some(true)),
-                tasks.stopping().wait(),
-            );
+            .service(routes.prepare());
+        // An answer leaves in several writes: without `TCP_NODELAY` it waits for the peer's acknowledgement.
+        let incoming = TcpIncoming::from(self.grpc).with_nodelay(Some(true));
+        let serving_grpc = grpc::serve(calls, incoming, grpc::Bounds::DEFAULT, &tasks);
         drop(self.starting);
-        let stopping = tasks.stopping();
-        let serving_grpc = async {
-            tokio::select! {
-                served = serving_grpc => served.context("the authorization gRPC server failed"),
-                // A health watch never ends by itself; nobody else has a call open for that long.
-                () = async { stopping.wait().await; tokio::time::sleep(self.grace).await } => Ok(()),
-            }
-        };
         let serving_enrolment = async {
             match self.enrolment {
                 Some(enrolment) => enrolment.serve(&self.service).await,
                 None => Ok(()),
             }
         };
-        let (served, enrolled, ()) = tokio::join!(serving_grpc, serving_enrolment, serving_http);
-        served.and(enrolled)
+        let ((), enrolled, ()) = tokio::join!(serving_grpc, serving_enrolment, serving_http);
+        enrolled
     }
 }
 

@@ -23,6 +23,7 @@ use crate::facts::{Credential, Entry, Facts, Guard, Headers, PathReadings};
 use crate::metrics::Metrics;
 use crate::policy::check::significant_digits;
 use crate::policy::footprint::Parts;
+use crate::policy::model::Service;
 use crate::policy::snapshot::ServiceRules;
 use crate::policy::{Decision, Snapshot, SnapshotCell, Verdict, evaluate};
 use crate::token::keys::SharedSecrets;
@@ -223,7 +224,14 @@ impl Authorizer {
     ) -> Presented {
         let now = self.now();
         let span = self.span(context, "jwt.verify");
-        let mut verified = self.verify(snapshot, question, (token, place), now);
+        let digest = TokenDigest::of(token);
+        if let Some(known) = self.remembered(snapshot, question, &digest, place, now) {
+            end(span);
+            return Presented::Verified(known);
+        }
+        // A signature takes long, for a machine: it is checked in a task of its own, beside the connection's other calls.
+        tokio::task::yield_now().await;
+        let mut verified = self.verify_anew(snapshot, question, (token, place), digest, now);
         if let Err(Failure { ask: Some((issuer, kid)), .. }) = &verified {
             // Too late is as good as nothing new: the answer then comes from what is known.
             let refetch = self.inner.keys.refresh.refetch(issuer, kid.as_deref());
@@ -232,7 +240,7 @@ impl Authorizer {
             // A fetch that brought the same keys again has at least confirmed them.
             if !Arc::ptr_eq(snapshot, &newer) || issuer.keys_age(now) <= self.max_stale() {
                 *snapshot = newer;
-                verified = self.verify(snapshot, question, (token, place), now);
+                verified = self.verify_anew(snapshot, question, (token, place), digest, now);
             }
         }
         end(span);
@@ -268,15 +276,39 @@ impl Authorizer {
         (token, place): (&str, Option<&token::TokenPlace>),
         now: i64,
     ) -> Result<Arc<VerifiedToken>, Failure> {
-        let service = service_of(snapshot, question).map(|rules| &*rules.service);
-        let audiences = service.map_or(&[][..], |service| &service.audiences);
-        let occasion = Occasion { audiences, certificate: question.certificate, now };
-        let (judge, digest) = (self.judge(snapshot), TokenDigest::of(token));
-        let known = self.inner.remembered.get(&digest);
-        if let Some(known) = known.filter(|known| judge.still_holds(known, place, service, &occasion)) {
-            return Ok(known.token);
+        let digest = TokenDigest::of(token);
+        match self.remembered(snapshot, question, &digest, place, now) {
+            Some(known) => Ok(known),
+            None => self.verify_anew(snapshot, question, (token, place), digest, now),
         }
-        let token = Arc::new(judge.verify(token, place, service, &occasion)?);
+    }
+
+    /// What became of the token when it was here before, if that still holds.
+    fn remembered(
+        &self,
+        snapshot: &Snapshot,
+        question: &Question<'_>,
+        digest: &TokenDigest,
+        place: Option<&token::TokenPlace>,
+        now: i64,
+    ) -> Option<Arc<VerifiedToken>> {
+        let known = self.inner.remembered.get(digest)?;
+        let service = service_of(snapshot, question).map(|rules| &*rules.service);
+        let occasion = occasion(question, service, now);
+        self.judge(snapshot).still_holds(&known, place, service, &occasion).then_some(known.token)
+    }
+
+    fn verify_anew(
+        &self,
+        snapshot: &Snapshot,
+        question: &Question<'_>,
+        (token, place): (&str, Option<&token::TokenPlace>),
+        digest: TokenDigest,
+        now: i64,
+    ) -> Result<Arc<VerifiedToken>, Failure> {
+        let service = service_of(snapshot, question).map(|rules| &*rules.service);
+        let judge = self.judge(snapshot);
+        let token = Arc::new(judge.verify(token, place, service, &occasion(question, service, now))?);
         if let Some(verification) = judge.verification(Arc::clone(&token), now) {
             self.inner.remembered.keep(digest, verification);
         }
@@ -422,6 +454,11 @@ pub(crate) fn facts_of<'s>(
         source: question.source,
         certificate_serial: question.certificate.map(|shown| significant_digits(&shown.serial)),
     }
+}
+
+fn occasion<'a>(question: &Question<'a>, service: Option<&'a Service>, now: i64) -> Occasion<'a> {
+    let audiences = service.map_or(&[][..], |service| &service.audiences);
+    Occasion { audiences, certificate: question.certificate, now }
 }
 
 fn end(span: Option<Context>) {

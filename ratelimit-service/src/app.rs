@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tollgate_runtime::grpc::ServerTelemetryLayer;
+use tollgate_runtime::grpc::{self, Bounds, ServerTelemetryLayer};
 use tollgate_runtime::{Service, http_server, net, reflection};
 use tonic::server::NamedService as _;
-use tonic::transport::Server;
+use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 
 use crate::admin;
@@ -31,8 +31,6 @@ use crate::xds;
 const REDIS_START_TIMEOUT: Duration = Duration::from_secs(1);
 /// Calls in flight on one connection; a proxy multiplexes all of its calls on one or a few.
 const MAX_STREAMS_PER_CONNECTION: u32 = 4_096;
-/// A proxy that went away without a word is noticed after this.
-const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// The rate-limit service, its sockets bound.
 #[derive(Debug)]
@@ -119,7 +117,6 @@ impl App {
 
 impl tollgate_runtime::App for App {
     async fn run(self) -> anyhow::Result<()> {
-        let stopping = self.service.tasks().stopping();
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<RateLimitServer>().await;
 
@@ -135,28 +132,20 @@ impl tollgate_runtime::App for App {
         let counted = self.limiter.clone();
         let (reflection, older) =
             reflection::servers(&[RateLimitServer::NAME, rlqs::NAME]).context("no descriptors to reflect")?;
-        let served = Server::builder()
-            .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .add_service(RateLimitServer::new(self.limiter, &ServerTelemetryLayer::new(&self.service)))
-            .add_service(rlqs::server(self.hub, self.service.tasks().clone()))
-            .add_service(health_service)
-            .add_optional_service(self.reflection.then_some(reflection))
-            .add_optional_service(self.reflection.then_some(older))
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(self.listener).with_nodelay(Some(true)),
-                stopping.wait(),
-            );
-        // As a task of the service, so that what outlasts the grace is cut off.
-        let serving = self.service.tasks().spawn("rate-limit-service", served);
-        let ended = serving.await.context("the server task ended by a panic")?;
+        let tasks = self.service.tasks().clone();
+        let limits = RateLimitServer::new(self.limiter, &ServerTelemetryLayer::new(&self.service));
+        let quotas = rlqs::server(self.hub, tasks.clone());
+        let mut routes = Routes::new(limits).add_service(quotas).add_service(health_service);
+        if self.reflection {
+            routes = routes.add_service(reflection).add_service(older);
+        }
+        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        let bounds = Bounds { streams: MAX_STREAMS_PER_CONNECTION, ..Bounds::DEFAULT };
+        grpc::serve(routes.prepare(), incoming, bounds, &tasks).await;
         if let Some(file) = &self.snapshot {
             keep(file, &counted, &self.service).await;
         }
-        match ended {
-            Some(ended) => ended.context("the rate limit service ended"),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,6 @@
 //! The authority's own port: TLS by a certificate that it signs itself.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -10,6 +9,8 @@ use tollgate_identity::signing::Profile;
 use tollgate_identity::tls::{ConnectionBounds, Mtls, ServerOptions, incoming, server_config};
 use tollgate_proto::identity::certificate_authority_server::CertificateAuthorityServer;
 use tollgate_runtime::{Service, grpc, net};
+use tonic::service::Routes;
+use tower::Layer as _;
 
 use super::{CaConfig, CertificateAuthority, OwnSource};
 use crate::store::Store;
@@ -17,12 +18,8 @@ use crate::wire::certificate_authority::CaWire;
 
 /// The largest request that is read.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
-/// Calls in flight on one connection.
-const MAX_STREAMS: u32 = 16;
-
-/// How often a silent client is asked whether it is still there, and how long it may take to answer.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Who enrols makes one call, and then another.
+const BOUNDS: grpc::Bounds = grpc::Bounds { streams: 16, ..grpc::Bounds::DEFAULT };
 
 /// The authority with its port bound.
 #[derive(Debug)]
@@ -60,17 +57,9 @@ impl Enrolment {
         let config = server_config(&self.identity, &options).context("cannot set TLS up")?;
         let wire = CertificateAuthorityServer::new(CaWire::new(self.ca))
             .max_decoding_message_size(MAX_MESSAGE_BYTES);
-        tonic::transport::Server::builder()
-            .layer(grpc::ServerTelemetryLayer::new(service))
-            .max_concurrent_streams(MAX_STREAMS)
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .add_service(wire)
-            .serve_with_incoming_shutdown(
-                incoming(self.listener, config, service, ConnectionBounds::default()),
-                service.tasks().stopping().wait(),
-            )
-            .await
-            .context("the enrolment gRPC server failed")
+        let calls = grpc::ServerTelemetryLayer::new(service).layer(Routes::new(wire).prepare());
+        let incoming = incoming(self.listener, config, service, ConnectionBounds::default());
+        grpc::serve(calls, incoming, BOUNDS, service.tasks()).await;
+        Ok(())
     }
 }
