@@ -1,6 +1,7 @@
 //! Fakes and real servers for tests. They speak the real protocols and stop when dropped.
 
 pub mod authority;
+pub mod checks;
 pub mod echo_app;
 pub mod envoy;
 pub mod envoy_limits;
