@@ -52,8 +52,11 @@ fmt: ## Format the Rust code
 bench: ui ## Measure against peers doing the same job (two minutes after the build; `target/release/tollgate-bench --help`)
 	tools/test-dependencies wrk
 	cargo build --release --locked --bins
+	cargo build --release --locked --manifest-path bench/limitador/Cargo.toml
 	target/release/tollgate-bench chain
 	target/release/tollgate-bench check
+	target/release/tollgate-bench limits
+	target/release/tollgate-bench keys
 
 clean: ## Remove what was built and downloaded (not ./data)
 	cargo clean

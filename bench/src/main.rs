@@ -10,6 +10,8 @@
 mod chain;
 mod check;
 mod grpc;
+mod keys;
+mod limits;
 mod process;
 
 use std::path::PathBuf;
@@ -36,6 +38,10 @@ enum Scenario {
     Chain(chain::Args),
     /// A Check over gRPC, against an empty tonic service that decodes the same message.
     Check,
+    /// ShouldRateLimit: in memory against that empty service, on Redis against the library Limitador.
+    Limits(limits::Args),
+    /// The memory that counters take: ten million live ones, and a storm of new ones on a store that is full.
+    Keys,
     /// That empty service: prints its address, and serves until it is ended.
     #[command(hide = true)]
     ServeEmpty,
@@ -65,6 +71,8 @@ fn main() -> ExitCode {
     let done = match args.scenario {
         Scenario::Chain(chain) => chain::run(&args.options, &chain),
         Scenario::Check => check::run(&args.options),
+        Scenario::Limits(limits) => limits::run(&args.options, &limits),
+        Scenario::Keys => keys::run(),
         Scenario::ServeEmpty => grpc::empty::serve(),
     };
     match done {

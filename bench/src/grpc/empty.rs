@@ -6,6 +6,10 @@ use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::authorization_ser
     Authorization, AuthorizationServer,
 };
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
+use tollgate_proto::envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::{
+    RateLimitService, RateLimitServiceServer,
+};
+use tollgate_proto::envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
@@ -24,6 +28,17 @@ impl Authorization for Empty {
     }
 }
 
+#[tonic::async_trait]
+impl RateLimitService for Empty {
+    async fn should_rate_limit(
+        &self,
+        request: Request<RateLimitRequest>,
+    ) -> Result<Response<RateLimitResponse>, Status> {
+        drop(request.into_inner());
+        Ok(Response::new(RateLimitResponse::default()))
+    }
+}
+
 /// Starts it on the core of the servers under test.
 pub(crate) fn start() -> anyhow::Result<(Running, SocketAddr)> {
     Running::start_and_hear_address(&std::env::current_exe()?, TESTED_CORE, &[ARGUMENT.to_owned()])
@@ -38,6 +53,7 @@ pub(crate) fn serve() -> anyhow::Result<()> {
         tonic::transport::Server::builder()
             .max_concurrent_streams(1024)
             .add_service(AuthorizationServer::new(Empty))
+            .add_service(RateLimitServiceServer::new(Empty))
             .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
             .await?;
         Ok(())

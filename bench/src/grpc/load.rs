@@ -1,25 +1,29 @@
-//! Calls as proxies send them, many at once. Messages are encoded beforehand: the load generator has one core.
+//! Calls as proxies send them, many at once. They are encoded beforehand and sent by h2 itself: the load generator has
+//! one core, which must not be the busier one.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::future::try_join_all;
-use http::uri::PathAndQuery;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use h2::client::SendRequest;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use super::Server;
 use crate::process::{cpu, rss_mib};
 
 const CONNECTIONS: usize = 4;
-/// Calls in flight on each connection.
+/// Calls in flight on each connection, where the scenario does not say.
 const STREAMS: usize = 16;
 /// One call in so many is traced.
 const TRACED: usize = 10;
+/// A message's head: whether it is compressed, and its length.
+const HEAD_BYTES: usize = 5;
 
 /// What a round gave.
 #[derive(Debug, Clone, Copy)]
@@ -60,37 +64,92 @@ impl fmt::Display for Sample {
 
 /// Calls of one method, in turn.
 pub(crate) struct Calls {
-    method: PathAndQuery,
+    method: &'static str,
     messages: Vec<Bytes>,
     next: AtomicUsize,
+    streams: usize,
+    in_traces: bool,
 }
 
 impl Calls {
     /// These messages, over and over.
     pub(crate) fn new(method: &'static str, messages: impl IntoIterator<Item = impl prost::Message>) -> Self {
-        let messages = messages.into_iter().map(|message| message.encode_to_vec().into()).collect();
-        Self { method: PathAndQuery::from_static(method), messages, next: AtomicUsize::new(0) }
+        let messages = messages.into_iter().map(|message| framed(&message)).collect();
+        Self { method, messages, next: AtomicUsize::new(0), streams: STREAMS, in_traces: true }
     }
 
-    fn next(&self) -> (usize, Request<Bytes>) {
+    /// With so many in flight on each connection.
+    pub(crate) fn with_streams(self, streams: usize) -> Self {
+        Self { streams, ..self }
+    }
+
+    /// From proxies that trace nothing.
+    pub(crate) fn without_traces(self) -> Self {
+        Self { in_traces: false, ..self }
+    }
+
+    fn next(&self, heads: &Heads) -> (usize, Request<()>, Bytes) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut request = Request::new(self.messages[number % self.messages.len()].clone());
-        let sampled = u8::from(number.is_multiple_of(TRACED));
-        let parent = format!("00-{:032x}-00f067aa0ba902b7-0{sampled}", number + 1);
-        request.metadata_mut().insert("traceparent", parent.parse().expect("hexadecimal digits"));
-        (number, request)
+        let mut request = Request::new(());
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = heads.uri.clone();
+        *request.headers_mut() = heads.headers.clone();
+        if self.in_traces {
+            let sampled = u8::from(number.is_multiple_of(TRACED));
+            let parent = format!("00-{:032x}-00f067aa0ba902b7-0{sampled}", number + 1);
+            request.headers_mut().insert("traceparent", parent.parse().expect("hexadecimal digits"));
+        }
+        (number, request, self.messages[number % self.messages.len()].clone())
+    }
+}
+
+fn framed(message: &impl prost::Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut frame = BytesMut::with_capacity(HEAD_BYTES + length);
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(length).expect("messages are small"));
+    message.encode(&mut frame).expect("there is room for it");
+    frame.freeze()
+}
+
+/// What is the same for all calls of a method to a server.
+struct Heads {
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Heads {
+    fn new(server: &Server<'_>, calls: &Calls) -> anyhow::Result<Self> {
+        let uri = format!("http://{}{}", server.address, calls.method).parse()?;
+        let mut headers = HeaderMap::new();
+        headers.insert("te", HeaderValue::from_static("trailers"));
+        headers.insert("content-type", HeaderValue::from_static("application/grpc"));
+        headers.insert("user-agent", HeaderValue::from_static("tollgate-bench"));
+        Ok(Self { uri, headers })
     }
 }
 
 /// To one server.
-pub(super) struct Connections(Vec<tonic::client::Grpc<Channel>>);
+pub(super) struct Connections {
+    senders: Vec<SendRequest<Bytes>>,
+    /// What reads and writes them, for as long as this value lives.
+    _tasks: JoinSet<Result<(), h2::Error>>,
+}
 
 impl Connections {
     pub(super) async fn to(server: &Server<'_>) -> anyhow::Result<Self> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", server.address))?.tcp_nodelay(true);
-        let channels = try_join_all((0..CONNECTIONS).map(|_| endpoint.connect())).await;
-        let channels = channels.with_context(|| format!("no connection to {}", server.name))?;
-        Ok(Self(channels.into_iter().map(tonic::client::Grpc::new).collect()))
+        let mut tasks = JoinSet::new();
+        let mut senders = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let stream = TcpStream::connect(server.address).await;
+            let stream = stream.with_context(|| format!("no connection to {}", server.name))?;
+            stream.set_nodelay(true)?;
+            let (sender, connection) = h2::client::handshake(stream).await?;
+            tasks.spawn(connection);
+            senders.push(sender);
+        }
+        Ok(Self { senders, _tasks: tasks })
     }
 
     /// Loads the server for a while.
@@ -100,11 +159,12 @@ impl Connections {
         calls: &Calls,
         time: Duration,
     ) -> anyhow::Result<Sample> {
+        let heads = Heads::new(server, calls)?;
         let (started, before) = (Instant::now(), cpu(server.pid)?);
-        let workers = self
-            .0
-            .iter()
-            .flat_map(|client| (0..STREAMS).map(|_| worker(client.clone(), server, calls, started + time)));
+        let workers = self.senders.iter().flat_map(|sender| {
+            let heads = &heads;
+            (0..calls.streams).map(move |_| worker(sender.clone(), server, calls, heads, started + time))
+        });
         let mut latencies = try_join_all(workers).await?.concat();
         let (spent, elapsed) = (cpu(server.pid)? - before, started.elapsed());
         latencies.sort_unstable();
@@ -120,9 +180,10 @@ impl Connections {
 }
 
 async fn worker(
-    mut client: tonic::client::Grpc<Channel>,
+    mut sender: SendRequest<Bytes>,
     server: &Server<'_>,
     calls: &Calls,
+    heads: &Heads,
     until: Instant,
 ) -> anyhow::Result<Vec<Duration>> {
     let mut latencies = Vec::new();
@@ -131,48 +192,29 @@ async fn worker(
         if began >= until {
             return Ok(latencies);
         }
-        let (number, request) = calls.next();
-        client.ready().await?;
-        let answer = client.unary(request, calls.method.clone(), Raw).await?.into_inner();
+        let (number, request, message) = calls.next(heads);
+        let answer = ask(&mut sender, request, message).await;
+        let answer = answer.with_context(|| format!("{} failed call {number}", server.name))?;
         latencies.push(began.elapsed());
         ensure!((server.is_right)(&answer), "{} gave another answer to call {number}", server.name);
     }
 }
 
-/// Messages as they are.
-#[derive(Debug, Clone, Copy, Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
+/// One call; the message of its answer.
+async fn ask(sender: &mut SendRequest<Bytes>, request: Request<()>, message: Bytes) -> anyhow::Result<Bytes> {
+    poll_fn(|context| sender.poll_ready(context)).await?;
+    let (answer, mut body) = sender.send_request(request, false)?;
+    body.send_data(message, true)?;
+    let (head, mut body) = answer.await?.into_parts();
+    let mut frame = Bytes::new();
+    while let Some(chunk) = body.data().await {
+        let chunk = chunk?;
+        body.flow_control().release_capacity(chunk.len())?;
+        frame = if frame.is_empty() { chunk } else { [frame, chunk].concat().into() };
     }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
-    }
+    let trailers = body.trailers().await?;
+    let status = trailers.as_ref().unwrap_or(&head.headers).get("grpc-status");
+    ensure!(status.is_some_and(|status| status == "0"), "status {status:?}");
+    ensure!(frame.len() >= HEAD_BYTES, "no message");
+    Ok(frame.slice(HEAD_BYTES..))
 }
