@@ -99,7 +99,7 @@ pub(super) struct Print {
 pub(super) type PrintKey = [u8; 16];
 
 impl MemoryStore {
-    /// Holds at most about this much.
+    /// Holds this much at most, but room for one counter a shard.
     pub fn new(bounds: Bounds) -> Self {
         Self::with_key(bounds, *uuid::Uuid::new_v4().as_bytes())
     }
@@ -107,8 +107,9 @@ impl MemoryStore {
     /// As [`Self::new`], for counters whose names were hashed under this key.
     pub(super) fn with_key(bounds: Bounds, print_key: PrintKey) -> Self {
         let per_shard = ShardBounds {
-            keys: bounds.max_keys.div_ceil(SHARDS).max(1),
-            bytes: bounds.max_bytes.div_ceil(SHARDS),
+            // Rounded down: all shards together hold no more than was allowed.
+            keys: (bounds.max_keys / SHARDS).max(1),
+            bytes: bounds.max_bytes / SHARDS,
         };
         Self {
             shards: (0..SHARDS).map(|_| Aligned::default()).collect(),
