@@ -2,10 +2,11 @@
 //!
 //! One descriptor of two entries, 100,000 of them in turn. Redis is on the core of the load.
 
-use std::net::SocketAddr;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use prost::Message as _;
 use serde_json::json;
 use tempfile::TempDir;
@@ -99,6 +100,8 @@ async fn on_redis(options: &Options, limitador: &Path) -> anyhow::Result<()> {
     let theirs = Server { name: "limitador", address: their_address, pid: theirs.id(), is_right: &passes };
     let calls = calls();
     let [of_theirs, of_ours] = grpc::compare(options, [&theirs, &ours], &calls).await?;
+    // Its keys begin so. A limit that never matched would cost it nothing.
+    ensure!(keys_like(&redis, "namespace:*")? > 0, "Limitador counted nothing");
     say(&format!(
         "      ratio {:.1} by calls, {:.1} by CPU (redis : limitador on the same Redis); p99 {:.1} ms",
         of_ours.per_second / of_theirs.per_second,
@@ -106,6 +109,15 @@ async fn on_redis(options: &Options, limitador: &Path) -> anyhow::Result<()> {
         of_ours.p99_us / 1e3,
     ));
     Ok(())
+}
+
+fn keys_like(redis: &RedisServer, pattern: &str) -> anyhow::Result<u64> {
+    let mut stream = TcpStream::connect(redis.address())?;
+    let script = "return #redis.call('keys', ARGV[1])";
+    write!(stream, "EVAL \"{script}\" 0 {pattern}\r\n")?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    answer.trim().trim_start_matches(':').parse().with_context(|| format!("redis said {answer:?}"))
 }
 
 /// Passed because it was counted, not because nobody could.
