@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 use tollgate_proto::envoy_types::pb::envoy::r#type::v3::rate_limit_strategy::{BlanketRule, Strategy};
 use tollgate_proto::envoy_types::pb::envoy::r#type::v3::{RateLimitStrategy, TokenBucket};
 use tollgate_proto::envoy_types::pb::envoy::service::rate_limit_quota::v3::rate_limit_quota_response::BucketAction;
@@ -75,6 +76,7 @@ impl RateLimitQuotaService for Quotas {
             incoming: request.into_inner(),
             to_client,
             domain: String::new(),
+            unread_since: None,
             stopping: self.tasks.stopping(),
         };
         self.tasks.spawn("quota-stream", conversation.run());
@@ -104,6 +106,8 @@ struct Conversation {
     incoming: Streaming<RateLimitQuotaUsageReports>,
     to_client: mpsc::Sender<Out>,
     domain: String,
+    /// Since when there is something that the client does not take.
+    unread_since: Option<Instant>,
     stopping: Stopping,
 }
 
@@ -134,6 +138,7 @@ impl Conversation {
                     }
                 }
                 Event::MayWrite => {
+                    self.unread_since = None;
                     let told = self.hub.take(self.id);
                     // There was room a moment ago, and nobody else writes.
                     if !told.is_empty() && self.to_client.try_send(Ok(message(told, self.hub.ttl()))).is_err()
@@ -150,6 +155,11 @@ impl Conversation {
 
     async fn next(&mut self) -> Event {
         let has_news = self.hub.has_news(self.id);
+        // Kept over reports, which may well come from a client that reads nothing.
+        let unread_since = *self.unread_since.get_or_insert_with(Instant::now);
+        if !has_news {
+            self.unread_since = None;
+        }
         tokio::select! {
             // What arrived is read first: a client that ends its stream is not told anything more.
             biased;
@@ -163,7 +173,7 @@ impl Conversation {
                 permit.map_or(Event::Broken, |_| Event::MayWrite)
             }
             // A reader that takes nothing for so long holds assignments that have expired.
-            () = tokio::time::sleep(self.hub.ttl()), if has_news => Event::Broken,
+            () = tokio::time::sleep_until(unread_since + self.hub.ttl()), if has_news => Event::Broken,
             () = self.wake.notified(), if !has_news => Event::News,
         }
     }

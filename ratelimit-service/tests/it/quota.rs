@@ -231,6 +231,25 @@ async fn a_reader_that_takes_nothing_costs_no_memory_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_takes_nothing_is_cut_off_however_much_it_reports() {
+    let served = Served::with(LIMITS, |config| config.quota.ttl = Duration::from_secs(5)).await;
+    let endpoint = Channel::from_shared(format!("http://{}", served.address())).unwrap();
+    // A few assignments fill it.
+    let channel = endpoint.initial_stream_window_size(4_096).connect().await.unwrap();
+    let many = || (0..500).map(|n| usage(&[("user", &format!("u-{n}"))], 1, 0, 0)).collect::<Vec<_>>();
+    let slow = Client::open_on(channel, None, many()).await;
+    let reports = slow.reports.clone().unwrap();
+    eventually("it is cut off", || async {
+        let more = RateLimitQuotaUsageReports { domain: "shop".into(), bucket_quota_usages: many() };
+        // There may be no room, or nobody who reads it any more.
+        let _ = reports.try_send(more);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        served.quota_streams() == 0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_limit_is_told_and_a_removed_one_abandoned() {
     let served = served().await;
     let mut client = Client::open(&served, None, vec![usage(&[("user", "u")], 1, 0, 0)]).await;
