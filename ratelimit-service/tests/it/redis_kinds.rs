@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tollgate_proto::envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use tollgate_ratelimit::Config;
 use tollgate_ratelimit::config::SentinelConfig;
 use tollgate_ratelimit::counters::OnError;
@@ -9,7 +10,7 @@ use tollgate_runtime::config::Secret;
 use tollgate_testkit::authority::Authority;
 use tollgate_testkit::redis::RedisServer;
 
-use crate::support::{Served, eventually, per_day};
+use crate::support::{Served, descriptor, eventually, per_day, request};
 
 const LIMIT: usize = 5;
 /// Fixed windows, and what is spent all or nothing.
@@ -18,6 +19,7 @@ domain: test
 descriptors:
   - {key: key, rate_limit: {unit: day, requests_per_unit: 5}}
   - {key: bucket, rate_limit: {unit: day, requests_per_unit: 5, algorithm: token_bucket}}
+  - {key: sliding, rate_limit: {unit: day, requests_per_unit: 3, algorithm: sliding_window}}
 "#;
 
 async fn served(change: impl FnOnce(&mut Config)) -> Served {
@@ -117,6 +119,18 @@ async fn two_replicas_and_a_hundred_callers_never_pass_a_limit() {
         let (first, second) = tokio::join!(one.passing_of(50, &value), other.passing_of(50, &value));
         assert_eq!(first + second, LIMIT);
     }
+
+    // Two limits at once, of which one is smaller: what that one refuses costs the other nothing.
+    let asked = request("test", vec![descriptor(&[("bucket", "b")]), descriptor(&[("sliding", "s")])]);
+    let all = (0..100).map(|n| if n % 2 == 0 { &one } else { &other }.ask(asked.clone()));
+    let answers = futures_util::future::join_all(all).await;
+    let passed = answers.iter().filter(|answer| answer.overall_code() == Code::Ok).count();
+    assert_eq!(passed, 3);
+    let mut left = 0;
+    for replica in [&one, &other].repeat(5) {
+        left += usize::from(replica.passes("test", "bucket", "b").await);
+    }
+    assert_eq!(left, LIMIT - passed);
 }
 
 /// A server that is away for some seconds under steady load: nobody waits, nobody is told an error, and what passes
