@@ -229,8 +229,7 @@ impl Authorizer {
             end(span);
             return Presented::Verified(known);
         }
-        // A signature takes long, for a machine: it is checked in a task of its own, beside the connection's other calls.
-        tokio::task::yield_now().await;
+        beside_other_calls().await;
         let mut verified = self.verify_anew(snapshot, question, (token, place), digest, now);
         if let Err(Failure { ask: Some((issuer, kid)), .. }) = &verified {
             // Too late is as good as nothing new: the answer then comes from what is known.
@@ -453,6 +452,14 @@ pub(crate) fn facts_of<'s>(
         headers: question.headers,
         source: question.source,
         certificate_serial: question.certificate.map(|shown| significant_digits(&shown.serial)),
+    }
+}
+
+/// A signature takes long, for a machine: where there is another core it is checked in a task of its own, so that the
+/// calls that came with it on the same connection do not wait for it.
+async fn beside_other_calls() {
+    if tokio::runtime::Handle::current().metrics().num_workers() > 1 {
+        tokio::task::yield_now().await;
     }
 }
 

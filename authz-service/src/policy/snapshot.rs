@@ -70,7 +70,7 @@ pub struct ServiceRules {
     pub service: Arc<Service>,
     /// Where to look for a token: the places of all issuers it accepts.
     pub token_places: Box<[TokenPlace]>,
-    pub(super) offers: Offers,
+    pub(super) offers: Arc<Offers>,
 }
 
 /// Offers and denials by the paths that they speak of.
@@ -138,7 +138,7 @@ impl Snapshot {
     /// All that speaks of a service: of it alone, and of every one of its namespace.
     pub(super) fn rules_of<'s>(&'s self, rules: &'s ServiceRules) -> impl Iterator<Item = &'s Offers> {
         let spelling = rules.service.upstream.spelling();
-        std::iter::once(&rules.offers).chain(self.anywhere(&rules.service.namespace, spelling))
+        std::iter::once(&*rules.offers).chain(self.anywhere(&rules.service.namespace, spelling))
     }
 
     /// How many bindings there are.

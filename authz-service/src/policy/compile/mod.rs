@@ -55,6 +55,8 @@ pub struct Compiler {
     services: FxHashMap<Arc<str>, Arc<Service>>,
     /// Targets of offers that must be built anew: keys of services, and `namespace/*`.
     touched: BTreeSet<Arc<str>>,
+    /// Services one of whose issuers has its tokens at other places now.
+    moved: BTreeSet<Arc<str>>,
 }
 
 impl Compiler {
@@ -124,7 +126,7 @@ impl Compiler {
             Kind::Issuer => {
                 if let Some(trusted) = self.next.issuers.remove(id.name.as_str()) {
                     self.forget_issuer_url(&trusted);
-                    self.touch_services_that_accept(&trusted.issuer);
+                    self.move_services_that_accept(&trusted.issuer);
                 }
             }
             Kind::Enforcer => drop(self.next.enforcers.remove(id.name.as_str())),
@@ -142,7 +144,14 @@ impl Compiler {
 
     /// Builds what was touched.
     pub fn finish(mut self, epoch: u64) -> Snapshot {
-        for target in std::mem::take(&mut self.touched) {
+        let touched = std::mem::take(&mut self.touched);
+        for target in std::mem::take(&mut self.moved).difference(&touched) {
+            // What is offered there is as before: ten thousand services may accept one issuer.
+            if let Some(rules) = self.next.services.get(target).map(Arc::clone) {
+                self.put_service(Arc::clone(&rules.service), Arc::clone(&rules.offers));
+            }
+        }
+        for target in touched {
             if let Some(namespace) = target.strip_suffix("/*") {
                 let offers = self.offers_anywhere(&target);
                 self.next.anywhere.insert(namespace.into(), offers);
@@ -150,19 +159,23 @@ impl Compiler {
             }
             let known = || self.next.services.get(&*target).map(|rules| Arc::clone(&rules.service));
             let Some(service) = self.services.remove(&target).or_else(known) else { continue };
-            let token_places = self.token_places(&service);
             let offers = self.offers(&target, service.upstream.spelling());
-            let rules = Arc::new(ServiceRules { token_places, offers, service });
-            for host in &rules.service.hosts {
-                self.next.hosts.insert(host.clone(), Arc::clone(&rules));
-            }
-            if let Some(spiffe_id) = &rules.service.spiffe_id {
-                self.next.identities.insert(spiffe_id.clone(), Arc::clone(&rules));
-            }
-            self.next.services.insert(target, rules);
+            self.put_service(service, Arc::new(offers));
         }
         self.next.epoch = epoch;
         self.next
+    }
+
+    fn put_service(&mut self, service: Arc<Service>, offers: Arc<Offers>) {
+        let token_places = self.token_places(&service);
+        let rules = Arc::new(ServiceRules { token_places, offers, service });
+        for host in &rules.service.hosts {
+            self.next.hosts.insert(host.clone(), Arc::clone(&rules));
+        }
+        if let Some(spiffe_id) = &rules.service.spiffe_id {
+            self.next.identities.insert(spiffe_id.clone(), Arc::clone(&rules));
+        }
+        self.next.services.insert(Arc::clone(&rules.service.key), rules);
     }
 
     fn put_issuer(&mut self, issuer: Arc<Issuer>) {
@@ -173,7 +186,7 @@ impl Compiler {
             self.forget_issuer_url(before);
         }
         if before.is_none_or(|before| before.issuer.places != trusted.issuer.places) {
-            self.touch_services_that_accept(&trusted.issuer);
+            self.move_services_that_accept(&trusted.issuer);
         }
         self.next.issuer_urls.insert(trusted.issuer.url.clone(), trusted);
     }
@@ -213,10 +226,10 @@ impl Compiler {
         }
     }
 
-    fn touch_services_that_accept(&mut self, issuer: &Issuer) {
+    fn move_services_that_accept(&mut self, issuer: &Issuer) {
         let accepting =
             self.next.services.values().filter(|rules| rules.service.issuers.contains(&issuer.name));
-        self.touched.extend(accepting.map(|rules| Arc::clone(&rules.service.key)));
+        self.moved.extend(accepting.map(|rules| Arc::clone(&rules.service.key)));
     }
 
     /// The names by which a service was found until now are free.
