@@ -28,7 +28,7 @@ fn evaluation(c: &mut Criterion) {
             .expect("a good token");
         let ask = |path| Facts {
             guard: Guard::Deny,
-            service: snapshot.service("insurance/policies").map(|rules| &**rules),
+            service: snapshot.service("insurance/policies"),
             entry: Entry::Outside,
             peer: None,
             method: "GET",

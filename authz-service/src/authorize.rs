@@ -441,7 +441,7 @@ pub(crate) fn facts_of<'s>(
     presented: &'s Presented,
 ) -> Facts<'s> {
     Facts {
-        service: service_of(snapshot, question).map(|rules| &**rules),
+        service: service_of(snapshot, question),
         entry: question.entry,
         peer: question.peer,
         method: question.method,
@@ -478,7 +478,7 @@ fn end(span: Option<Context>) {
 const NO_SERVICE_PLACES: &[token::TokenPlace] = &[token::TokenPlace::Bearer];
 
 /// Which service a question is about: said, else by the destination's identity, else by host.
-pub fn service_of<'s>(snapshot: &'s Snapshot, question: &Question<'_>) -> Option<&'s Arc<ServiceRules>> {
+pub fn service_of<'s>(snapshot: &'s Snapshot, question: &Question<'_>) -> Option<&'s ServiceRules> {
     match (question.service, question.destination) {
         // Who says a service means that one: falling back to the host would answer another question.
         (Some(key), _) => snapshot.service(key),

@@ -7,6 +7,7 @@
 
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 
 use crate::spell::upper_escapes;
 use crate::template::{Segment, Template, rest_matches, split_plain, split_segment};
@@ -20,7 +21,7 @@ pub struct TemplateTrie<T> {
 
 #[derive(Debug, Clone)]
 struct Node<T> {
-    literals: FxHashMap<Box<str>, Node<T>>,
+    literals: FxHashMap<SmolStr, Node<T>>,
     one: Option<Box<Node<T>>>,
     /// Of `{id:encoded}`.
     encoded: Option<Box<Node<T>>>,
@@ -58,7 +59,9 @@ impl<T> TemplateTrie<T> {
         let mut node = &mut self.root;
         for (index, segment) in template.segments().iter().enumerate() {
             node = match segment {
-                Segment::Literal(text) => node.literals.entry(text.clone()).or_insert_with(Node::new),
+                Segment::Literal(text) => {
+                    node.literals.entry(SmolStr::from(&**text)).or_insert_with(Node::new)
+                }
                 Segment::One => node.one.get_or_insert_with(|| Box::new(Node::new())),
                 Segment::Encoded => node.encoded.get_or_insert_with(|| Box::new(Node::new())),
                 Segment::Rest => return node.insert_rest(&template.segments()[index + 1..], value),

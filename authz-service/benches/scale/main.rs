@@ -133,7 +133,7 @@ fn ask(snapshot: &Snapshot, size: Size, count: u32, drawn: Drawn) -> Duration {
 fn answer(snapshot: &Snapshot, service: &str, path: &str, token: &VerifiedToken) -> Verdict {
     let facts = Facts {
         guard: tollgate_authz::facts::Guard::Deny,
-        service: snapshot.service(service).map(|rules| &**rules),
+        service: snapshot.service(service),
         entry: Entry::Outside,
         peer: None,
         method: "GET",

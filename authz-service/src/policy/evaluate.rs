@@ -365,9 +365,8 @@ impl<'s> Judge<'_, '_, 's> {
                 if !offer.methods().is_any() && !offer.methods().contains(self.reader.method()) {
                     return false;
                 }
-                let selector = &offer.permission.selector;
-                (selector.hosts.is_empty() || selector.allows_host(self.reader.host()))
-                    && self.counts(offer.permission.dry_run)
+                (!offer.has_hosts() || offer.permission.selector.allows_host(self.reader.host()))
+                    && self.counts(offer.is_dry_run())
             })
             .collect();
         if offers.is_empty() {

@@ -145,7 +145,7 @@ impl Hypothetical {
     /// Asks a policy, at `now` in Unix seconds unless the request says when it is. Fails where the path is none.
     pub fn judge(&self, snapshot: &Snapshot, now: i64) -> Result<Judged, String> {
         self.ask(snapshot, now, |decision, question, presented| {
-            let service = service_of(snapshot, question).map(|rules| &**rules);
+            let service = service_of(snapshot, question);
             let explanation = (decision.verdict == Verdict::Deny)
                 .then(|| decisions::line(decision, question, service, presented));
             let dry_run = decision.dry_run.map(|tried| {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use rustc_hash::FxHashMap;
+use smol_str::SmolStr;
 use tokio::sync::watch;
 use tollgate_paths::{Spelling, TemplateTrie};
 
@@ -23,11 +24,11 @@ pub struct Snapshot {
     /// The change that made it.
     pub epoch: u64,
     /// By `namespace/name`.
-    pub(super) services: Shards<Arc<str>, Arc<ServiceRules>>,
+    pub(super) services: Shards<SmolStr, ServiceRules>,
     /// By host name, lower case.
-    pub(super) hosts: Shards<Box<str>, Arc<ServiceRules>>,
+    pub(super) hosts: Shards<SmolStr, ServiceRules>,
     /// By SPIFFE id.
-    pub(super) identities: Shards<Box<str>, Arc<ServiceRules>>,
+    pub(super) identities: Shards<Box<str>, ServiceRules>,
     /// What is said of every service of a namespace, by namespace, and by how its services spell paths.
     pub(super) anywhere: Shards<Arc<str>, [Arc<Offers>; Spelling::COUNT]>,
     /// Who holds a role.
@@ -63,13 +64,14 @@ pub(super) struct Sources {
     pub(super) refusing: Shards<Arc<str>, Vec<Arc<str>>>,
 }
 
-/// One service with all that can be granted on it alone.
-#[derive(Debug)]
+/// One service with all that can be granted on it alone. A copy is cheap: each map by which it is found has its own, since
+/// one look more at memory costs more than anything done with what is found.
+#[derive(Debug, Clone)]
 pub struct ServiceRules {
     /// What is protected.
     pub service: Arc<Service>,
     /// Where to look for a token: the places of all issuers it accepts.
-    pub token_places: Box<[TokenPlace]>,
+    pub token_places: Arc<[TokenPlace]>,
     pub(super) offers: Arc<Offers>,
 }
 
@@ -82,12 +84,12 @@ pub struct Offers {
 
 impl Snapshot {
     /// The service of this `namespace/name`.
-    pub fn service(&self, key: &str) -> Option<&Arc<ServiceRules>> {
+    pub fn service(&self, key: &str) -> Option<&ServiceRules> {
         self.services.get(key)
     }
 
     /// The service that owns this host name; a port is not part of the name.
-    pub fn service_of_host(&self, host: &str) -> Option<&Arc<ServiceRules>> {
+    pub fn service_of_host(&self, host: &str) -> Option<&ServiceRules> {
         let name = without_port(host);
         if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return self.hosts.get(name.to_ascii_lowercase().as_str());
@@ -96,7 +98,7 @@ impl Snapshot {
     }
 
     /// The service whose workloads have this identity.
-    pub fn service_of_identity(&self, spiffe_id: &str) -> Option<&Arc<ServiceRules>> {
+    pub fn service_of_identity(&self, spiffe_id: &str) -> Option<&ServiceRules> {
         self.identities.get(spiffe_id)
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::Equivalent;
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 
 use super::model::{Binding, Period, RoleTag, Who, WorkloadPattern};
 use super::shards::Shards;
@@ -65,7 +66,7 @@ struct Name {
     by: By,
     namespace: Arc<str>,
     issuer: Option<Arc<str>>,
-    name: Box<str>,
+    name: SmolStr,
 }
 
 /// The same, borrowed.
@@ -102,7 +103,7 @@ impl Hash for Name {
 impl Equivalent<Name> for NameRef<'_> {
     fn equivalent(&self, key: &Name) -> bool {
         self.by == key.by
-            && *self.name == *key.name
+            && self.name == key.name
             && *self.namespace == *key.namespace
             && self.issuer == key.issuer.as_deref()
     }

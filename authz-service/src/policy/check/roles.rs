@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use smol_str::SmolStr;
 use tollgate_paths::Template;
 
-use super::{Checker, NAME_RULE, boxed, is_name, key, no_such_role};
+use super::{Checker, NAME_RULE, is_name, key, no_such_role};
 use crate::policy::model::{Methods, Permission, Role, Selector};
 use crate::policy::object::{Kind, ObjectId};
 use crate::policy::spec::{GrpcSpec, PermissionSpec, RoleSpec};
@@ -71,8 +72,8 @@ impl Checker<'_> {
             role_name: Arc::clone(role_name),
             name: spec.name.as_str().into(),
             selector: self.selector(id, &format!("{at}."), &requests),
-            scopes_all: boxed(&spec.scopes.all),
-            scopes_any: boxed(&spec.scopes.any),
+            scopes_all: spec.scopes.all.iter().map(SmolStr::from).collect(),
+            scopes_any: spec.scopes.any.iter().map(SmolStr::from).collect(),
             when: self.when(id, &format!("{at}.when"), spec.when.as_ref()),
             dry_run: spec.dry_run,
         }

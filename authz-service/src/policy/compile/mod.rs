@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use rustc_hash::FxHashMap;
+use smol_str::SmolStr;
 use tollgate_paths::{Spelling, Template, TemplateTrie};
 
 use super::model::{Binding, Denial, Model, Offer, Permission, Role, RoleTag, Service};
@@ -147,8 +148,8 @@ impl Compiler {
         let touched = std::mem::take(&mut self.touched);
         for target in std::mem::take(&mut self.moved).difference(&touched) {
             // What is offered there is as before: ten thousand services may accept one issuer.
-            if let Some(rules) = self.next.services.get(target).map(Arc::clone) {
-                self.put_service(Arc::clone(&rules.service), Arc::clone(&rules.offers));
+            if let Some(ServiceRules { service, offers, .. }) = self.next.services.get(&**target).cloned() {
+                self.put_service(service, offers);
             }
         }
         for target in touched {
@@ -168,14 +169,14 @@ impl Compiler {
 
     fn put_service(&mut self, service: Arc<Service>, offers: Arc<Offers>) {
         let token_places = self.token_places(&service);
-        let rules = Arc::new(ServiceRules { token_places, offers, service });
+        let rules = ServiceRules { token_places, offers, service };
         for host in &rules.service.hosts {
-            self.next.hosts.insert(host.clone(), Arc::clone(&rules));
+            self.next.hosts.insert(SmolStr::from(&**host), rules.clone());
         }
         if let Some(spiffe_id) = &rules.service.spiffe_id {
-            self.next.identities.insert(spiffe_id.clone(), Arc::clone(&rules));
+            self.next.identities.insert(spiffe_id.clone(), rules.clone());
         }
-        self.next.services.insert(Arc::clone(&rules.service.key), rules);
+        self.next.services.insert(SmolStr::from(Arc::clone(&rules.service.key)), rules);
     }
 
     fn put_issuer(&mut self, issuer: Arc<Issuer>) {
@@ -237,7 +238,7 @@ impl Compiler {
         let Some(rules) = self.next.services.get(key) else { return };
         let service = Arc::clone(&rules.service);
         for host in &service.hosts {
-            self.next.hosts.remove(host);
+            self.next.hosts.remove(&**host);
         }
         if let Some(spiffe_id) = &service.spiffe_id {
             self.next.identities.remove(spiffe_id);
@@ -407,7 +408,7 @@ impl Compiler {
     }
 
     /// All places of all issuers that the service accepts. Which issuer said a token is known only after it was found.
-    fn token_places(&self, service: &Service) -> Box<[TokenPlace]> {
+    fn token_places(&self, service: &Service) -> Arc<[TokenPlace]> {
         let mut places = Vec::new();
         for name in &service.issuers {
             for place in self.next.issuers.get(&**name).map_or(&[][..], |trusted| &trusted.issuer.places) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 use tollgate_paths::Template;
 
 use super::Methods;
@@ -59,9 +60,9 @@ pub struct Permission {
     /// What it allows.
     pub selector: Selector,
     /// Scopes all of which the token must have.
-    pub scopes_all: Box<[Box<str>]>,
+    pub scopes_all: SmallVec<[SmolStr; 1]>,
     /// Scopes one of which the token must have, unless empty.
-    pub scopes_any: Box<[Box<str>]>,
+    pub scopes_any: SmallVec<[SmolStr; 1]>,
     /// What must hold beside.
     pub when: Option<Box<Condition>>,
     /// Whether what it would allow is only recorded.
@@ -93,6 +94,8 @@ pub struct Offer {
     /// Its own role and all roles that include that one, however far up.
     roles: SmallVec<[RoleTag; 1]>,
     methods: Methods,
+    has_hosts: bool,
+    dry_run: bool,
 }
 
 /// A role's key in two words: as with any cryptographic hash, nobody finds two keys with one tag.
@@ -114,13 +117,32 @@ impl RoleTag {
 impl Offer {
     /// A permission, and all roles that give it.
     pub fn new(permission: Arc<Permission>, roles: &[RoleTag]) -> Self {
-        Self { roles: roles.into(), methods: permission.selector.methods.clone(), permission }
+        let Selector { methods, hosts, .. } = &permission.selector;
+        Self {
+            roles: roles.into(),
+            methods: methods.clone(),
+            has_hosts: !hosts.is_empty(),
+            dry_run: permission.dry_run,
+            permission,
+        }
     }
 
     /// The methods that the permission speaks of.
     #[inline]
     pub fn methods(&self) -> &Methods {
         &self.methods
+    }
+
+    /// Whether the permission speaks of some hosts alone.
+    #[inline]
+    pub const fn has_hosts(&self) -> bool {
+        self.has_hosts
+    }
+
+    /// Whether what the permission would allow is only recorded.
+    #[inline]
+    pub const fn is_dry_run(&self) -> bool {
+        self.dry_run
     }
 
     /// Whether holders of this role have the permission.

@@ -74,7 +74,7 @@ impl<'a> Ask<'a> {
     fn of(self, snapshot: &Snapshot) -> (Verdict, Reason, String) {
         let facts = Facts {
             guard: crate::facts::Guard::Deny,
-            service: snapshot.service(self.service).map(|rules| &**rules),
+            service: snapshot.service(self.service),
             entry: self.entry,
             peer: self.peer,
             method: self.method,
@@ -363,7 +363,7 @@ proptest! {
         if let Ok(readings) = PathReadings::of_target(&path) {
             let facts = Facts {
 guard: crate::facts::Guard::Deny,
-                service: rules.service("a/s").map(|rules| &**rules),
+                service: rules.service("a/s"),
                 entry: Entry::Outside,
                 peer: None,
                 method: "GET",

@@ -67,7 +67,7 @@ impl Asked<'_> {
             self.headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         ask(&Facts {
             guard: self.guard,
-            service: rules.service("a/s").map(|rules| &**rules),
+            service: rules.service("a/s"),
             entry: self.entry,
             peer: self.peer,
             method: self.method,

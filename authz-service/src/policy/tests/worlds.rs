@@ -235,7 +235,7 @@ impl Request {
     pub(super) fn facts<'a>(&'a self, snapshot: &'a Snapshot) -> Facts<'a> {
         Facts {
             guard: crate::facts::Guard::Deny,
-            service: snapshot.service("a/s").map(|rules| &**rules),
+            service: snapshot.service("a/s"),
             entry: self.entry,
             peer: self.peer,
             method: self.method,

@@ -172,7 +172,7 @@ async fn present(
         "workload" => Ok(Presented::Absent),
         "user" => {
             let user = subject.user(snapshot)?;
-            let accepts = |rules: &Arc<ServiceRules>| rules.service.issuers.contains(&user.issuer);
+            let accepts = |rules: &ServiceRules| rules.service.issuers.contains(&user.issuer);
             if service_of(snapshot, question).is_none_or(accepts) {
                 return Ok(Presented::Verified(Arc::new(user)));
             }
