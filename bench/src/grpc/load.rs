@@ -1,20 +1,16 @@
-//! Calls as proxies send them, many at once. They are encoded beforehand and sent by h2 itself: the load generator has
-//! one core, which must not be the busier one.
+//! Calls as proxies send them, many at once. They are encoded beforehand: the load generator has one core, which must
+//! not be the busier one.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::future::try_join_all;
-use h2::client::SendRequest;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
 use super::Server;
+use super::wire::{Connection, MESSAGE_HEAD, Outgoing};
 use crate::process::{cpu, rss_mib};
 
 const CONNECTIONS: usize = 4;
@@ -22,14 +18,16 @@ const CONNECTIONS: usize = 4;
 const STREAMS: usize = 16;
 /// One call in so many is traced.
 const TRACED: usize = 10;
-/// A message's head: whether it is compressed, and its length.
-const HEAD_BYTES: usize = 5;
 
 /// What a round gave.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     /// CPU of the server for each call.
     pub(crate) cpu_us: f64,
+    /// How much of its core the server used, and how much of the other one we did: a count of calls says something
+    /// about the server only where its core was the busier one.
+    pub(crate) busy: f64,
+    pub(crate) load_busy: f64,
     pub(crate) per_second: f64,
     pub(crate) p99_us: f64,
     pub(crate) rss_mib: f64,
@@ -45,6 +43,8 @@ impl Sample {
         };
         Self {
             cpu_us: middle(|s| s.cpu_us),
+            busy: middle(|s| s.busy),
+            load_busy: middle(|s| s.load_busy),
             per_second: middle(|s| s.per_second),
             p99_us: middle(|s| s.p99_us),
             rss_mib: middle(|s| s.rss_mib),
@@ -56,8 +56,8 @@ impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:>7.1} us CPU a call  {:>7.0} calls/s  p99 {:>6.0} us  {:>5.0} MiB",
-            self.cpu_us, self.per_second, self.p99_us, self.rss_mib
+            "{:>7.1} us CPU a call  {:>7.0} calls/s  p99 {:>6.0} us  {:>5.0} MiB  busy {:.2} (load {:.2})",
+            self.cpu_us, self.per_second, self.p99_us, self.rss_mib, self.busy, self.load_busy
         )
     }
 }
@@ -88,133 +88,88 @@ impl Calls {
         Self { in_traces: false, ..self }
     }
 
-    fn next(&self, heads: &Heads) -> (usize, Request<()>, Bytes) {
+    fn next(&self) -> Outgoing {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut request = Request::new(());
-        *request.method_mut() = Method::POST;
-        *request.version_mut() = Version::HTTP_2;
-        *request.uri_mut() = heads.uri.clone();
-        *request.headers_mut() = heads.headers.clone();
-        if self.in_traces {
+        let traceparent = self.in_traces.then(|| {
             let sampled = u8::from(number.is_multiple_of(TRACED));
-            let parent = format!("00-{:032x}-00f067aa0ba902b7-0{sampled}", number + 1);
-            request.headers_mut().insert("traceparent", parent.parse().expect("hexadecimal digits"));
-        }
-        (number, request, self.messages[number % self.messages.len()].clone())
+            format!("00-{:032x}-00f067aa0ba902b7-0{sampled}", number + 1)
+        });
+        Outgoing { number, traceparent, message: self.messages[number % self.messages.len()].clone() }
     }
 }
 
 fn framed(message: &impl prost::Message) -> Bytes {
     let length = message.encoded_len();
-    let mut frame = BytesMut::with_capacity(HEAD_BYTES + length);
+    let mut frame = BytesMut::with_capacity(MESSAGE_HEAD + length);
     frame.put_u8(0);
     frame.put_u32(u32::try_from(length).expect("messages are small"));
     message.encode(&mut frame).expect("there is room for it");
     frame.freeze()
 }
 
-/// What is the same for all calls of a method to a server.
-struct Heads {
-    uri: Uri,
-    headers: HeaderMap,
-}
-
-impl Heads {
-    fn new(server: &Server<'_>, calls: &Calls) -> anyhow::Result<Self> {
-        let uri = format!("http://{}{}", server.address, calls.method).parse()?;
-        let mut headers = HeaderMap::new();
-        headers.insert("te", HeaderValue::from_static("trailers"));
-        headers.insert("content-type", HeaderValue::from_static("application/grpc"));
-        headers.insert("user-agent", HeaderValue::from_static("tollgate-bench"));
-        Ok(Self { uri, headers })
-    }
-}
-
 /// To one server.
-pub(super) struct Connections {
-    senders: Vec<SendRequest<Bytes>>,
-    /// What reads and writes them, for as long as this value lives.
-    _tasks: JoinSet<Result<(), h2::Error>>,
-}
+pub(super) struct Connections(Vec<Connection>);
 
 impl Connections {
-    pub(super) async fn to(server: &Server<'_>) -> anyhow::Result<Self> {
-        let mut tasks = JoinSet::new();
-        let mut senders = Vec::new();
-        for _ in 0..CONNECTIONS {
-            let stream = TcpStream::connect(server.address).await;
-            let stream = stream.with_context(|| format!("no connection to {}", server.name))?;
-            stream.set_nodelay(true)?;
-            let (sender, connection) = h2::client::handshake(stream).await?;
-            tasks.spawn(connection);
-            senders.push(sender);
-        }
-        Ok(Self { senders, _tasks: tasks })
+    pub(super) async fn to(server: &Server<'_>, calls: &Calls) -> anyhow::Result<Self> {
+        let connections = (0..CONNECTIONS).map(|_| Connection::to(server.address, calls.method));
+        let connections = try_join_all(connections).await;
+        Ok(Self(connections.with_context(|| format!("no connection to {}", server.name))?))
     }
 
     /// Loads the server for a while.
     pub(super) async fn run(
-        &self,
+        &mut self,
         server: &Server<'_>,
         calls: &Calls,
         time: Duration,
     ) -> anyhow::Result<Sample> {
-        let heads = Heads::new(server, calls)?;
-        let (started, before) = (Instant::now(), cpu(server.pid)?);
-        let workers = self.senders.iter().flat_map(|sender| {
-            let heads = &heads;
-            (0..calls.streams).map(move |_| worker(sender.clone(), server, calls, heads, started + time))
-        });
-        let mut latencies = try_join_all(workers).await?.concat();
-        let (spent, elapsed) = (cpu(server.pid)? - before, started.elapsed());
+        let (started, before, own) = (Instant::now(), cpu(server.pid)?, cpu(std::process::id())?);
+        let loading = self.0.iter_mut().map(|connection| load(connection, server, calls, started + time));
+        let latencies = try_join_all(loading).await.with_context(|| format!("calls to {}", server.name))?;
+        let (spent, own) = (cpu(server.pid)? - before, cpu(std::process::id())? - own);
+        let elapsed = started.elapsed().as_secs_f64();
+        let mut latencies = latencies.concat();
         latencies.sort_unstable();
         let count = latencies.len();
         ensure!(count > 0, "{} answered nothing", server.name);
         Ok(Sample {
             cpu_us: spent.as_secs_f64() * 1e6 / count as f64,
-            per_second: count as f64 / elapsed.as_secs_f64(),
+            busy: spent.as_secs_f64() / elapsed,
+            load_busy: own.as_secs_f64() / elapsed,
+            per_second: count as f64 / elapsed,
             p99_us: latencies[count * 99 / 100].as_secs_f64() * 1e6,
             rss_mib: rss_mib(server.pid)?,
         })
     }
 }
 
-async fn worker(
-    mut sender: SendRequest<Bytes>,
+/// Keeps as many calls in flight as there may be, until the time has come and all are answered.
+async fn load(
+    connection: &mut Connection,
     server: &Server<'_>,
     calls: &Calls,
-    heads: &Heads,
     until: Instant,
 ) -> anyhow::Result<Vec<Duration>> {
-    let mut latencies = Vec::new();
+    let (mut latencies, mut answered) = (Vec::new(), Vec::new());
+    let mut waiting_for_room = None;
     loop {
-        let began = Instant::now();
-        if began >= until {
+        let now = Instant::now();
+        while now < until && connection.in_flight() < calls.streams {
+            let call = waiting_for_room.take().unwrap_or_else(|| calls.next());
+            if !connection.has_room(call.message.len()) {
+                waiting_for_room = Some(call);
+                break;
+            }
+            connection.call(call, now)?;
+        }
+        if connection.in_flight() == 0 && now >= until {
             return Ok(latencies);
         }
-        let (number, request, message) = calls.next(heads);
-        let answer = ask(&mut sender, request, message).await;
-        let answer = answer.with_context(|| format!("{} failed call {number}", server.name))?;
-        latencies.push(began.elapsed());
-        ensure!((server.is_right)(&answer), "{} gave another answer to call {number}", server.name);
+        connection.exchange(&mut answered).await?;
+        for call in answered.drain(..) {
+            ensure!((server.is_right)(&call.message), "call {} was answered otherwise", call.number);
+            latencies.push(call.took);
+        }
     }
-}
-
-/// One call; the message of its answer.
-async fn ask(sender: &mut SendRequest<Bytes>, request: Request<()>, message: Bytes) -> anyhow::Result<Bytes> {
-    poll_fn(|context| sender.poll_ready(context)).await?;
-    let (answer, mut body) = sender.send_request(request, false)?;
-    body.send_data(message, true)?;
-    let (head, mut body) = answer.await?.into_parts();
-    let mut frame = Bytes::new();
-    while let Some(chunk) = body.data().await {
-        let chunk = chunk?;
-        body.flow_control().release_capacity(chunk.len())?;
-        frame = if frame.is_empty() { chunk } else { [frame, chunk].concat().into() };
-    }
-    let trailers = body.trailers().await?;
-    let status = trailers.as_ref().unwrap_or(&head.headers).get("grpc-status");
-    ensure!(status.is_some_and(|status| status == "0"), "status {status:?}");
-    ensure!(frame.len() >= HEAD_BYTES, "no message");
-    Ok(frame.slice(HEAD_BYTES..))
 }

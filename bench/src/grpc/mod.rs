@@ -2,6 +2,7 @@
 
 pub(crate) mod empty;
 mod load;
+mod wire;
 
 use std::net::SocketAddr;
 
@@ -31,7 +32,7 @@ pub(crate) async fn compare(
 ) -> anyhow::Result<[Sample; 2]> {
     let mut connected = Vec::new();
     for side in sides {
-        let connections = Connections::to(side).await?;
+        let mut connections = Connections::to(side, calls).await?;
         connections.run(side, calls, WARM_UP).await?;
         connected.push((side, connections, Vec::new()));
     }
@@ -52,5 +53,5 @@ pub(crate) async fn compare(
 
 /// One server alone.
 pub(crate) async fn measure(server: &Server<'_>, calls: &Calls, time: Duration) -> anyhow::Result<Sample> {
-    Connections::to(server).await?.run(server, calls, time).await
+    Connections::to(server, calls).await?.run(server, calls, time).await
 }
