@@ -8,6 +8,7 @@
 //! A change reaches new handshakes only. It cuts no connection: that is for the end of the peer's certificate to do.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use rustls::crypto::CryptoProvider;
@@ -17,9 +18,11 @@ use tollgate_runtime::clock::Clock;
 
 use crate::bundle::TrustBundles;
 use crate::credential::Credential;
+use crate::metrics;
 use crate::renewal;
 use crate::source::{Source, SourceFault};
 use crate::spiffe_id::{IdFault, IdPattern};
+use crate::tls::GrpcChannel;
 
 /// What a source brings.
 #[derive(Debug, Clone)]
@@ -39,6 +42,8 @@ pub struct Identity {
 #[derive(Debug)]
 struct Inner {
     current: ArcSwap<Material>,
+    /// Unix seconds of the last change.
+    since: AtomicI64,
     rotations: watch::Sender<u64>,
     clock: Clock,
     provider: Arc<CryptoProvider>,
@@ -54,7 +59,8 @@ impl Identity {
     pub fn fixed(material: Material, clock: Clock) -> Self {
         let (rotations, _) = watch::channel(0);
         let current = ArcSwap::from_pointee(material);
-        Self { inner: Arc::new(Inner { current, rotations, clock, provider: provider() }) }
+        let since = AtomicI64::new(clock.unix_seconds().cast_signed());
+        Self { inner: Arc::new(Inner { current, since, rotations, clock, provider: provider() }) }
     }
 
     /// Waits for the first material and then keeps it current until the service stops.
@@ -83,6 +89,7 @@ impl Identity {
         };
         let identity = Self::fixed(first, service.clock().clone());
         identity.tell(source.name());
+        identity.report(service)?;
         let (following, stopping) = (identity.clone(), service.tasks().stopping());
         service.tasks().spawn_essential("identity", async move {
             tokio::select! {
@@ -91,6 +98,22 @@ impl Identity {
             }
         });
         Ok(identity)
+    }
+
+    /// Sends the service's telemetry by this identity, where that is configured, and tells when certificates end.
+    fn report(&self, service: &Service) -> Result<(), SourceFault> {
+        metrics::observe(self, &service.telemetry().meter());
+        let Some(secure) = service.secure_telemetry() else { return Ok(()) };
+        let expected = match &secure.spiffe_id {
+            Some(id) => id.parse().map_err(|fault| format!("telemetry.spiffe_id `{id}` {fault}")),
+            None => self.of_our_own("dashboard").map_err(|fault| fault.to_string()),
+        };
+        let expected = vec![expected.map_err(SourceFault::Telemetry)?];
+        let clock = service.clock().clone();
+        let channel = GrpcChannel::mutual(secure.endpoint.clone(), self.clone(), expected, clock);
+        let channel = channel.map_err(|error| SourceFault::Telemetry(error.to_string()))?;
+        service.send_telemetry_over(Arc::new(move || channel.channel()));
+        Ok(())
     }
 
     async fn keep_current(&self, mut source: Box<dyn Source>) {
@@ -122,6 +145,7 @@ impl Identity {
     /// Puts new material in force for the handshakes to come.
     pub fn replace(&self, material: Material) {
         self.inner.current.store(Arc::new(material));
+        self.inner.since.store(self.now(), Ordering::Relaxed);
         self.inner.rotations.send_modify(|count| *count += 1);
     }
 
@@ -142,6 +166,11 @@ impl Identity {
         let material = self.material();
         let domain = material.credential.leaf.id.trust_domain();
         format!("spiffe://{domain}/ns/tollgate-system/sa/{service}").parse()
+    }
+
+    /// Unix seconds since which it is in force.
+    pub fn since(&self) -> i64 {
+        self.inner.since.load(Ordering::Relaxed)
     }
 
     /// Counts the changes, and tells of each.

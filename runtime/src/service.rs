@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::config::Source;
@@ -12,7 +13,7 @@ use crate::process::{self, ProcessConfig, Published};
 use crate::readiness::Readiness;
 use crate::tasks::Tasks;
 use crate::telemetry::process_log;
-use crate::telemetry::{ExportHandles, Telemetry, TelemetryConfig};
+use crate::telemetry::{ExportHandles, SecureEndpoint, Telemetry, TelemetryChannel, TelemetryConfig};
 
 /// A part that has been built: its sockets are bound, and `run` serves them.
 pub trait App: Send + Sized {
@@ -21,10 +22,15 @@ pub trait App: Send + Sized {
 }
 
 /// Everything around a part's own job. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Service(Arc<Inner>);
 
-#[derive(Debug)]
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     tasks: Tasks,
     readiness: Readiness,
@@ -33,6 +39,8 @@ struct Inner {
     published: Published,
     process_address: Mutex<Option<SocketAddr>>,
     exporting: Mutex<Option<ExportHandles>>,
+    secure_telemetry: OnceLock<SecureEndpoint>,
+    telemetry_channel: watch::Sender<Option<TelemetryChannel>>,
     source: OnceLock<Source>,
     grace: Duration,
 }
@@ -42,7 +50,10 @@ impl Service {
     pub fn start(name: &str, process: &ProcessConfig, telemetry: &TelemetryConfig) -> anyhow::Result<Self> {
         let (handle, exporting) = Telemetry::new(name, telemetry)?;
         let service = Self::assemble(handle, Clock::system(), process.shutdown_grace);
-        *service.0.exporting.lock() = Some(exporting.start());
+        if let Some(secure) = exporting.secure_endpoint() {
+            let _ = service.0.secure_telemetry.set(secure);
+        }
+        *service.0.exporting.lock() = Some(exporting.start(service.0.telemetry_channel.subscribe()));
         if let Some(addr) = process.listen {
             let bound = process::listen(&service, addr)?;
             *service.0.process_address.lock() = Some(bound);
@@ -70,6 +81,8 @@ impl Service {
             published: Published::default(),
             process_address: Mutex::new(None),
             exporting: Mutex::new(None),
+            secure_telemetry: OnceLock::new(),
+            telemetry_channel: watch::Sender::new(None),
             source: OnceLock::new(),
             grace,
         }))
@@ -93,6 +106,16 @@ impl Service {
     /// Its traces, metrics and logs.
     pub fn telemetry(&self) -> &Telemetry {
         &self.0.telemetry
+    }
+
+    /// Where telemetry goes over mTLS, if it does: it waits for [`Self::send_telemetry_over`].
+    pub fn secure_telemetry(&self) -> Option<&SecureEndpoint> {
+        self.0.secure_telemetry.get()
+    }
+
+    /// Sends telemetry over channels of whoever has the identity.
+    pub fn send_telemetry_over(&self, channel: TelemetryChannel) {
+        self.0.telemetry_channel.send_replace(Some(channel));
     }
 
     /// Its time source.

@@ -39,6 +39,9 @@ pub enum SourceFault {
     /// Nobody answers, which may pass.
     #[error("{0}")]
     Unavailable(String),
+    /// Telemetry cannot be sent as configured.
+    #[error("{0}")]
+    Telemetry(String),
     /// The service is stopping.
     #[error("stopped while waiting for an identity")]
     Stopped,

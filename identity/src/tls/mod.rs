@@ -11,6 +11,7 @@ mod lifetime;
 mod listening;
 mod origin;
 mod pinned;
+mod port;
 mod server;
 
 use rustls::pki_types::CertificateDer;
@@ -26,6 +27,7 @@ pub use lifetime::Lifetime;
 pub use listening::{Ask, Listening, listening_config};
 pub use origin::{Origin, origin_config};
 pub use pinned::pinned_client_config;
+pub use port::{Callers, PortStream, caller, port};
 pub use server::{ServerOptions, server_config};
 
 use crate::bundle::Untrusted;

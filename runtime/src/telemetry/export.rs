@@ -4,6 +4,7 @@
 //! process ends; what the collector refuses for good is dropped and counted. One line is logged
 //! when delivery starts to fail and one when it works again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry_sdk::Resource;
@@ -11,7 +12,7 @@ use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::reader::MetricReader;
 use opentelemetry_sdk::trace::SpanData;
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tollgate_proto::opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -46,10 +47,23 @@ const BACKOFF_LAST: Duration = Duration::from_secs(5);
 /// How long the last batches may take once the process is ending.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Gives the channel for the next call.
+pub type TelemetryChannel = Arc<dyn Fn() -> Channel + Send + Sync>;
+
+/// Where telemetry goes over mTLS; whoever has the identity says how.
+#[derive(Debug, Clone)]
+pub struct SecureEndpoint {
+    /// Where, and how long a call may take.
+    pub endpoint: Endpoint,
+    /// Who must answer, where that is configured.
+    pub spiffe_id: Option<String>,
+}
+
 /// What gathers and sends; started once the runtime is there.
 #[derive(Debug)]
 pub struct Exporting {
     endpoint: Option<Endpoint>,
+    secure: Option<SecureEndpoint>,
     interval: Duration,
     resource: Resource,
     logs: Option<Source<LogRecord>>,
@@ -90,17 +104,28 @@ impl Exporting {
         spans: Option<Source<SpanData>>,
         metrics: PushReader,
     ) -> Self {
-        let endpoint =
-            config.endpoint.as_deref().and_then(|text| Endpoint::from_shared(text.to_owned()).ok());
+        let endpoint = config.endpoint.as_deref().map(|text| text.replacen("https://", "http://", 1));
+        let endpoint = endpoint.and_then(|text| Endpoint::from_shared(text).ok());
         let endpoint = endpoint.map(|e| e.timeout(EXPORT_TIMEOUT).connect_timeout(EXPORT_TIMEOUT));
-        Self { endpoint, interval: config.metrics_interval, resource, logs, spans, metrics }
+        let spiffe_id = config.spiffe_id.clone();
+        let secure = endpoint.clone().filter(|_| config.is_secure());
+        let secure = secure.map(|endpoint| SecureEndpoint { endpoint, spiffe_id });
+        Self { endpoint, secure, interval: config.metrics_interval, resource, logs, spans, metrics }
     }
 
-    /// Starts the tasks. They outlive the service's own tasks, so that a drain is still reported.
+    /// Where telemetry goes over mTLS, if it does.
+    pub fn secure_endpoint(&self) -> Option<SecureEndpoint> {
+        self.secure.clone()
+    }
+
+    /// Starts the tasks. Over mTLS they wait for `brought`. They outlive the service's own tasks, so that a drain is still reported.
     #[expect(clippy::disallowed_methods, reason = "the exporter must outlive the service's task set")]
-    pub fn start(self) -> ExportHandles {
+    pub fn start(self, brought: watch::Receiver<Option<TelemetryChannel>>) -> ExportHandles {
         let Some(endpoint) = self.endpoint else { return ExportHandles::default() };
-        let channel = endpoint.connect_lazy();
+        let channel = match self.secure {
+            Some(_) => Way::Brought(brought),
+            None => Way::Own(endpoint.connect_lazy()),
+        };
         let ending = CancellationToken::new();
         let sender = Sender { channel, ending: ending.clone() };
         let attributes = ResourceAttributesWithSchema::from(&self.resource);
@@ -118,10 +143,31 @@ impl Exporting {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Sender {
-    channel: Channel,
+    channel: Way,
     ending: CancellationToken,
+}
+
+#[derive(Clone)]
+enum Way {
+    Own(Channel),
+    Brought(watch::Receiver<Option<TelemetryChannel>>),
+}
+
+impl Way {
+    /// The channel for the next call, once there is one.
+    async fn channel(&self) -> Result<Channel, Status> {
+        match self {
+            Self::Own(channel) => Ok(channel.clone()),
+            Self::Brought(brought) => {
+                let mut brought = brought.clone();
+                let channel = brought.wait_for(Option::is_some).await;
+                let channel = channel.ok().and_then(|channel| channel.as_ref().map(|channel| channel()));
+                channel.ok_or_else(|| Status::unavailable("there is no identity to send telemetry with"))
+            }
+        }
+    }
 }
 
 /// What became of one batch.
@@ -143,7 +189,13 @@ impl Sender {
         let mut failing = false;
         let mut deadline = None;
         loop {
-            match call(self.channel.clone()).await {
+            let called = async { call(self.channel.channel().await?).await };
+            let called = tokio::select! {
+                called = called => called,
+                // An identity may never come.
+                () = self.has_no_way_out() => Err(Status::unavailable("there is no identity to send telemetry with")),
+            };
+            match called {
                 Ok(refused) => {
                     if failing {
                         tracing::info!(signal, "telemetry is delivered again");
@@ -174,6 +226,15 @@ impl Sender {
                 }
                 backoff = (backoff * 2).min(BACKOFF_LAST);
             }
+        }
+    }
+
+    /// Returns when the process ends and no identity has come.
+    async fn has_no_way_out(&self) {
+        self.ending.cancelled().await;
+        let waits = matches!(&self.channel, Way::Brought(brought) if brought.borrow().is_none());
+        if !waits {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -300,8 +361,12 @@ async fn send_metrics(sender: Sender, reader: PushReader, interval: Duration) {
         };
         if reader.collect(&mut collected).is_ok() {
             let request = ExportMetricsServiceRequest::from(&collected);
-            let mut client = MetricsServiceClient::new(sender.channel.clone());
-            if let Err(status) = client.export(request).await {
+            let sent = async { MetricsServiceClient::new(sender.channel.channel().await?).export(request).await };
+            let sent = tokio::select! {
+                sent = sent => sent.map(drop),
+                () = sender.has_no_way_out() => Ok(()),
+            };
+            if let Err(status) = sent {
                 tracing::debug!(code = ?status.code(), message = status.message(), "metrics were not delivered");
             }
         }

@@ -28,7 +28,7 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use export::{ExportHandles, Exporting};
+pub use export::{ExportHandles, Exporting, SecureEndpoint, TelemetryChannel};
 pub use queue::{DropReason, LogQueue};
 
 use crate::config::{Invalid, duration};
@@ -40,8 +40,12 @@ const SCOPE: &str = "tollgate";
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetryConfig {
-    /// OTLP/gRPC endpoint, such as `http://127.0.0.1:4317`. Without one nothing is sent; `/metrics` still answers.
+    /// OTLP/gRPC endpoint: `https://127.0.0.1:4317` for mTLS by this service's identity, `http://` for plaintext. Without
+    /// one nothing is sent; `/metrics` still answers.
     pub endpoint: Option<String>,
+    /// Who must answer at an `https://` endpoint; `ns/tollgate-system/sa/dashboard` of our trust domain if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spiffe_id: Option<String>,
     /// Share of new traces that are recorded, 0 to 1. A caller's own decision is kept.
     pub sample_ratio: f64,
     /// Which process log lines are kept, as `RUST_LOG` writes it: `info`, `tollgate_proxy=debug,info`.
@@ -60,6 +64,7 @@ impl Default for TelemetryConfig {
     fn default() -> Self {
         Self {
             endpoint: None,
+            spiffe_id: None,
             sample_ratio: 1.0,
             log: "info".to_owned(),
             log_queue: 16_384,
@@ -70,6 +75,11 @@ impl Default for TelemetryConfig {
 }
 
 impl TelemetryConfig {
+    /// Whether it is sent over mTLS, which needs an identity.
+    pub fn is_secure(&self) -> bool {
+        self.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("https://"))
+    }
+
     /// What serde cannot check.
     pub fn check(&self) -> Result<(), Invalid> {
         if !(0.0..=1.0).contains(&self.sample_ratio) {
@@ -81,7 +91,7 @@ impl TelemetryConfig {
         }
         if let Some(endpoint) = &self.endpoint {
             let uri = endpoint.parse::<http::Uri>().ok();
-            if uri.as_ref().and_then(http::Uri::scheme_str) != Some("http") {
+            if !matches!(uri.as_ref().and_then(http::Uri::scheme_str), Some("http" | "https")) {
                 return Err(Invalid::new(
                     "telemetry.endpoint",
                     format!("`{endpoint}` is not an OTLP/gRPC address"),

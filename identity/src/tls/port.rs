@@ -1,0 +1,127 @@
+//! A gRPC port of ours: for workloads over mTLS, or in plaintext on this machine.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::{Stream, StreamExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_stream::wrappers::TcpListenerStream;
+use tollgate_runtime::Service;
+use tonic::transport::server::Connected;
+use tonic::{Request, Status};
+
+use super::{Accepted, Mtls, Peer, ServerOptions, incoming, server_config};
+use crate::identity::Identity;
+use crate::spiffe_id::{IdPattern, SpiffeId};
+
+/// A connection to such a port.
+pub enum PortStream {
+    /// In plaintext.
+    Plain(TcpStream, SocketAddr),
+    /// After its handshake.
+    Secure(Box<Accepted>),
+}
+
+/// Connections as they come in: over mTLS, where there is an identity.
+pub fn port(
+    listener: TcpListener,
+    identity: Option<&Identity>,
+    service: &Service,
+) -> Result<Pin<Box<dyn Stream<Item = io::Result<PortStream>> + Send>>, rustls::Error> {
+    let Some(identity) = identity else {
+        let plain = TcpListenerStream::new(listener).map(|stream| {
+            let stream = stream?;
+            let _ = stream.set_nodelay(true);
+            let address = stream.peer_addr()?;
+            Ok(PortStream::Plain(stream, address))
+        });
+        return Ok(Box::pin(plain));
+    };
+    let options =
+        ServerOptions { mtls: Mtls::Strict, alpn: vec![b"h2".to_vec()], ..ServerOptions::default() };
+    let config = server_config(identity, &options)?;
+    let secure = incoming(listener, config, service);
+    Ok(Box::pin(secure.map(|accepted| Ok(PortStream::Secure(Box::new(accepted?))))))
+}
+
+/// Who may call.
+#[derive(Debug, Clone)]
+pub struct Callers(Vec<IdPattern>);
+
+impl Callers {
+    /// These, or with none named everybody of our own trust domain.
+    pub fn new(named: &[IdPattern], identity: &Identity) -> Self {
+        let domain = || identity.material().credential.leaf.id.trust_domain().clone();
+        let everybody = || format!("spiffe://{}/*", domain()).parse().into_iter().collect();
+        Self(if named.is_empty() { everybody() } else { named.to_vec() })
+    }
+
+    /// Lets the call pass, or refuses it. For tonic's interceptors.
+    pub fn admit<T>(&self, call: Request<T>) -> Result<Request<T>, Status> {
+        match caller(&call) {
+            Some(id) if self.0.iter().any(|pattern| pattern.matches(&id)) => Ok(call),
+            Some(id) => {
+                tracing::warn!(%id, "call refused: this workload may not call here");
+                Err(Status::permission_denied("this workload may not call here"))
+            }
+            None => Err(Status::unauthenticated("a client certificate is required")),
+        }
+    }
+}
+
+/// The workload that calls, by the certificate of its connection.
+pub fn caller<T>(call: &Request<T>) -> Option<SpiffeId> {
+    call.extensions().get::<Peer>()?.leaf.as_ref().map(|leaf| leaf.id.clone())
+}
+
+impl Connected for PortStream {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        match self {
+            Self::Plain(_, address) => Peer { address: *address, leaf: None },
+            Self::Secure(accepted) => accepted.connect_info(),
+        }
+    }
+}
+
+/// The same call on whichever it is.
+macro_rules! on_either {
+    ($this:expr, $call:ident $(, $argument:expr)*) => {
+        match $this.get_mut() {
+            Self::Plain(stream, _) => Pin::new(stream).$call($($argument),*),
+            Self::Secure(stream) => Pin::new(&mut **stream).$call($($argument),*),
+        }
+    };
+}
+
+impl AsyncRead for PortStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        on_either!(self, poll_read, context, buffer)
+    }
+}
+
+impl AsyncWrite for PortStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        on_either!(self, poll_write, context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_either!(self, poll_flush, context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_either!(self, poll_shutdown, context)
+    }
+}
