@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tollgate_identity::{Identity, tls};
 use tollgate_runtime::readiness::Blocker;
 use tollgate_runtime::{Service, grpc, http_server, net, reflection};
 use tonic::server::NamedService as _;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
 use tower::ServiceBuilder;
 
 use crate::admin;
@@ -47,6 +47,8 @@ pub struct App {
     refresh: KeyRefresh,
     metrics: Metrics,
     grpc: TcpListener,
+    /// Shown to enforcers; without it they ask in plaintext.
+    identity: Option<Identity>,
     http: TcpListener,
     enrolment: Option<Enrolment>,
     addresses: Addresses,
@@ -69,13 +71,19 @@ impl App {
         source: Arc<dyn KeySource>,
     ) -> anyhow::Result<Self> {
         let starting = service.readiness().blocker("authorization server");
-        let grpc = net::bind(config.listen.grpc, "authorization gRPC (listen.grpc)")?;
+        let bind = if config.listen.mtls { net::bind_tls } else { net::bind };
+        let grpc = bind(config.listen.grpc, "authorization gRPC (listen.grpc)")?;
         let http = net::bind(config.listen.http, "admin HTTP (listen.http)")?;
         let store = Store::open(&config.database.url, service.clock().clone()).await?;
         let enrolment = match &config.ca {
             Some(ca) => Some(Enrolment::build(ca, &store, &service).await?),
             None => None,
         };
+        let identity = match (&config.identity, &enrolment) {
+            (Some(identity), _) => Some(identity.follow(&service).await.context("no identity")?),
+            (None, enrolment) => enrolment.as_ref().map(|enrolment| enrolment.identity().clone()),
+        };
+        let identity = identity.filter(|_| config.listen.mtls);
         let addresses = Addresses {
             grpc: grpc.local_addr()?,
             http: http.local_addr()?,
@@ -121,6 +129,7 @@ impl App {
             refresh,
             metrics,
             grpc,
+            identity,
             http,
             enrolment,
             addresses,
@@ -174,8 +183,8 @@ impl tollgate_runtime::App for App {
         let calls = ServiceBuilder::new()
             .layer(grpc::ServerTelemetryLayer::new(&self.service))
             .service(routes.prepare());
-        // An answer leaves in several writes: without `TCP_NODELAY` it waits for the peer's acknowledgement.
-        let incoming = TcpIncoming::from(self.grpc).with_nodelay(Some(true));
+        let incoming =
+            tls::port(self.grpc, self.identity.as_ref(), &self.service).context("cannot set TLS up")?;
         let serving_grpc = grpc::serve(calls, incoming, grpc::Bounds::DEFAULT, &tasks);
         drop(self.starting);
         let serving_enrolment = async {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tollgate_identity::config::IdentityConfig;
 use tollgate_runtime::config::{Invalid, Secret, ServiceConfig, duration};
 use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
@@ -26,6 +27,9 @@ pub struct Config {
     pub keys: KeysConfig,
     /// Records of decisions.
     pub decisions: DecisionsConfig,
+    /// Where this service's own certificate comes from. With a section `ca` it is the authority's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityConfig>,
     /// The built-in certificate authority; without this there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<CaConfig>,
@@ -43,6 +47,8 @@ pub struct Config {
 pub struct ListenConfig {
     /// `ext_authz` over gRPC.
     pub grpc: SocketAddr,
+    /// Whether callers there must show a certificate of an enforcer in the policy. Without it they are on this machine.
+    pub mtls: bool,
     /// The admin API over HTTP.
     pub http: SocketAddr,
     /// Whether the gRPC port tells tools what it speaks (gRPC reflection).
@@ -53,6 +59,7 @@ impl Default for ListenConfig {
     fn default() -> Self {
         Self {
             grpc: SocketAddr::from(([127, 0, 0, 1], 7001)),
+            mtls: false,
             http: SocketAddr::from(([127, 0, 0, 1], 7003)),
             reflection: true,
         }
@@ -211,6 +218,14 @@ impl ServiceConfig for Config {
 
     fn check(&self) -> Result<(), Invalid> {
         self.decisions.check()?;
+        let is_nobody = self.identity.is_none() && self.ca.is_none();
+        let remedy = "a section `identity` or `ca`";
+        if self.listen.mtls && is_nobody {
+            return Err(Invalid::new("listen.mtls", "there is no certificate to show", remedy));
+        }
+        if self.telemetry.is_secure() && is_nobody {
+            return Err(Invalid::new("telemetry.endpoint", "mTLS needs a certificate of our own", remedy));
+        }
         let url = self.database.url.expose();
         if !["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
             return Err(Invalid::new(

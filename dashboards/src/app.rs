@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tollgate_identity::IdPattern;
+use tollgate_identity::config::IdentityConfig;
+use tollgate_identity::tls::{self, Callers};
 use tollgate_runtime::{Service, http_server, net};
 
 use crate::api::{self, ApiState};
@@ -34,13 +37,16 @@ pub struct App {
     web: TcpListener,
     otlp_grpc: TcpListener,
     otlp_http: TcpListener,
+    identity: Option<IdentityConfig>,
+    callers: Vec<IdPattern>,
 }
 
 impl App {
     /// Binds, takes back what was acknowledged before, and starts the store's writer.
     pub async fn build(config: Config, service: Service) -> anyhow::Result<Self> {
         let web = net::bind(config.web.listen, "page (web.listen)")?;
-        let otlp_grpc = net::bind(config.otlp.grpc, "OTLP gRPC (otlp.grpc)")?;
+        let bind = if config.identity.is_some() { net::bind_tls } else { net::bind };
+        let otlp_grpc = bind(config.otlp.grpc, "OTLP gRPC (otlp.grpc)")?;
         let otlp_http = net::bind(config.otlp.http, "OTLP HTTP (otlp.http)")?;
         let addresses = Addresses {
             web: web.local_addr()?,
@@ -70,12 +76,18 @@ impl App {
         };
         let ingest = Ingest::new(store.clone(), service.clock().clone(), limits);
         let state = ApiState::new(store, logins, config.store.keep_days, config.web.hosts, &service);
-        Ok(Self { addresses, service, state, ingest, web, otlp_grpc, otlp_http })
+        let (identity, callers) = (config.identity, config.otlp.callers);
+        Ok(Self { addresses, service, state, ingest, web, otlp_grpc, otlp_http, identity, callers })
     }
 
     /// Where it listens.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// Takes an identity that could not be known when the addresses were: the authority itself reports to us.
+    pub fn identify_by(&mut self, identity: IdentityConfig) {
+        self.identity = Some(identity);
     }
 
     /// Issues links that sign in once.
@@ -98,8 +110,20 @@ impl tollgate_runtime::App for App {
         let web = http_server::serve(tasks, self.web, page);
         // No telemetry layer here: see `ingest::grpc`.
         let otlp_http = http_server::serve(tasks, self.otlp_http, ingest::http_router(self.ingest.clone()));
-        let otlp_grpc = ingest::serve_grpc(self.ingest, self.otlp_grpc, tasks.stopping());
+        let (identity, callers) = (self.identity, self.callers);
+        // The page is there before the authority that signs our certificate is.
+        let otlp_grpc = async {
+            let identity = match identity {
+                Some(identity) => Some(identity.follow(&self.service).await.context("no identity")?),
+                None => None,
+            };
+            let callers = identity.as_ref().map(|identity| Callers::new(&callers, identity));
+            let port = tls::port(self.otlp_grpc, identity.as_ref(), &self.service)?;
+            ingest::serve_grpc(self.ingest, port, callers, tasks.stopping())
+                .await
+                .context("the OTLP gRPC server ended")
+        };
         let ((), (), served) = tokio::join!(web, otlp_http, otlp_grpc);
-        served.context("the OTLP gRPC server ended")
+        served
     }
 }

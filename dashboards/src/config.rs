@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tollgate_identity::IdPattern;
+use tollgate_identity::config::IdentityConfig;
 use tollgate_runtime::config::{Invalid, ServiceConfig, duration};
 use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
@@ -17,6 +19,9 @@ pub struct Config {
     pub process: ProcessConfig,
     /// Where the dashboard's own telemetry goes; its own OTLP port is fine.
     pub telemetry: TelemetryConfig,
+    /// Where the dashboard's own certificate comes from. With it reporters at `otlp.grpc` must show one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityConfig>,
     /// The page and its API.
     pub web: WebConfig,
     /// Where proxies and services report to.
@@ -58,8 +63,12 @@ impl Default for WebConfig {
 pub struct OtlpConfig {
     /// OTLP over gRPC.
     pub grpc: SocketAddr,
-    /// OTLP over HTTP.
+    /// OTLP over HTTP, in plaintext.
     pub http: SocketAddr,
+    /// Who may report at `grpc`, where there is an `identity`: SPIFFE ids, or patterns ending in `/*`. Everybody of our
+    /// trust domain if none is named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub callers: Vec<IdPattern>,
     /// The largest request taken, unpacked.
     pub max_request_bytes: usize,
     /// Bytes of requests that are on their way into the store; more is shed.
@@ -73,6 +82,7 @@ impl Default for OtlpConfig {
         Self {
             grpc: SocketAddr::from(([127, 0, 0, 1], 4317)),
             http: SocketAddr::from(([127, 0, 0, 1], 4318)),
+            callers: Vec::new(),
             max_request_bytes: 8 * 1024 * 1024,
             max_inflight_bytes: 128 * 1024 * 1024,
             queue: 1024,
@@ -134,6 +144,10 @@ impl ServiceConfig for Config {
     }
 
     fn check(&self) -> Result<(), Invalid> {
+        if self.telemetry.is_secure() && self.identity.is_none() {
+            let problem = "mTLS needs a certificate of our own";
+            return Err(Invalid::new("telemetry.endpoint", problem, "a section `identity`"));
+        }
         let within = |key: &str, value: u128, low: u128, high: u128, remedy: &str| {
             if (low..=high).contains(&value) {
                 return Ok(());

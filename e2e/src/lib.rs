@@ -153,6 +153,28 @@ impl Demo {
         Operator::sign_in(&link).await
     }
 
+    /// `PUT` under the admin API's `/v1`, in force when this returns.
+    pub async fn put(&self, path: &str, object: &Value) {
+        let admin = self.mesh.create_administrator("e2e").await.expect("an administrator can be made");
+        let url = format!("http://{}/v1/{path}?wait=applied", self.mesh.addresses().authz_http);
+        let answer = self.client.put(url).bearer_auth(admin).json(object).send().await.expect("it answers");
+        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap_or_default());
+    }
+
+    /// A client that shows a certificate of the mesh's authority, issued for `id`.
+    pub async fn workload(&self, id: &str) -> reqwest::Client {
+        let folder = self.data().join("clients").join(id.rsplit('/').next().unwrap_or("client"));
+        self.mesh.issue(id, &folder).await.expect("the authority signs");
+        let read = |name: &str| std::fs::read(folder.join(name)).expect("it was written");
+        let identity = [read("tls.crt"), read("tls.key")].concat();
+        reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .tls_certs_only([reqwest::Certificate::from_pem(&read("ca.crt")).expect("a root")])
+            .identity(reqwest::Identity::from_pem(&identity).expect("a certificate and its key"))
+            .build()
+            .expect("a client can be made")
+    }
+
     /// Drains and ends everything.
     pub async fn stop(self) {
         self.mesh.stop().await;

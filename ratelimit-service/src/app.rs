@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tollgate_identity::Identity;
+use tollgate_identity::tls::{self, Callers};
 use tollgate_runtime::grpc::{self, Bounds, ServerTelemetryLayer};
 use tollgate_runtime::{Service, http_server, net, reflection};
+use tonic::Request;
 use tonic::server::NamedService as _;
-use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
+use tonic::service::{InterceptorLayer, Routes};
+use tower::Layer as _;
 
 use crate::admin;
 use crate::arrivals::Arrivals;
@@ -38,6 +41,8 @@ pub struct App {
     service: Service,
     addresses: Addresses,
     listener: TcpListener,
+    identity: Option<Identity>,
+    callers: Option<Callers>,
     http: Option<TcpListener>,
     limiter: Limiter,
     hub: Hub,
@@ -90,7 +95,13 @@ impl App {
         hub.keep_current(&service);
         replicas::keep_shared(&service, &hub, &counters, &replica);
 
-        let listener = net::bind(config.listen, "rate limit service (listen)")?;
+        let bind = if config.identity.is_some() { net::bind_tls } else { net::bind };
+        let listener = bind(config.listen, "rate limit service (listen)")?;
+        let identity = match &config.identity {
+            Some(identity) => Some(identity.follow(&service).await.context("no identity")?),
+            None => None,
+        };
+        let callers = identity.as_ref().map(|identity| Callers::new(&config.callers, identity));
         let http = config.http.map(|listen| net::bind(listen, "HTTP door (http)")).transpose()?;
         let addresses = Addresses {
             grpc: listener.local_addr().context("the listener has no address")?,
@@ -106,7 +117,18 @@ impl App {
         if let Some(server) = config.limits.xds {
             xds::keep_current(&service, server, domains, limiter.clone(), hub.clone(), metrics);
         }
-        Ok(Self { service, addresses, listener, http, limiter, hub, reflection: config.reflection, snapshot })
+        Ok(Self {
+            service,
+            addresses,
+            listener,
+            identity,
+            callers,
+            http,
+            limiter,
+            hub,
+            reflection: config.reflection,
+            snapshot,
+        })
     }
 
     /// Where it listens, with the ports the system chose.
@@ -139,9 +161,15 @@ impl tollgate_runtime::App for App {
         if self.reflection {
             routes = routes.add_service(reflection).add_service(older);
         }
-        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        let callers = self.callers.map(Arc::new);
+        let admission = InterceptorLayer::new(move |call: Request<()>| match &callers {
+            Some(callers) => callers.admit(call),
+            None => Ok(call),
+        });
+        let incoming = tls::port(self.listener, self.identity.as_ref(), &self.service)
+            .context("cannot set TLS up")?;
         let bounds = Bounds { streams: MAX_STREAMS_PER_CONNECTION, ..Bounds::DEFAULT };
-        grpc::serve(routes.prepare(), incoming, bounds, &tasks).await;
+        grpc::serve(admission.layer(routes.prepare()), incoming, bounds, &tasks).await;
         if let Some(file) = &self.snapshot {
             keep(file, &counted, &self.service).await;
         }

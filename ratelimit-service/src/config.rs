@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tollgate_identity::IdPattern;
+use tollgate_identity::config::IdentityConfig;
 use tollgate_runtime::config::{Invalid, Secret, ServiceConfig, duration};
 use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
@@ -39,6 +41,13 @@ pub struct Config {
     /// Where proxies call the rate limit service (gRPC).
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
+    /// Where this service's own certificate comes from. With it callers at `listen` must show one; without it they are on
+    /// this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityConfig>,
+    /// Who may call at `listen`: SPIFFE ids, or patterns ending in `/*`. Everybody of our trust domain if none is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub callers: Vec<IdPattern>,
     /// The HTTP door, for people and tools on this machine: asking by JSON, live view, explanation, trial, reset.
     /// Loopback only. There is none unless it is set.
     #[serde(default)]
@@ -320,6 +329,8 @@ impl Config {
     /// The defaults, with limits from this folder.
     pub fn with_folder(folder: impl Into<PathBuf>) -> Self {
         Self {
+            identity: None,
+            callers: Vec::new(),
             process: ProcessConfig::default(),
             telemetry: TelemetryConfig::default(),
             listen: default_listen(),

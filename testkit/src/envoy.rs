@@ -22,7 +22,7 @@ pub struct Envoy {
 }
 
 /// Whom it asks and where it forwards.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct EnvoyConfig {
     /// Answers `Authorization/Check`.
     pub authz: SocketAddr,
@@ -38,6 +38,8 @@ pub struct EnvoyConfig {
     pub service: &'static str,
     /// The rate-limit domain.
     pub domain: &'static str,
+    /// The folder with `tls.crt`, `tls.key` and `ca.crt` by which it speaks mTLS to all of them; plaintext without.
+    pub identity: Option<PathBuf>,
 }
 
 impl Envoy {
@@ -193,14 +195,33 @@ fn bootstrap(config: &EnvoyConfig, address: SocketAddr, admin: SocketAddr) -> St
         address = socket_address(address),
         service = config.service,
         domain = config.domain,
-        authz = cluster("authz", config.authz, true),
-        ratelimit = cluster("ratelimit", config.ratelimit, true),
-        upstream = cluster("upstream", config.upstream, false),
+        authz = secured(cluster("authz", config.authz, true), config),
+        ratelimit = secured(cluster("ratelimit", config.ratelimit, true), config),
+        upstream = secured(cluster("upstream", config.upstream, false), config),
     )
 }
 
 pub(crate) fn socket_address(addr: SocketAddr) -> String {
     format!(r#"{{"socket_address": {{"address": "{}", "port_value": {}}}}}"#, addr.ip(), addr.port())
+}
+
+/// The same cluster over mTLS, where Envoy has an identity. Who answers is believed by our root.
+fn secured(cluster: String, config: &EnvoyConfig) -> String {
+    let Some(folder) = &config.identity else { return cluster };
+    let file = |name: &str| folder.join(name).display().to_string();
+    let open = cluster.strip_suffix('}').unwrap_or(&cluster);
+    format!(
+        r#"{open}, "transport_socket": {{"name": "tls", "typed_config": {{
+           "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+           "common_tls_context": {{
+             "tls_params": {{"tls_maximum_protocol_version": "TLSv1_3"}},
+             "tls_certificates": [{{"certificate_chain": {{"filename": "{}"}}, "private_key": {{"filename": "{}"}}}}],
+             "validation_context": {{"trusted_ca": {{"filename": "{}"}}}}
+           }}}}}}}}"#,
+        file("tls.crt"),
+        file("tls.key"),
+        file("ca.crt")
+    )
 }
 
 pub(crate) fn cluster(name: &str, addr: SocketAddr, http2: bool) -> String {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use tollgate_authz::Store;
-use tollgate_authz::ca::{CaConfig, CertificateAuthority};
+use tollgate_authz::ca::{CaConfig, CertificateAuthority, Certified};
 use tollgate_identity::FreshKey;
 use tollgate_identity::pem;
 use tollgate_identity::pki_types::CertificateDer;
@@ -98,12 +98,8 @@ pub async fn run(command: Command, env: &Env) -> anyhow::Result<()> {
     match command {
         Command::Issue { id, out, dns, ip, ttl, at } => {
             let (ca, store) = at.open(env).await?;
-            let key = FreshKey::generate(Some(&id))?;
-            let certified = ca.issue(&key.csr_der, &id, &Profile { dns, ips: ip }, ttl).await?;
+            let certified = issue(&ca, &id, &Profile { dns, ips: ip }, ttl, &out).await?;
             store.close().await;
-            write(&out.join("tls.crt"), &pem::certificate(&certified.certificate), PUBLIC)?;
-            write(&out.join("tls.key"), &key.private_key_pem(), PRIVATE)?;
-            write(&out.join("ca.crt"), &roots_pem(&certified.roots), PUBLIC)?;
             say(&format!(
                 "{id}: {}, valid until {}",
                 out.join("tls.crt").display(),
@@ -140,6 +136,22 @@ pub async fn run(command: Command, env: &Env) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Signs a certificate for a new key, and writes `tls.crt`, `tls.key` and `ca.crt` into `out`.
+pub async fn issue(
+    ca: &CertificateAuthority,
+    id: &SpiffeId,
+    profile: &Profile,
+    ttl: Option<Duration>,
+    out: &Path,
+) -> anyhow::Result<Certified> {
+    let key = FreshKey::generate(Some(id))?;
+    let certified = ca.issue(&key.csr_der, id, profile, ttl).await?;
+    write(&out.join("tls.crt"), &pem::certificate(&certified.certificate), PUBLIC)?;
+    write(&out.join("tls.key"), &key.private_key_pem(), PRIVATE)?;
+    write(&out.join("ca.crt"), &roots_pem(&certified.roots), PUBLIC)?;
+    Ok(certified)
+}
+
 /// Who is at the keyboard, for the record.
 fn author(env: &Env) -> String {
     format!("{} (data folder)", env.var("USER").unwrap_or("unknown"))
@@ -170,6 +182,11 @@ fn write(file: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
         .with_context(place)?;
     new.write_all(text.as_bytes()).and_then(|()| new.sync_all()).with_context(place)?;
     std::fs::rename(&beside, file).with_context(place)
+}
+
+/// Writes a secret that only our user can read.
+pub(crate) fn write_private(file: &Path, text: &str) -> anyhow::Result<()> {
+    write(file, text, PRIVATE)
 }
 
 fn roots_pem(roots: &[CertificateDer<'_>]) -> String {

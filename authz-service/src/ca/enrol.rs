@@ -71,7 +71,7 @@ impl CertificateAuthority {
         request.agrees_with(&id)?;
         self.not_revoked(&id, None).await?;
         let signer = self.signer()?;
-        let issued = self.sign(&signer, &request, &id, &Profile::default(), self.inner.config.leaf_life)?;
+        let issued = self.sign(&signer, &request, &id, &self.profile(&id), self.inner.config.leaf_life)?;
         let record = record(&issued, &request, &signer, Proof::JoinToken, now);
         enrolment.finish(&record).await?;
         self.certified(issued.certificate)
@@ -95,7 +95,7 @@ impl CertificateAuthority {
             return Err(CaError::NotRenewable("its attestation is too old; use a new join token"));
         }
         let signer = self.signer()?;
-        let profile = Profile::default();
+        let profile = self.profile(&shown.id);
         let issued = self.sign(&signer, &request, &shown.id, &profile, self.inner.config.leaf_life)?;
         let record =
             NewCertificate { attested_at, ..record(&issued, &request, &signer, Proof::Renewal, now) };

@@ -16,6 +16,7 @@ mod own;
 mod roots;
 mod serve;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
-use tollgate_identity::signing::{RequestFault, Root, RootFault, SealFault, WrappingKey};
+use tollgate_identity::signing::{Profile, RequestFault, Root, RootFault, SealFault, WrappingKey};
 use tollgate_identity::spiffe_id::{SpiffeId, TrustDomain};
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::duration;
@@ -47,6 +48,9 @@ pub struct CaConfig {
     /// The file with the key that root keys are sealed with; made if it is not there. Never in the database.
     #[serde(default = "default_wrapping_key")]
     pub wrapping_key: PathBuf,
+    /// DNS names and addresses that certificates of an id hold beside it, for servers that are found by them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<SpiffeId, Vec<String>>,
     /// How long a workload's certificate is valid.
     #[serde(default = "default_leaf_life", with = "duration")]
     pub leaf_life: Duration,
@@ -94,6 +98,7 @@ impl CaConfig {
             trust_domain,
             listen: default_listen(),
             wrapping_key,
+            names: BTreeMap::new(),
             leaf_life: default_leaf_life(),
             root_life: default_root_life(),
             overlap: default_overlap(),
@@ -181,6 +186,18 @@ impl CertificateAuthority {
     /// The trust domain that it speaks for.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.inner.config.trust_domain
+    }
+
+    /// What certificates of an id hold beside it.
+    fn profile(&self, id: &SpiffeId) -> Profile {
+        let mut profile = Profile::default();
+        for name in self.inner.config.names.get(id).into_iter().flatten() {
+            match name.parse() {
+                Ok(address) => profile.ips.push(address),
+                Err(_) => profile.dns.push(name.clone()),
+            }
+        }
+        profile
     }
 
     fn now(&self) -> i64 {

@@ -45,6 +45,11 @@ impl Enrolment {
         Ok(Self { ca, identity, listener, address })
     }
 
+    /// The authority's own identity, for the other ports of its service.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

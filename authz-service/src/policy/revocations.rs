@@ -65,6 +65,13 @@ impl Revocations {
         }
     }
 
+    /// Whether one is in force that speaks of a caller of ours.
+    pub(super) fn of_caller(&self, id: &str, serial: &str, now: i64) -> bool {
+        let prefixes = id.match_indices('/').filter_map(|(at, _)| self.below.get(&id[..=at]));
+        let named = self.workloads.get(id).into_iter().chain(self.certificates.get(serial));
+        named.chain(prefixes).flatten().any(|revocation| now < revocation.until)
+    }
+
     /// The first that is in force and speaks of the token, the workload or its certificate.
     pub(super) fn find<'s>(&'s self, reader: &mut Reader<'_, 's>) -> Option<&'s Revocation> {
         if !self.issuers.is_empty()

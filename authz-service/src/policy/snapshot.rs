@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub(super) issuer_urls: Shards<Box<str>, Arc<TrustedIssuer>>,
     /// By name.
     pub(super) enforcers: Shards<Arc<str>, Arc<Enforcer>>,
+    /// By SPIFFE id.
+    pub(super) enforcer_ids: Shards<Arc<str>, Arc<Enforcer>>,
     /// Names of administrators by the hash of their opaque token.
     pub(super) administrators: Arc<FxHashMap<SecretHash, Arc<str>>>,
     /// What the next snapshot is compiled with.
@@ -120,6 +122,16 @@ impl Snapshot {
     /// The enforcer of this name.
     pub fn enforcer(&self, name: &str) -> Option<&Arc<Enforcer>> {
         self.enforcers.get(name)
+    }
+
+    /// The enforcer that asks as this workload.
+    pub fn enforcer_with(&self, spiffe_id: &str) -> Option<&Arc<Enforcer>> {
+        self.enforcer_ids.get(spiffe_id)
+    }
+
+    /// Whether a caller of ours is revoked, by its id or by its certificate.
+    pub fn revokes_caller(&self, spiffe_id: &str, serial: &str, now: i64) -> bool {
+        self.revocations.of_caller(spiffe_id, serial, now)
     }
 
     /// Whose token has this hash.

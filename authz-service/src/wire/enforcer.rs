@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tollgate_identity::tls::Peer;
+use tonic::Request;
+
 use crate::facts::{Entry, Guard};
 use crate::policy::Snapshot;
 use crate::policy::model::Enforcer;
@@ -20,6 +23,8 @@ pub(super) struct Asker(Option<Arc<Enforcer>>);
 pub(super) enum MayNotAsk {
     #[error("only enforcers may ask")]
     Stranger,
+    #[error("the enforcer is revoked")]
+    Revoked,
     #[error("the enforcer may not speak for this source")]
     Source,
     #[error("the enforcer may not ask about this service")]
@@ -31,7 +36,25 @@ pub(super) enum MayNotAsk {
 }
 
 impl Asker {
-    /// Who asks from this address. Until callers prove who they are, only this machine is answered.
+    /// Who makes this call: whoever its connection's certificate names, or this machine in plaintext.
+    pub(super) fn of<T>(call: &Request<T>, snapshot: &Snapshot, now: i64) -> Result<Self, MayNotAsk> {
+        let Some(peer) = call.extensions().get::<Peer>() else {
+            return Self::at(call.remote_addr(), snapshot);
+        };
+        let Some(leaf) = &peer.leaf else { return Self::at(Some(peer.address), snapshot) };
+        if snapshot.revokes_caller(leaf.id.as_str(), &leaf.serial, now) {
+            return Err(MayNotAsk::Revoked);
+        }
+        match snapshot.enforcer_with(leaf.id.as_str()) {
+            Some(enforcer) => Ok(Self(Some(Arc::clone(enforcer)))),
+            None => {
+                tracing::warn!(id = %leaf.id, "call refused: the policy knows no enforcer of this id");
+                Err(MayNotAsk::Stranger)
+            }
+        }
+    }
+
+    /// Who asks from this address in plaintext: only this machine is answered.
     pub(super) fn at(address: Option<SocketAddr>, snapshot: &Snapshot) -> Result<Self, MayNotAsk> {
         if !address.is_some_and(|address| address.ip().is_loopback()) {
             return Err(MayNotAsk::Stranger);
@@ -46,13 +69,21 @@ impl Asker {
 
     /// Where the requests that it asks about came into the mesh. A plain Envoy says no point: whoever set it up on this
     /// machine without one made it a gateway.
-    pub(super) fn entry(&self, said: Option<&str>) -> Result<Entry, MayNotAsk> {
+    pub(super) fn entry(
+        &self,
+        said: Option<&str>,
+        source: Option<&str>,
+        snapshot: &Snapshot,
+    ) -> Result<Entry, MayNotAsk> {
         let point = match (&self.0, said) {
             (Some(enforcer), _) => enforcer.point,
             (None, None) => Point::Ingress,
             (None, Some(point)) => Point::parse(point).ok_or(MayNotAsk::Point)?,
         };
-        Ok(if point.is_entry() { Entry::Outside } else { Entry::Inside })
+        // Behind an ingress, what comes from it came from outside.
+        let through = source.and_then(|source| snapshot.enforcer_with(source)).map(|source| source.point);
+        let is_outside = point.is_entry() || through.is_some_and(Point::is_entry);
+        Ok(if is_outside { Entry::Outside } else { Entry::Inside })
     }
 
     /// What the route's guard does. Whoever may ask at all is an enforcer, and its operator is believed about routes.

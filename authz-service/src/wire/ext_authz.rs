@@ -17,7 +17,7 @@ use super::refusal::{Refused, refused};
 use super::{login, metadata};
 use crate::authorize::{Authorizer, Question};
 use crate::facts::{self, Header, PathReadings};
-use crate::policy::Verdict;
+use crate::policy::{Snapshot, Verdict};
 use crate::x509::PeerCertificate;
 
 /// The service.
@@ -34,24 +34,33 @@ impl ExtAuthz {
 
     /// Answers one check as it came.
     pub(super) async fn check(&self, request: &Request<Bytes>) -> Result<CheckResponse, Status> {
-        Asker::at(request.remote_addr(), &self.authorizer.cell().load())?;
+        let asker = Asker::of(request, &self.authorizer.cell().load(), self.authorizer.now())?;
         let context = request.extensions().get::<Context>().cloned().unwrap_or_default();
         let check = CheckRequest::read(request.get_ref())?;
         let check = check.ok_or_else(|| Status::invalid_argument("attributes are missing"))?;
-        self.answer(&check, &context).await
+        self.answer_to(&asker, &check, &context).await
     }
 
     /// Answers one check, asked by the enforcer `local`.
     pub async fn answer(&self, check: &CheckRequest<'_>, context: &Context) -> Result<CheckResponse, Status> {
+        let asker = Asker::local(&self.authorizer.cell().load());
+        self.answer_to(&asker, check, context).await
+    }
+
+    async fn answer_to(
+        &self,
+        asker: &Asker,
+        check: &CheckRequest<'_>,
+        context: &Context,
+    ) -> Result<CheckResponse, Status> {
         let mut snapshot = self.authorizer.cell().load_full();
         let http = check.http.as_ref();
         let http = http.ok_or_else(|| Status::invalid_argument("attributes.request.http is missing"))?;
-        let asker = Asker::local(&snapshot);
         let certificate = certificate_of(&check.source)?;
         let headers = Headers::of(http);
         let speaks = Speaks::of(headers.get("content-type"));
         let request_id = headers.get("x-request-id").filter(|given| is_request_id(given));
-        let question = question(check, (http, &headers), &asker, certificate.as_ref())?;
+        let question = question(check, (http, &headers), (asker, &snapshot), certificate.as_ref())?;
         let question = Question { request_id, ..question };
         let path = match PathReadings::of_target(question.target) {
             Ok(path) => path,
@@ -105,7 +114,7 @@ fn certificate_of(source: &Peer<'_>) -> Result<Option<PeerCertificate>, Status> 
 fn question<'a>(
     check: &'a CheckRequest<'_>,
     (http, headers): (&'a Http<'_>, &'a Headers<'a>),
-    asker: &Asker,
+    (asker, snapshot): (&Asker, &Snapshot),
     certificate: Option<&'a PeerCertificate>,
 ) -> Result<Question<'a>, Status> {
     let said = |key: &str| check.context_extensions.get(key).filter(|value| !value.is_empty());
@@ -117,7 +126,7 @@ fn question<'a>(
     Ok(Question {
         service: said("tollgate.service"),
         destination: principal(&check.destination),
-        entry: asker.entry(said("tollgate.point"))?,
+        entry: asker.entry(said("tollgate.point"), peer, snapshot)?,
         peer,
         certificate,
         method: http.method,
@@ -134,7 +143,7 @@ impl From<MayNotAsk> for Status {
     fn from(why: MayNotAsk) -> Self {
         match why {
             MayNotAsk::Point | MayNotAsk::Guard => Self::invalid_argument(why.to_string()),
-            MayNotAsk::Stranger | MayNotAsk::Source | MayNotAsk::Service => {
+            MayNotAsk::Stranger | MayNotAsk::Revoked | MayNotAsk::Source | MayNotAsk::Service => {
                 Self::permission_denied(why.to_string())
             }
         }

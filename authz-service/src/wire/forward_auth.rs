@@ -70,7 +70,7 @@ async fn answer(
     let question = Question {
         service: asked.service,
         destination: None,
-        entry: asker.entry(None)?,
+        entry: asker.entry(None, None, &snapshot)?,
         peer: None,
         certificate: None,
         method: asked.method,

@@ -12,6 +12,7 @@ mod authzen;
 mod ca;
 mod check;
 mod crash;
+mod enforcers;
 mod enrolment;
 mod envoy;
 mod files;

@@ -27,6 +27,7 @@ pub(crate) struct Args {
 pub(crate) fn run(options: &Options, args: &Args) -> anyhow::Result<()> {
     let stack = Stack::start(&options.binaries)?;
     let envoy = Envoy::start(&EnvoyConfig {
+        identity: None,
         authz: stack.authz,
         ratelimit: stack.ratelimit,
         upstream: stack.upstream,

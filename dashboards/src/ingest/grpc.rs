@@ -3,7 +3,10 @@
 //! No span and no log line is made for these calls: the dashboard's own telemetry comes back in here, and each
 //! export would cause the next.
 
-use tokio::net::TcpListener;
+use std::io;
+
+use futures_util::Stream;
+use tollgate_identity::tls::{Callers, PortStream};
 use tollgate_proto::opentelemetry_proto::tonic::collector::{
     logs::v1::{
         ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
@@ -20,8 +23,8 @@ use tollgate_proto::opentelemetry_proto::tonic::collector::{
 };
 use tollgate_runtime::tasks::Stopping;
 use tonic::codec::CompressionEncoding::Gzip;
+use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use super::{Ingest, IngestError, OtlpRequest, Refused};
@@ -32,11 +35,17 @@ const MAX_CALLS: usize = 64;
 /// Serves the three collector services until the process stops.
 pub(crate) async fn serve(
     ingest: Ingest,
-    listener: TcpListener,
+    port: impl Stream<Item = io::Result<PortStream>>,
+    callers: Option<Callers>,
     stopping: Stopping,
 ) -> Result<(), tonic::transport::Error> {
     let max = ingest.max_request_bytes();
+    let admission = InterceptorLayer::new(move |call: Request<()>| match &callers {
+        Some(callers) => callers.admit(call),
+        None => Ok(call),
+    });
     Server::builder()
+        .layer(admission)
         .concurrency_limit_per_connection(MAX_CALLS)
         .add_service(
             LogsServiceServer::new(ingest.clone()).accept_compressed(Gzip).max_decoding_message_size(max),
@@ -45,7 +54,7 @@ pub(crate) async fn serve(
             TraceServiceServer::new(ingest.clone()).accept_compressed(Gzip).max_decoding_message_size(max),
         )
         .add_service(MetricsServiceServer::new(ingest).accept_compressed(Gzip).max_decoding_message_size(max))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stopping.wait())
+        .serve_with_incoming_shutdown(port, stopping.wait())
         .await
 }
 

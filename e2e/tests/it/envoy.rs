@@ -2,14 +2,21 @@
 
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
+use serde_json::json;
 use tollgate_e2e::Demo;
 use tollgate_testkit::envoy::{Envoy, EnvoyConfig};
+
+const ID: &str = "spiffe://tollgate.demo/ns/tollgate-system/sa/envoy";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn envoy_allows_denies_and_limits_as_our_services_tell_it() {
     let demo = Demo::start().await;
     let at = demo.mesh.addresses();
+    let identity = demo.data().join("envoy");
+    demo.mesh.issue(ID, &identity).await.unwrap();
+    demo.put("enforcers/envoy", &json!({ "spiffe_id": ID, "point": "external-gateway" })).await;
     let envoy = Envoy::start(&EnvoyConfig {
+        identity: Some(identity),
         authz: at.authz,
         ratelimit: at.ratelimit,
         upstream: at.sidecar,

@@ -12,6 +12,7 @@ mod failures;
 mod idle;
 mod killed;
 mod limits;
+mod mtls;
 mod observed;
 mod parts;
 mod policy_changes;

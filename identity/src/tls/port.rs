@@ -109,11 +109,7 @@ impl AsyncRead for PortStream {
 }
 
 impl AsyncWrite for PortStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         on_either!(self, poll_write, context, bytes)
     }
 

@@ -9,6 +9,10 @@ use crate::route::Table;
 pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     listeners(config)?;
     services(config)?;
+    if config.telemetry.is_secure() && config.identity.is_none() {
+        let problem = "mTLS needs a certificate of our own";
+        return Err(Invalid::new("telemetry.endpoint", problem, "a section `identity`"));
+    }
     super::check_cluster::check(config)?;
     super::limit::check(config)?;
     unique(config.routes.iter().map(|route| route.name.as_str()), "routes")?;

@@ -43,6 +43,10 @@ impl Override {
                 Value::Object(map) => map.entry(part.to_owned()).or_insert(Value::Null),
                 Value::Array(list) => {
                     let length = list.len();
+                    // One past the end adds an entry.
+                    if part.parse() == Ok(length) {
+                        list.push(Value::Null);
+                    }
                     part.parse::<usize>().ok().and_then(|index| list.get_mut(index)).ok_or_else(|| {
                         format!("`{}`: `{part}` is not one of the {length} entries", self.key)
                     })?

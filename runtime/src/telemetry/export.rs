@@ -361,7 +361,8 @@ async fn send_metrics(sender: Sender, reader: PushReader, interval: Duration) {
         };
         if reader.collect(&mut collected).is_ok() {
             let request = ExportMetricsServiceRequest::from(&collected);
-            let sent = async { MetricsServiceClient::new(sender.channel.channel().await?).export(request).await };
+            let sent =
+                async { MetricsServiceClient::new(sender.channel.channel().await?).export(request).await };
             let sent = tokio::select! {
                 sent = sent => sent.map(drop),
                 () = sender.has_no_way_out() => Ok(()),

@@ -20,6 +20,10 @@ const FILES: &[(&str, &str)] = &[
     ("config/policy/bindings.yaml", include_str!("../../../config/policy/bindings.yaml")),
 ];
 
+/// Who may ask: needed by every demo, so what is missing is added, and what is there is left to its operators.
+const ENFORCERS: (&str, &str) =
+    ("config/policy/enforcers.yaml", include_str!("../../../config/policy/enforcers.yaml"));
+
 /// Seeds an empty policy. The issuer is put right on every start: its key belongs to the data folder.
 pub(super) async fn seed(store: &Store, issuer: &Issuer) -> anyhow::Result<()> {
     let mut documents = vec![issuer_document(issuer)?];
@@ -31,6 +35,9 @@ pub(super) async fn seed(store: &Store, issuer: &Issuer) -> anyhow::Result<()> {
                 .extend(documents::parse(Path::new(name), text)?.into_iter().map(|written| written.document));
         }
     }
+    let (name, text) = ENFORCERS;
+    let enforcers = documents::parse(Path::new(name), text)?.into_iter().map(|written| written.document);
+    documents.extend(enforcers.filter(|enforcer| !loaded.objects.contains_key(&enforcer.id())));
     let by =
         Authorship::new("tollgate up", if is_empty { "the demo's policy" } else { "the demo issuer's key" });
     store.apply(documents, by, false, false).await.context("cannot write the demo's policy")?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::parts::DOMAIN;
 use super::{Mesh, Options};
 use crate::commands::say;
 use crate::demo::issuer::NAME;
@@ -22,6 +23,7 @@ pub(super) async fn print(mesh: &Mesh, options: &Options) -> anyhow::Result<()> 
 
     say("");
     say(&format!("  ingress      {url}"));
+    say(&format!("  … with mTLS  https://localhost:{}", at.ingress_mtls.port()));
     say(&format!("  dashboard    {}", mesh.login_link().await?));
     say("               (signs in once; `tollgate dashboard login` prints another)");
     say(&format!("  policy API   http://{}    limits and data in {}", at.authz_http, options.data.display()));
@@ -52,6 +54,16 @@ pub(super) async fn print(mesh: &Mesh, options: &Options) -> anyhow::Result<()> 
             format!("curl -i -X POST {url}/policies {}", token("reader", "policies:write")),
         ),
         ("201", format!("curl -i -X POST {url}/policies {}", token("editor", "policies:write"))),
+        (
+            "200, over mTLS as a workload of the mesh",
+            format!(
+                "{command} ca issue{data} --id spiffe://{DOMAIN}/ns/insurance/sa/me --out /tmp/tollgate-me && \
+                 curl -i --cacert /tmp/tollgate-me/ca.crt --cert /tmp/tollgate-me/tls.crt --key /tmp/tollgate-me/tls.key \
+                 https://localhost:{}/policies/POL-1042 {}",
+                at.ingress_mtls.port(),
+                token("reader", "policies:read")
+            ),
+        ),
         (
             "20 to 40 pass, the rest are 429",
             format!(

@@ -1,6 +1,7 @@
 //! The parts of one running system, started in the order of their dependence.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -17,6 +18,8 @@ use crate::demo::traffic;
 pub struct Addresses {
     /// The ingress.
     pub ingress: SocketAddr,
+    /// The ingress, for clients with a certificate of the demo's authority.
+    pub ingress_mtls: SocketAddr,
     /// The sidecar of `policies`.
     pub sidecar: SocketAddr,
     /// `ext_authz`.
@@ -69,14 +72,17 @@ impl Mesh {
     async fn start_parts(parts: &mut Parts, options: &Options, issuer: &Issuer) -> anyhow::Result<Addresses> {
         let (dashboard, otlp_grpc, otlp_http) = parts.dashboard().await.context("dashboard")?;
         let (authz, authz_http) = parts.authz(otlp_grpc, issuer).await.context("authz")?;
+        parts.run_dashboard().await.context("dashboard")?;
         let ratelimit = parts.ratelimit(otlp_grpc).await.context("rate limit")?;
         let apps = parts.apps().context("demo applications")?;
-        let sidecar = parts.sidecar(otlp_grpc, &apps).await.context("sidecar")?;
-        let ingress = parts.ingress(otlp_grpc, authz, ratelimit, sidecar).await.context("ingress")?;
+        let sidecar = parts.sidecar(otlp_grpc, authz, &apps).await.context("sidecar")?;
+        let (ingress, ingress_mtls) =
+            parts.ingress(otlp_grpc, authz, ratelimit, sidecar).await.context("ingress")?;
         traffic::start(parts.host(), issuer.clone(), ingress, options.traffic)?;
         let processes = parts.processes();
         Ok(Addresses {
             ingress,
+            ingress_mtls,
             sidecar,
             authz,
             authz_http,
@@ -131,6 +137,11 @@ impl Mesh {
     /// Makes an administrator and gives its token.
     pub async fn create_administrator(&self, name: &str) -> anyhow::Result<String> {
         self.parts.create_administrator(name).await
+    }
+
+    /// Signs a certificate with the mesh's authority: `tls.crt`, `tls.key` and `ca.crt` in `out`.
+    pub async fn issue(&self, id: &str, out: &Path) -> anyhow::Result<()> {
+        self.parts.issue(id, out).await
     }
 
     /// Drains: clients first, the dashboard last, so that it still hears what the others report.

@@ -5,7 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use tollgate_authz::Store;
+use tollgate_authz::ca::CertificateAuthority;
 use tollgate_dashboard::Logins;
+use tollgate_identity::SpiffeId;
+use tollgate_identity::config::IdentityConfig;
+use tollgate_identity::signing::Profile;
+use tollgate_identity::source::AuthorityConfig;
 use tollgate_runtime::config::{Env, ServiceConfig, load_text};
 use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
@@ -23,8 +28,14 @@ const INGRESS: (&str, &str) = ("config/ingress.yaml", include_str!("../../../con
 const SIDECAR: (&str, &str) = ("config/sidecar.yaml", include_str!("../../../config/sidecar.yaml"));
 const LIMITS: &str = include_str!("../../../config/limits/insurance.yaml");
 
+/// The trust domain of the demo.
+pub(super) const DOMAIN: &str = "tollgate.demo";
+
 const TELEMETRY_FOLDER: &str = "telemetry";
 const PAGE_FILE: &str = "dashboard.url";
+
+/// Who the ingress is.
+const INGRESS_ID: &str = "spiffe://tollgate.demo/ns/tollgate-system/sa/ingress";
 
 /// The demo's instances of `policies` 1.0.
 const APP_PORTS: [u16; 2] = [9001, 9002];
@@ -38,6 +49,9 @@ pub(super) struct Parts {
     logins: Option<Logins>,
     store: Option<Store>,
     web: Option<SocketAddr>,
+    /// Bound and not yet running: its certificate comes from the authority, which reports to it.
+    dashboard: Option<(Service, tollgate_dashboard::App)>,
+    authority: Option<(CertificateAuthority, SocketAddr)>,
 }
 
 /// The parts by the names that `--set` and `/config` know them by.
@@ -66,6 +80,8 @@ impl Parts {
             logins: None,
             store: None,
             web: None,
+            dashboard: None,
+            authority: None,
         }
     }
 
@@ -93,8 +109,43 @@ impl Parts {
         self.web = Some(at.web);
         // Where `tollgate dashboard login` finds the page that belongs to this folder.
         std::fs::write(self.options.data.join(PAGE_FILE), format!("http://{}\n", at.web))?;
-        self.run(service, app);
+        self.dashboard = Some((service, app));
         Ok((at.web, at.otlp_grpc, at.otlp_http))
+    }
+
+    /// Lets the dashboard run, by its own certificate.
+    pub(super) async fn run_dashboard(&mut self) -> anyhow::Result<()> {
+        let (service, mut app) = self.dashboard.take().context("the dashboard is not bound")?;
+        app.identify_by(IdentityConfig::Authority(self.identity("tollgate-system", "dashboard").await?));
+        self.run(service, app);
+        Ok(())
+    }
+
+    /// How a part gets its certificate: by a join token of its own, used once.
+    async fn identity(&self, namespace: &str, name: &str) -> anyhow::Result<AuthorityConfig> {
+        let (authority, at) = self.authority.as_ref().context("authz does not run")?;
+        let id: SpiffeId = format!("spiffe://{DOMAIN}/ns/{namespace}/sa/{name}").parse()?;
+        let token = authority.join_token(&id, "tollgate up").await?;
+        let join_token_file = self.options.data.join("ca/join").join(format!("{name}.token"));
+        crate::ca::write_private(&join_token_file, &format!("{}\n", token.expose()))?;
+        Ok(AuthorityConfig {
+            address: at.to_string(),
+            join_token_file,
+            spiffe_id: Some(id),
+            authority_id: None,
+        })
+    }
+
+    pub(super) async fn issue(&self, id: &str, out: &Path) -> anyhow::Result<()> {
+        let (authority, _) = self.authority.as_ref().context("authz does not run")?;
+        crate::ca::issue(authority, &id.parse()?, &Profile::default(), None, out).await?;
+        Ok(())
+    }
+
+    /// The same as `--set`.
+    async fn identity_set(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
+        let identity = IdentityConfig::Authority(self.identity(namespace, name).await?);
+        Ok(format!("identity={}", serde_json::to_string(&identity)?))
     }
 
     pub(super) async fn authz(
@@ -107,16 +158,28 @@ impl Parts {
             format!("bootstrap.token_file={}", data.join("bootstrap-admin.token").display()),
             format!("listen.grpc={}", self.port(7001)),
             format!("listen.http={}", self.port(7003)),
+            "listen.mtls=true".to_owned(),
+            format!("ca.trust_domain={DOMAIN}"),
+            format!("ca.listen={}", self.port(7004)),
+            format!("ca.wrapping_key={}", data.join("ca/wrapping.key").display()),
+            // People find the ingress by these names.
+            format!("ca.names={{\"{INGRESS_ID}\": [localhost, 127.0.0.1]}}"),
             endpoint(otlp),
         ];
         let mut config: tollgate_authz::Config = self.configure("authz", AUTHZ, sets)?;
         config.database.url = policy::database_url(data, &self.options.env);
         // Before the service loads its policy, so that it is ready with the demo's.
         super::seed_demo(&config.database.url, issuer).await?;
+        let ca = config.ca.clone().context("there is no certificate authority")?;
         let service = self.service("authz", &config)?;
         let app = service.scope(tollgate_authz::App::build(config, service.clone())).await?;
         let at = *app.addresses();
-        self.store = Some(app.store().clone());
+        let store = app.store().clone();
+        let clock = service.clock().clone();
+        let enrolment = at.enrolment.context("there is no certificate authority")?;
+        let authority = CertificateAuthority::open(ca, store.clone(), clock).await?;
+        self.authority = Some((authority, enrolment));
+        self.store = Some(store);
         self.run(service, app);
         Ok((at.grpc, at.http))
     }
@@ -127,6 +190,7 @@ impl Parts {
             format!("limits.folder={}", folder.display()),
             format!("listen={}", self.port(7002)),
             format!("http={}", self.port(7005)),
+            self.identity_set("tollgate-system", "ratelimit").await?,
             endpoint(otlp),
         ];
         let config: tollgate_ratelimit::Config = self.configure("ratelimit", RATELIMIT, sets)?;
@@ -153,15 +217,19 @@ impl Parts {
     pub(super) async fn sidecar(
         &mut self,
         otlp: SocketAddr,
+        authz: SocketAddr,
         apps: &[SocketAddr],
     ) -> anyhow::Result<SocketAddr> {
         let apps: Vec<String> = apps.iter().map(|app| format!("\"{app}\"")).collect();
         let sets = vec![
             format!("listeners.0.bind={}", self.port(8101)),
             format!("clusters.0.endpoints.static=[{}]", apps.join(", ")),
+            self.identity_set("insurance", "policies").await?,
+            "listeners.0.mtls=strict".to_owned(),
+            format!("authz.address=https://{authz}"),
             endpoint(otlp),
         ];
-        self.proxy("policies-sidecar", SIDECAR, sets).await
+        Ok(self.proxy("policies-sidecar", SIDECAR, sets).await?.0)
     }
 
     pub(super) async fn ingress(
@@ -170,8 +238,16 @@ impl Parts {
         authz: SocketAddr,
         ratelimit: SocketAddr,
         sidecar: SocketAddr,
-    ) -> anyhow::Result<SocketAddr> {
+    ) -> anyhow::Result<(SocketAddr, SocketAddr)> {
         let mut sets = ingress_sets(self.port(8080), authz, ratelimit, sidecar);
+        let mtls = self.port(8443);
+        sets.extend([
+            self.identity_set("tollgate-system", "ingress").await?,
+            format!("authz.address=https://{authz}"),
+            format!("rate_limit.address=https://{ratelimit}"),
+            format!("clusters.0.tls={{spiffe_ids: ['spiffe://{DOMAIN}/ns/insurance/sa/policies']}}"),
+            format!("listeners.1={{name: ingress-mtls, bind: '{mtls}', role: ingress, mtls: strict}}"),
+        ]);
         sets.push(endpoint(otlp));
         let ready: Vec<String> = self
             .processes
@@ -180,7 +256,9 @@ impl Parts {
             .chain(["self".to_owned()])
             .collect();
         sets.push(format!("routes.0.direct_response.when_ready=[{}]", ready.join(", ")));
-        self.proxy("ingress", INGRESS, sets).await
+        let (plain, listeners) = self.proxy("ingress", INGRESS, sets).await?;
+        let mtls = listeners.get(1).context("the ingress has no second listener")?.1;
+        Ok((plain, mtls))
     }
 
     async fn proxy(
@@ -188,13 +266,14 @@ impl Parts {
         name: &'static str,
         file: (&str, &str),
         sets: Vec<String>,
-    ) -> anyhow::Result<SocketAddr> {
+    ) -> anyhow::Result<(SocketAddr, Vec<(String, SocketAddr)>)> {
         let config: tollgate_proxy::Config = self.configure(name, file, sets)?;
         let service = self.service(name, &config)?;
         let app = service.scope(tollgate_proxy::App::build(config, service.clone())).await?;
-        let at = app.addresses().listeners.first().context("the proxy has no listener")?.1;
+        let listeners = app.addresses().listeners.clone();
+        let at = listeners.first().context("the proxy has no listener")?.1;
         self.run(service, app);
-        Ok(at)
+        Ok((at, listeners))
     }
 
     pub(super) async fn login_link(&self) -> anyhow::Result<String> {
@@ -307,7 +386,7 @@ fn link(page: &str, token: &str) -> String {
 }
 
 fn endpoint(otlp: SocketAddr) -> String {
-    format!("telemetry.endpoint=http://{otlp}")
+    format!("telemetry.endpoint=https://{otlp}")
 }
 
 /// The limits that operators may edit; made from the example the first time.

@@ -18,6 +18,7 @@ impl Checker<'_> {
         let name: Arc<str> = spec.name.as_str().into();
         let enforcer = Enforcer {
             name: Arc::clone(&name),
+            spiffe_id: spec.spiffe_id.as_deref().map(Arc::from),
             point: spec.point,
             services: (!all).then(|| spec.services.iter().map(|service| service.as_str().into()).collect()),
             sources: sources.into(),

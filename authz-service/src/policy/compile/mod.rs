@@ -96,6 +96,10 @@ impl Compiler {
             self.put_issuer(issuer);
         }
         for (name, enforcer) in model.enforcers {
+            self.forget_enforcer(&name);
+            if let Some(id) = &enforcer.spiffe_id {
+                self.next.enforcer_ids.insert(Arc::clone(id), Arc::clone(&enforcer));
+            }
             self.next.enforcers.insert(name, enforcer);
         }
         for (key, service) in model.services {
@@ -120,6 +124,14 @@ impl Compiler {
         }
     }
 
+    fn forget_enforcer(&mut self, name: &str) {
+        let id = self.next.enforcers.remove(name).and_then(|enforcer| enforcer.spiffe_id.clone());
+        if let Some(id) = id.filter(|id| self.next.enforcer_ids.get(id).is_some_and(|one| *one.name == *name))
+        {
+            self.next.enforcer_ids.remove(&id);
+        }
+    }
+
     /// Takes an object out.
     pub fn remove(&mut self, id: &ObjectId) {
         let key = format!("{}/{}", id.namespace, id.name);
@@ -130,7 +142,7 @@ impl Compiler {
                     self.move_services_that_accept(&trusted.issuer);
                 }
             }
-            Kind::Enforcer => drop(self.next.enforcers.remove(id.name.as_str())),
+            Kind::Enforcer => self.forget_enforcer(&id.name),
             Kind::Service => {
                 self.forget_names(&key);
                 self.services.remove(key.as_str());

@@ -106,6 +106,8 @@ pub struct Callers {
 pub struct Enforcer {
     /// Its name.
     pub name: Arc<str>,
+    /// The workload that it is.
+    pub spiffe_id: Option<Arc<str>>,
     /// Where it stands.
     pub point: Point,
     /// The services it may ask about; all of them when `None`.

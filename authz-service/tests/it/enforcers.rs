@@ -1,0 +1,111 @@
+//! Who may ask over mTLS, and on whose behalf.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tollgate_authz::ca::{CaConfig, CertificateAuthority, OwnSource};
+use tollgate_identity::Identity;
+use tollgate_identity::signing::Profile;
+use tollgate_identity::tls::GrpcChannel;
+use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::attribute_context::{
+    HttpRequest, Peer, Request,
+};
+use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
+use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use tonic::Code;
+
+use crate::running::Running;
+
+const DOMAIN: &str = "tollgate.demo";
+
+fn id(name: &str) -> String {
+    format!("spiffe://{DOMAIN}/ns/{name}")
+}
+
+struct Strict {
+    running: Running,
+    ca: CertificateAuthority,
+}
+
+impl Strict {
+    async fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("authz.db").display());
+        let mut config = ca_config(folder.path());
+        config.listen.set_port(0);
+        let own = config.clone();
+        let running = Running::on(folder, &url, |all| {
+            all.ca = Some(config);
+            all.listen.mtls = true;
+        })
+        .await;
+        running.apply_demo().await;
+        let clock = running.service.clock().clone();
+        let ca = CertificateAuthority::open(own, running.store.clone(), clock).await.unwrap();
+        Self { running, ca }
+    }
+
+    /// What the service answers a workload that asks about `GET /policies` by the user `reader`.
+    async fn ask(&self, asker: &str, source: &str) -> Result<i32, Code> {
+        let service = &self.running.service;
+        let source_of = OwnSource::new(self.ca.clone(), id(asker).parse().unwrap(), Profile::default());
+        let identity = Identity::follow(Box::new(source_of), service).await.unwrap();
+        let endpoint =
+            format!("http://{}", self.running.addresses.grpc).parse::<tonic::transport::Uri>().unwrap();
+        let expected = vec![id("tollgate-system/sa/authz").parse().unwrap()];
+        let channel =
+            GrpcChannel::mutual(endpoint.into(), identity, expected, service.clock().clone()).unwrap();
+        let token = self.running.token("reader", "policies:read");
+        let headers = [("authorization".to_owned(), format!("Bearer {token}"))].into_iter().collect();
+        let http = HttpRequest {
+            method: "GET".into(),
+            path: "/policies".into(),
+            host: "policies.insurance".into(),
+            headers,
+            ..Default::default()
+        };
+        let attributes = AttributeContext {
+            source: Some(Peer { principal: source.to_owned(), ..Default::default() }),
+            request: Some(Request { http: Some(http), ..Default::default() }),
+            ..Default::default()
+        };
+        let check = CheckRequest { attributes: Some(attributes) };
+        let answer = AuthorizationClient::new(channel.channel()).check(check).await;
+        answer.map(|answer| answer.into_inner().status.unwrap().code).map_err(|status| status.code())
+    }
+
+    async fn apply(&self, object: Value) {
+        self.running.apply(vec![serde_json::from_value(object).unwrap()]).await;
+    }
+}
+
+fn ca_config(folder: &Path) -> CaConfig {
+    CaConfig::new(DOMAIN.parse().unwrap(), folder.join("wrapping.key"))
+}
+
+#[tokio::test]
+async fn only_enforcers_are_answered_each_within_its_bounds() {
+    let strict = Strict::start().await;
+    let ingress = "tollgate-system/sa/ingress";
+    assert_eq!(strict.ask(ingress, "").await, Ok(0));
+    // The sidecar: what comes from the ingress came from outside, what comes from a workload did not.
+    assert_eq!(strict.ask("insurance/sa/policies", &id(ingress)).await, Ok(0));
+    assert_eq!(strict.ask("insurance/sa/policies", &id("insurance/sa/stranger")).await, Ok(7));
+    assert_eq!(strict.ask("insurance/sa/stranger", "").await, Err(Code::PermissionDenied));
+    strict
+        .apply(json!({"kind": "Enforcer", "name": "policies", "spiffe_id": id("insurance/sa/policies"),
+        "point": "sidecar-in", "services": ["insurance/other"]}))
+        .await;
+    assert_eq!(strict.ask("insurance/sa/policies", &id(ingress)).await, Err(Code::PermissionDenied));
+    // It keeps its name and becomes another workload.
+    strict.apply(json!({"kind": "Enforcer", "name": "policies", "spiffe_id": id("insurance/sa/stranger"), "point": "ingress"})).await;
+    assert_eq!(strict.ask("insurance/sa/stranger", "").await, Ok(0));
+    assert_eq!(strict.ask("insurance/sa/policies", &id(ingress)).await, Err(Code::PermissionDenied));
+    // Revoked, it is not even heard.
+    strict.apply(json!({"kind": "Revocation", "name": "stolen", "workload": id(ingress), "until": "2999-01-01T00:00:00Z"})).await;
+    assert_eq!(strict.ask(ingress, "").await, Err(Code::PermissionDenied));
+
+    let plain = format!("http://{}", strict.running.addresses.grpc);
+    assert!(tonic::transport::Endpoint::from_shared(plain).unwrap().connect().await.is_err());
+}
