@@ -46,16 +46,20 @@ impl Strict {
         Self { running, ca }
     }
 
-    /// What the service answers a workload that asks about `GET /policies` by the user `reader`.
-    async fn ask(&self, asker: &str, source: &str) -> Result<i32, Code> {
+    /// A workload with a certificate of the authority.
+    async fn workload(&self, name: &str) -> Identity {
+        let source = OwnSource::new(self.ca.clone(), id(name).parse().unwrap(), Profile::default());
+        Identity::follow(Box::new(source), &self.running.service).await.unwrap()
+    }
+
+    /// What the service answers it, when it asks about `GET /policies` by the user `reader`.
+    async fn ask(&self, asker: &Identity, source: &str) -> Result<i32, Code> {
         let service = &self.running.service;
-        let source_of = OwnSource::new(self.ca.clone(), id(asker).parse().unwrap(), Profile::default());
-        let identity = Identity::follow(Box::new(source_of), service).await.unwrap();
         let endpoint =
             format!("http://{}", self.running.addresses.grpc).parse::<tonic::transport::Uri>().unwrap();
         let expected = vec![id("tollgate-system/sa/authz").parse().unwrap()];
         let channel =
-            GrpcChannel::mutual(endpoint.into(), identity, expected, service.clock().clone()).unwrap();
+            GrpcChannel::mutual(endpoint.into(), asker.clone(), expected, service.clock().clone()).unwrap();
         let token = self.running.token("reader", "policies:read");
         let headers = [("authorization".to_owned(), format!("Bearer {token}"))].into_iter().collect();
         let http = HttpRequest {
@@ -87,25 +91,29 @@ fn ca_config(folder: &Path) -> CaConfig {
 #[tokio::test]
 async fn only_enforcers_are_answered_each_within_its_bounds() {
     let strict = Strict::start().await;
-    let ingress = "tollgate-system/sa/ingress";
+    let through = id("tollgate-system/sa/ingress");
+    let ingress = &strict.workload("tollgate-system/sa/ingress").await;
+    let sidecar = &strict.workload("insurance/sa/policies").await;
+    let stranger = &strict.workload("insurance/sa/stranger").await;
     assert_eq!(strict.ask(ingress, "").await, Ok(0));
     // The sidecar: what comes from the ingress came from outside, what comes from a workload did not.
-    assert_eq!(strict.ask("insurance/sa/policies", &id(ingress)).await, Ok(0));
-    assert_eq!(strict.ask("insurance/sa/policies", &id("insurance/sa/stranger")).await, Ok(7));
-    assert_eq!(strict.ask("insurance/sa/stranger", "").await, Err(Code::PermissionDenied));
+    assert_eq!(strict.ask(sidecar, &through).await, Ok(0));
+    assert_eq!(strict.ask(sidecar, &id("insurance/sa/stranger")).await, Ok(7));
+    assert_eq!(strict.ask(stranger, "").await, Err(Code::PermissionDenied));
     strict
         .apply(json!({"kind": "Enforcer", "name": "policies", "spiffe_id": id("insurance/sa/policies"),
         "point": "sidecar-in", "services": ["insurance/other"]}))
         .await;
-    assert_eq!(strict.ask("insurance/sa/policies", &id(ingress)).await, Err(Code::PermissionDenied));
+    assert_eq!(strict.ask(sidecar, &through).await, Err(Code::PermissionDenied));
     // It keeps its name and becomes another workload.
     strict.apply(json!({"kind": "Enforcer", "name": "policies", "spiffe_id": id("insurance/sa/stranger"), "point": "ingress"})).await;
-    assert_eq!(strict.ask("insurance/sa/stranger", "").await, Ok(0));
-    assert_eq!(strict.ask("insurance/sa/policies", &id(ingress)).await, Err(Code::PermissionDenied));
+    assert_eq!(strict.ask(stranger, "").await, Ok(0));
+    assert_eq!(strict.ask(sidecar, &through).await, Err(Code::PermissionDenied));
     // Revoked, it is not even heard.
-    strict.apply(json!({"kind": "Revocation", "name": "stolen", "workload": id(ingress), "until": "2999-01-01T00:00:00Z"})).await;
+    strict.apply(json!({"kind": "Revocation", "name": "stolen", "workload": through, "until": "2999-01-01T00:00:00Z"})).await;
     assert_eq!(strict.ask(ingress, "").await, Err(Code::PermissionDenied));
 
-    let plain = format!("http://{}", strict.running.addresses.grpc);
-    assert!(tonic::transport::Endpoint::from_shared(plain).unwrap().connect().await.is_err());
+    let plain = format!("http://{}", strict.running.addresses.grpc).parse::<tonic::transport::Uri>().unwrap();
+    let plain = GrpcChannel::plain(plain.into()).channel();
+    assert!(AuthorizationClient::new(plain).check(CheckRequest::default()).await.is_err());
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -13,9 +14,13 @@ use tollgate_runtime::Service;
 use tonic::transport::server::Connected;
 use tonic::{Request, Status};
 
-use super::{Accepted, Mtls, Peer, ServerOptions, incoming, server_config};
+use super::{Accepted, ConnectionBounds, Mtls, Peer, ServerOptions, incoming, server_config};
 use crate::identity::Identity;
 use crate::spiffe_id::{IdPattern, SpiffeId};
+
+/// Proxies keep a few connections each, and many of them may stand behind one address.
+const BOUNDS: ConnectionBounds =
+    ConnectionBounds { total: 16_384, per_address: 4096, anonymous_life: Duration::from_secs(60) };
 
 /// A connection to such a port.
 pub enum PortStream {
@@ -43,7 +48,7 @@ pub fn port(
     let options =
         ServerOptions { mtls: Mtls::Strict, alpn: vec![b"h2".to_vec()], ..ServerOptions::default() };
     let config = server_config(identity, &options)?;
-    let secure = incoming(listener, config, service);
+    let secure = incoming(listener, config, service, BOUNDS);
     Ok(Box::pin(secure.map(|accepted| Ok(PortStream::Secure(Box::new(accepted?))))))
 }
 
