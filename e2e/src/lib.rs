@@ -157,8 +157,12 @@ impl Demo {
     pub async fn put(&self, path: &str, object: &Value) {
         let admin = self.mesh.create_administrator("e2e").await.expect("an administrator can be made");
         let url = format!("http://{}/v1/{path}?wait=applied", self.mesh.addresses().authz_http);
-        let answer = self.client.put(url).bearer_auth(admin).json(object).send().await.expect("it answers");
-        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap_or_default());
+        // A new administrator is known as soon as the policy is read again.
+        eventually("the new administrator may write", async || {
+            let request = self.client.put(&url).bearer_auth(&admin).json(object);
+            request.send().await.expect("the admin API answers").status().is_success()
+        })
+        .await;
     }
 
     /// A client that shows a certificate of the mesh's authority, issued for `id`.
