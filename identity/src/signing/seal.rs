@@ -60,17 +60,24 @@ impl WrappingKey {
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder).map_err(wrong)?;
         }
-        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
-        match made {
-            Ok(mut made) => {
-                let mut bytes = [0; KEY_BYTES];
-                aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SealFault::Seal)?;
-                made.write_all(&bytes).and_then(|()| made.sync_all()).map_err(wrong)?;
-                Ok(Self::from_bytes(&bytes))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Self::open(file),
-            Err(error) => Err(wrong(error)),
+        if file.exists() {
+            return Self::open(file);
         }
+        let (mut bytes, mut name) = ([0; KEY_BYTES], [0; 8]);
+        for random in [&mut bytes[..], &mut name[..]] {
+            aws_lc_rs::rand::fill(random).map_err(|_| SealFault::Seal)?;
+        }
+        // Written beside and linked into place, so that nobody finds half a key; of several that try, one succeeds.
+        let beside = file.with_extension(format!("{:016x}", u64::from_le_bytes(name)));
+        let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside);
+        let written = made.and_then(|mut made| made.write_all(&bytes).and_then(|()| made.sync_all()));
+        let linked = written.and_then(|()| std::fs::hard_link(&beside, file));
+        let removed = std::fs::remove_file(&beside);
+        match linked {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            linked => linked.and(removed).map_err(wrong)?,
+        }
+        Self::open(file)
     }
 
     /// Seals `key`, together with `belongs_to`.
@@ -133,5 +140,25 @@ mod tests {
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
         std::fs::write(&file, b"short").unwrap();
         assert!(WrappingKey::open(&file).unwrap_err().to_string().contains("holds 5 bytes"));
+    }
+
+    #[test]
+    fn several_that_start_at_once_have_one_key() {
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..200 {
+            let file = folder.path().join(format!("{round}.key"));
+            let together = std::sync::Barrier::new(4);
+            let sealed: Vec<_> = std::thread::scope(|scope| {
+                let one = || {
+                    together.wait();
+                    WrappingKey::open_or_create(&file).unwrap().seal(b"secret", b"").unwrap()
+                };
+                let all: Vec<_> = (0..4).map(|_| scope.spawn(one)).collect();
+                all.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            let key = WrappingKey::open(&file).unwrap();
+            assert!(sealed.iter().all(|sealed| key.unseal(sealed, b"").is_ok()));
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 200, "nothing is left beside");
     }
 }
