@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use rustls::crypto::CryptoProvider;
@@ -66,7 +67,7 @@ impl Identity {
     /// Waits for the first material and then keeps it current until the service stops.
     ///
     /// What is unusable at the start is an error: somebody has to mend it. A source that does not answer is waited for,
-    /// and the service is not ready in the meantime.
+    /// and so is one that refuses, loudly and slowly; the service is not ready in the meantime.
     pub async fn follow(mut source: Box<dyn Source>, service: &Service) -> Result<Self, SourceFault> {
         let _waiting = service.readiness().blocker("workload identity");
         let stopping = service.tasks().stopping();
@@ -76,15 +77,20 @@ impl Identity {
                 () = stopping.cancelled() => return Err(SourceFault::Stopped),
                 next = source.next() => match next {
                     Ok(material) => break material,
-                    Err(fault @ SourceFault::Unavailable(_)) => fault,
+                    Err(fault @ (SourceFault::Unavailable(_) | SourceFault::Refused(_))) => fault,
                     Err(fault) => return Err(fault),
                 },
             };
             failures += 1;
-            tracing::warn!(source = source.name(), error = %fault, failures, "no identity yet; trying again");
+            let name = source.name();
+            if let SourceFault::Refused(_) = fault {
+                tracing::error!(source = name, error = %fault, failures, "no identity: it is refused until somebody acts");
+            } else {
+                tracing::warn!(source = name, error = %fault, failures, "no identity yet; trying again");
+            }
             tokio::select! {
                 () = stopping.cancelled() => return Err(SourceFault::Stopped),
-                () = tokio::time::sleep(renewal::retry_after(failures, draw())) => {}
+                () = tokio::time::sleep(wait_after(&fault, failures)) => {}
             }
         };
         let identity = Self::fixed(first, service.clock().clone());
@@ -128,15 +134,22 @@ impl Identity {
                 Err(fault) => {
                     failures += 1;
                     let leaf = &self.material().credential.leaf;
-                    let left = leaf.not_after - self.now();
-                    tracing::warn!(
-                        source = source.name(),
-                        error = %fault,
-                        id = %leaf.id,
-                        seconds_left = left,
-                        "identity not renewed; the old one stays in use"
-                    );
-                    tokio::time::sleep(renewal::retry_after(failures, draw())).await;
+                    let (name, id, seconds_left) = (source.name(), &leaf.id, leaf.not_after - self.now());
+                    match fault {
+                        SourceFault::Refused(_) => tracing::error!(
+                            source = name, error = %fault, %id, seconds_left,
+                            "identity not renewed: it is refused until somebody acts; the old one holds until its end"
+                        ),
+                        _ if seconds_left <= 0 => tracing::error!(
+                            source = name, error = %fault, %id, seconds_left,
+                            "identity not renewed, and the old one has ended: no handshake succeeds"
+                        ),
+                        _ => tracing::warn!(
+                            source = name, error = %fault, %id, seconds_left,
+                            "identity not renewed; the old one stays in use"
+                        ),
+                    }
+                    tokio::time::sleep(wait_after(&fault, failures)).await;
                 }
             }
         }
@@ -184,6 +197,14 @@ impl Identity {
 
     pub(crate) fn provider(&self) -> &Arc<CryptoProvider> {
         &self.inner.provider
+    }
+}
+
+/// How long to wait before the source is asked again.
+fn wait_after(fault: &SourceFault, failures: u32) -> Duration {
+    match fault {
+        SourceFault::Refused(_) => renewal::retry_after_refusal(draw()),
+        _ => renewal::retry_after(failures, draw()),
     }
 }
 

@@ -16,6 +16,8 @@ const JITTER: f64 = 0.1;
 const RETRY_FROM: Duration = Duration::from_secs(1);
 /// The longest wait after failures.
 const RETRY_TO: Duration = Duration::from_secs(60);
+/// The wait after a refusal: somebody has to act first, and should not wait long after that.
+const REFUSED: Duration = Duration::from_secs(60);
 
 /// The moment to renew, in Unix seconds and fractions of them. `draw` is a random number from 0 to 1.
 pub fn renew_at(not_before: i64, not_after: i64, draw: f64) -> f64 {
@@ -36,9 +38,37 @@ pub fn retry_after(failures: u32, draw: f64) -> Duration {
     doubled.min(RETRY_TO).mul_f64(0.5 + 0.5 * draw.clamp(0.0, 1.0))
 }
 
+/// How long to wait after somebody refused. `draw` is a random number from 0 to 1.
+pub fn retry_after_refusal(draw: f64) -> Duration {
+    REFUSED.mul_f64(0.5 + 0.5 * draw.clamp(0.0, 1.0))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
+    use crate::identity::draw;
+
+    /// Two hundred workloads that were all started in one second.
+    #[test]
+    fn no_second_holds_more_than_a_twentieth_of_the_renewals() {
+        const WORKLOADS: usize = 200;
+        for life in [3600, 6 * 3600] {
+            let mut issued = [1_800_000_000_i64; WORKLOADS];
+            for wave in 0..8 {
+                let mut by_second: HashMap<i64, usize> = HashMap::new();
+                for at in &mut issued {
+                    #[expect(clippy::cast_possible_truncation, reason = "seconds fit")]
+                    let second = renew_at(*at, *at + life, draw()).floor() as i64;
+                    *by_second.entry(second).or_default() += 1;
+                    *at = second;
+                }
+                let most = by_second.values().max().copied().unwrap_or_default();
+                assert!(most <= WORKLOADS / 20, "{most} in one second of wave {wave}, life {life}");
+            }
+        }
+    }
 
     #[test]
     fn renewal_falls_into_the_second_half_and_is_spread() {

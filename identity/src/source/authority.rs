@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! join token ──Enrol──> certificate ──half of its life──Renew──> certificate ──> …
+//!     │                                                  └ it ended first: a new join token
 //!     └ its hash of the root is how the authority is known before there is a bundle
 //! ```
 //!
@@ -22,6 +23,7 @@ use tollgate_proto::identity::certificate_authority_client::CertificateAuthority
 use tollgate_proto::identity::enrol_request::Proof;
 use tollgate_proto::identity::{CertificateResponse, EnrolRequest, RenewRequest};
 use tollgate_runtime::clock::Clock;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
@@ -73,6 +75,10 @@ impl Authority {
         Self { config, clock, given: None }
     }
 
+    fn now(&self) -> i64 {
+        self.clock.unix_seconds().cast_signed()
+    }
+
     async fn enrol(&self) -> Result<Material, SourceFault> {
         let file = &self.config.join_token_file;
         let token = std::fs::read_to_string(file).map_err(|source| {
@@ -88,7 +94,13 @@ impl Authority {
             csr_der: key.csr_der.clone(),
             proof: Some(Proof::JoinToken(token.trim().to_owned())),
         };
-        let answer = self.client(config)?.enrol(request).await.map_err(|status| refused(&status))?;
+        let answer = self.client(config)?.enrol(request).await.map_err(|status| match refused(&status) {
+            SourceFault::Refused(why) => SourceFault::Refused(format!(
+                "{why}. Write a new token into {}: tollgate ca join-token --id …",
+                file.display()
+            )),
+            fault => fault,
+        })?;
         material(answer.into_inner(), &key)
     }
 
@@ -139,7 +151,15 @@ fn root_of(token: &str) -> Option<[u8; 32]> {
 }
 
 fn refused(status: &tonic::Status) -> SourceFault {
-    SourceFault::Unavailable(format!("the authority gives no certificate: {}", status.message()))
+    let why = format!("the authority gives no certificate: {}", status.message());
+    match status.code() {
+        Code::Unauthenticated
+        | Code::PermissionDenied
+        | Code::InvalidArgument
+        | Code::FailedPrecondition
+        | Code::Unimplemented => SourceFault::Refused(why),
+        _ => SourceFault::Unavailable(why),
+    }
 }
 
 fn material(answer: CertificateResponse, key: &FreshKey) -> Result<Material, SourceFault> {
@@ -159,13 +179,15 @@ impl Source for Authority {
 
     fn next(&mut self) -> BoxFuture<'_, Result<Material, SourceFault>> {
         Box::pin(async {
+            if let Some(given) = &self.given {
+                tokio::time::sleep(renewal::until(given.renew_at, self.now())).await;
+            }
+            // A certificate that has ended proves nothing any more: then it takes a new token.
             let material = match &self.given {
-                None => self.enrol().await?,
-                Some(given) => {
-                    let now = self.clock.unix_seconds().cast_signed();
-                    tokio::time::sleep(renewal::until(given.renew_at, now)).await;
+                Some(given) if self.now() < given.identity.material().credential.leaf.not_after => {
                     self.renew(&given.identity).await?
                 }
+                _ => self.enrol().await?,
             };
             let leaf = &material.credential.leaf;
             let renew_at = renewal::renew_at(leaf.not_before, leaf.not_after, draw());

@@ -39,6 +39,9 @@ pub enum SourceFault {
     /// Nobody answers, which may pass.
     #[error("{0}")]
     Unavailable(String),
+    /// Somebody answered, and the answer stays no until a person acts.
+    #[error("{0}")]
+    Refused(String),
     /// Telemetry cannot be sent as configured.
     #[error("{0}")]
     Telemetry(String),

@@ -1,6 +1,7 @@
 //! Identity against real handshakes, real files and a real Workload API.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod following;
 mod handshake;
 mod incoming;
 mod refused;

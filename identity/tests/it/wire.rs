@@ -25,6 +25,11 @@ pub(crate) fn credential(signed: &Signed) -> Credential {
     Credential::new(chain, key, &rustls::crypto::aws_lc_rs::default_provider()).unwrap()
 }
 
+/// What a source would bring for `id`.
+pub(crate) fn material(authority: &Authority, id: &str) -> Material {
+    Material { credential: credential(&authority.workload(id)), bundles: bundles(authority) }
+}
+
 pub(crate) fn identity(signed: &Signed, bundles: TrustBundles) -> Identity {
     Identity::fixed(Material { credential: credential(signed), bundles }, Clock::system())
 }
