@@ -24,6 +24,8 @@ use crate::policy::database_url;
 const DEMO_DOMAIN: &str = "tollgate.demo";
 /// How many certificates `list` shows.
 const MOST_LISTED: u32 = 1000;
+/// So much of a root's fingerprint tells it from the others.
+const ROOT_DIGITS: usize = 12;
 
 /// `tollgate ca …`
 #[derive(Debug, Subcommand)]
@@ -66,7 +68,7 @@ pub enum Command {
         #[command(flatten)]
         at: Place,
     },
-    /// List the certificates in force.
+    /// List the certificates in force: whose, since when, until when, by which proof and root.
     List {
         #[command(flatten)]
         at: Place,
@@ -127,8 +129,10 @@ pub async fn run(command: Command, env: &Env) -> anyhow::Result<()> {
             let (_, store) = at.open(env).await?;
             let now = Clock::system().unix_seconds().cast_signed();
             for row in store.certificates(now, MOST_LISTED).await? {
-                let until = moment(row.not_after);
-                say(&format!("{}  {}  until {until}  by {}", row.spiffe_id, row.serial, row.proof));
+                let (since, until) = (moment(row.issued_at), moment(row.not_after));
+                let (id, serial, proof) = (&row.spiffe_id, &row.serial, &row.proof);
+                let root = row.root.get(..ROOT_DIGITS).unwrap_or(&row.root);
+                say(&format!("{id}  {serial}  since {since}  until {until}  by {proof}  root {root}"));
             }
             store.close().await;
         }

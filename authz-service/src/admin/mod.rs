@@ -11,6 +11,7 @@ mod apply;
 mod auth;
 mod bootstrap;
 mod caller;
+mod certificates;
 mod decisions;
 mod explain;
 mod extract;
@@ -107,6 +108,7 @@ fn protected() -> OpenApiRouter<Admin> {
         .routes(routes!(history::diff_epochs))
         .routes(routes!(history::export))
         .routes(routes!(history::status))
+        .routes(routes!(certificates::list))
         .routes(routes!(decisions::list))
         .routes(routes!(decisions::read))
         .routes(routes!(token::verify))

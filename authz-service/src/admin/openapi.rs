@@ -25,6 +25,7 @@ use super::{Admin, first, open, protected};
         (name = "decisions", description = "What was decided lately and why; what would be decided."),
         (name = "tools", description = "Questions about a policy: what is odd in it, does it do what it should, who \
             may do something, what may somebody do."),
+        (name = "certificates", description = "Which workload has which certificate of the built-in authority."),
         (name = "service", description = "The service itself."),
     )
 )]

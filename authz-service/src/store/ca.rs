@@ -73,6 +73,10 @@ pub struct CertificateRow {
     pub serial: String,
     /// Whose it is.
     pub spiffe_id: String,
+    /// Fingerprint of the root that signed it.
+    pub root: String,
+    /// In DER, base64.
+    pub certificate: String,
     /// How the id was proved.
     pub proof: String,
     /// Unix seconds.
@@ -217,8 +221,7 @@ impl Store {
     /// The certificate with this serial number.
     pub async fn certificate(&self, serial: &str) -> Result<Option<CertificateRow>, StoreError> {
         let mut tx = self.database().begin_read().await?;
-        let sql = "SELECT serial, spiffe_id, proof, issued_at, attested_at, not_after FROM certificates \
-                   WHERE serial = $1";
+        let sql = "SELECT * FROM certificates WHERE serial = $1";
         let rows = tx.fetch("find a certificate", sql, &[Value::Text(serial)]).await?;
         rows.first().map(certificate_row).transpose()
     }
@@ -255,10 +258,27 @@ impl Store {
     /// The certificates in force at `now`, by id and then the newest first; at most `most`.
     pub async fn certificates(&self, now: i64, most: u32) -> Result<Vec<CertificateRow>, StoreError> {
         let mut tx = self.database().begin_read().await?;
-        let sql = "SELECT serial, spiffe_id, proof, issued_at, attested_at, not_after FROM certificates \
-                   WHERE not_after > $1 ORDER BY spiffe_id, issued_at DESC LIMIT $2";
+        let sql =
+            "SELECT * FROM certificates WHERE not_after > $1 ORDER BY spiffe_id, issued_at DESC LIMIT $2";
         let values = [Value::Int(now), Value::Int(i64::from(most))];
         let rows = tx.fetch("read certificates", sql, &values).await?;
+        rows.iter().map(certificate_row).collect()
+    }
+
+    /// The newest certificate of each workload whose id follows `after`, where it ends after `ends_after`; by id, at most
+    /// `most`.
+    pub async fn newest_certificates(
+        &self,
+        after: &str,
+        ends_after: i64,
+        most: u32,
+    ) -> Result<Vec<CertificateRow>, StoreError> {
+        let mut tx = self.database().begin_read().await?;
+        let sql = "SELECT * FROM certificates c WHERE spiffe_id > $1 AND not_after > $2 AND NOT EXISTS (\
+                   SELECT 1 FROM certificates n WHERE n.spiffe_id = c.spiffe_id AND (n.issued_at > c.issued_at \
+                   OR (n.issued_at = c.issued_at AND n.serial > c.serial))) ORDER BY spiffe_id LIMIT $3";
+        let values = [Value::Text(after), Value::Int(ends_after), Value::Int(i64::from(most))];
+        let rows = tx.fetch("read the newest certificates", sql, &values).await?;
         rows.iter().map(certificate_row).collect()
     }
 }
@@ -305,6 +325,8 @@ fn certificate_row(row: &super::sql::Row) -> Result<CertificateRow, StoreError> 
     Ok(CertificateRow {
         serial: row.text("serial")?,
         spiffe_id: row.text("spiffe_id")?,
+        root: row.text("root")?,
+        certificate: row.text("certificate")?,
         proof: row.text("proof")?,
         issued_at: row.int("issued_at")?,
         attested_at: row.int("attested_at")?,

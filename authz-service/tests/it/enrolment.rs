@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tollgate_authz::ca::{CaConfig, CertificateAuthority};
 use tollgate_identity::FreshKey;
 use tollgate_identity::config::IdentityConfig;
+use tollgate_identity::signing::Profile;
 use tollgate_identity::source::{Authority, AuthorityConfig, Source as _};
 use tollgate_runtime::Service;
 use tollgate_runtime::clock::Clock;
@@ -71,4 +74,71 @@ async fn who_is_not_the_authority_gets_no_token() {
     // The token was never shown, so its own authority still takes it.
     let key = FreshKey::generate(None).unwrap();
     assert!(other.enrol(&key.csr_der, &token).await.is_ok());
+}
+
+async fn certificates(running: &Running, query: &str, token: &str) -> Value {
+    let path = format!("/v1/certificates{query}");
+    let answer = running.send(Method::GET, &path, token, None).await;
+    assert_eq!(answer.status(), 200, "{path}");
+    answer.json().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_see_every_workload_with_its_newest_certificate() {
+    let (clock, time) = Clock::manual(1_800_000_000_000_000_000);
+    let folder = TempDir::new().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("authz.db").display());
+    let mut config = CaConfig::new("test.example".parse().unwrap(), folder.path().join("wrapping.key"));
+    config.listen = ([127, 0, 0, 1], 0).into();
+    let settings = config.clone();
+    let running = Running::at(clock.clone(), folder, &url, |all| all.ca = Some(settings)).await;
+    let ca = CertificateAuthority::open(config, running.store.clone(), clock).await.unwrap();
+    let csr = || FreshKey::generate(None).unwrap().csr_der;
+    let of = |name: &str| format!("spiffe://test.example/ns/shop/sa/{name}");
+
+    let token = ca.join_token(&ID.parse().unwrap(), "test").await.unwrap().expose();
+    let first = ca.enrol(&csr(), &token).await.unwrap();
+    time.advance(Duration::from_secs(60));
+    let second = ca.renew(&csr(), &first.leaf).await.unwrap();
+    let hour = Some(Duration::from_secs(3600));
+    ca.issue(&csr(), &of("batch").parse().unwrap(), &Profile::default(), hour).await.unwrap();
+
+    let root = running.administrator("root").await;
+    let all = certificates(&running, "", &root).await;
+    let ids: Vec<_> =
+        all["items"].as_array().unwrap().iter().map(|one| one["spiffe_id"].as_str().unwrap()).collect();
+    assert_eq!(
+        ids,
+        ["spiffe://test.example/ns/shop/sa/batch", ID, "spiffe://test.example/ns/tollgate-system/sa/authz"]
+    );
+    let cart = &all["items"][1];
+    let expected = json!({
+        "spiffe_id": ID, "serial": second.leaf.serial, "issuer": second.leaf.issuer, "root": cart["root"],
+        "proof": "renewal", "rotated_at": 1_800_000_060, "attested_at": 1_800_000_000,
+        "expires_at": second.leaf.not_after, "revoked": false,
+    });
+    assert_eq!(*cart, expected);
+    assert!(second.leaf.issuer.contains("Tollgate root of test.example"), "{}", second.leaf.issuer);
+
+    // Pages join to the whole.
+    let page = certificates(&running, "?limit=2", &root).await;
+    assert_eq!((page["items"].as_array().unwrap().len(), &page["next"]), (2, &json!(ID)));
+    let rest = certificates(&running, &format!("?limit=2&cursor={ID}"), &root).await;
+    assert_eq!((&rest["items"][0], &rest["next"]), (&all["items"][2], &Value::Null));
+
+    // What ended is shown to who asks for it; what is revoked says so.
+    let revocation = json!({"kind": "Revocation", "name": "cart", "certificate_serial": second.leaf.serial,
+        "until": "2100-01-01T00:00:00Z"});
+    running.apply(vec![serde_json::from_value(revocation).unwrap()]).await;
+    time.advance(Duration::from_secs(3600));
+    let now = certificates(&running, "", &root).await;
+    assert_eq!(
+        (now["items"][0]["spiffe_id"].as_str(), now["items"][0]["revoked"].as_bool()),
+        (Some(ID), Some(true))
+    );
+    let ended = certificates(&running, "?ended=true", &root).await;
+    assert_eq!(ended["items"][0]["spiffe_id"], json!(of("batch")));
+
+    // It is for those who may.
+    assert_eq!(running.send(Method::GET, "/v1/certificates", "", None).await.status(), 401);
 }
