@@ -226,6 +226,13 @@ impl ServiceConfig for Config {
         if self.telemetry.is_secure() && is_nobody {
             return Err(Invalid::new("telemetry.endpoint", "mTLS needs a certificate of our own", remedy));
         }
+        if self.ca.as_ref().is_some_and(|ca| ca.overlap < ca.leaf_life * 2) {
+            return Err(Invalid::new(
+                "ca.overlap",
+                "is shorter than two lives of a certificate, so a root could sign before every workload trusts it",
+                "at least twice ca.leaf_life",
+            ));
+        }
         let url = self.database.url.expose();
         if !["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
             return Err(Invalid::new(

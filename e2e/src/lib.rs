@@ -59,6 +59,11 @@ impl Demo {
 
     /// Starts a mesh that finds these variables in its environment.
     pub async fn start_with(env: Env) -> Self {
+        Self::start_as(env, &[]).await
+    }
+
+    /// As [`Self::start_with`], with more of what `tollgate up --set` takes.
+    pub async fn start_as(env: Env, more: &[&str]) -> Self {
         let folder = TempDir::new().expect("a temporary folder can be made");
         // Unoptimised code on a busy machine: what is tested is not how fast an answer comes.
         let sets = [
@@ -66,7 +71,7 @@ impl Demo {
             "ingress.rate_limit.timeout=5s",
             "ratelimit.counters.redis.timeout=1s",
         ];
-        let sets = sets.map(str::to_owned).into();
+        let sets = sets.iter().chain(more).map(|&set| set.to_owned()).collect();
         let options = Options { data: folder.path().to_owned(), ports: Ports::Free, traffic: 0, sets, env };
         let mesh = Mesh::start(&options).await.expect("the mesh starts");
         mesh.ready(PATIENCE).await.expect("the mesh becomes ready");

@@ -55,11 +55,11 @@ impl OwnSource {
             let given = self.given.as_mut()?;
             let left = renewal::until(given.renew_at, self.ca.now());
             tokio::time::sleep(left.min(LOOK_EVERY)).await;
-            if left <= LOOK_EVERY {
-                return None;
-            }
             if let Err(error) = self.ca.reload().await {
                 tracing::warn!(%error, "cannot look for new roots");
+            }
+            if left <= LOOK_EVERY {
+                return None;
             }
             let domain = self.ca.trust_domain().clone();
             let bundle = self.ca.bundle();

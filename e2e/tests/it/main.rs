@@ -6,6 +6,7 @@
     reason = "a test may panic, and waits for what it spawns"
 )]
 
+mod authority_away;
 mod demo_table;
 mod envoy;
 mod failures;
@@ -17,4 +18,5 @@ mod observed;
 mod parts;
 mod policy_changes;
 mod quota;
+mod root_rotation;
 mod stores;
