@@ -166,8 +166,8 @@ impl tollgate_runtime::App for App {
             Some(callers) => callers.admit(call),
             None => Ok(call),
         });
-        let incoming = tls::port(self.listener, self.identity.as_ref(), &self.service)
-            .context("cannot set TLS up")?;
+        let incoming =
+            tls::port(self.listener, self.identity.as_ref(), &self.service).context("cannot set TLS up")?;
         let bounds = Bounds { streams: MAX_STREAMS_PER_CONNECTION, ..Bounds::DEFAULT };
         grpc::serve(admission.layer(routes.prepare()), incoming, bounds, &tasks).await;
         if let Some(file) = &self.snapshot {
