@@ -19,6 +19,7 @@ use tollgate_testkit::checks::check_of_a_browser;
 use tollgate_testkit::fake_collector::FakeCollector;
 use tollgate_testkit::signer::Signer;
 
+use crate::grpc::empty::Runtime;
 use crate::grpc::{self, Calls, Server};
 use crate::process::{self, HELPER_CORE, Running, TESTED_CORE};
 use crate::{Options, say};
@@ -27,9 +28,11 @@ const ISSUER: &str = "https://issuer.demo";
 const METHOD: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// Different tokens that come over and over.
 const SEEN_TOKENS: usize = 100;
-/// So many different tokens are enough for a round with tokens that were never seen.
-const FRESH_TOKENS: usize = 20_000;
-const FRESH_ROUND: Duration = Duration::from_secs(1);
+/// More different tokens than the service remembers: in turn, each is as good as new, and what it takes to remember one
+/// is what another one gives back.
+const FRESH_TOKENS: usize = 70_000;
+/// Long enough for all of them.
+const FRESH_WARM_UP: Duration = Duration::from_secs(8);
 
 /// Measures and prints.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
@@ -43,25 +46,33 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
     let collector = FakeCollector::start().await;
     let folder = TempDir::new()?;
     let (authz, address) = start_authz(options, &signer, folder.path(), collector.address()).await?;
-    let (empty, empty_address) = grpc::empty::start()?;
+    let (multi, multi_address) = grpc::empty::start(Runtime::MultiThread)?;
+    let (current, current_address) = grpc::empty::start(Runtime::CurrentThread)?;
     let allows = |answer: &[u8]| {
         let answer = CheckResponse::decode(answer);
         answer.is_ok_and(|answer| matches!(answer.http_response, Some(HttpResponse::OkResponse(_))))
     };
     let authz = Server { name: "authz", address, pid: authz.id(), is_right: &allows };
-    let empty =
-        Server { name: "empty", address: empty_address, pid: empty.id(), is_right: &<[u8]>::is_empty };
+    let is_right = &<[u8]>::is_empty;
+    let multi = Server { name: "empty", address: multi_address, pid: multi.id(), is_right };
+    let current = Server { name: "empty, 1 thread", address: current_address, pid: current.id(), is_right };
 
     let seen = Calls::new(METHOD, requests(&signer, SEEN_TOKENS));
-    let [of_empty, of_authz] = grpc::compare(options, [&empty, &authz], &seen).await?;
-    say(&format!("      ratio {:.2} (empty : authz, tokens seen before)", of_empty.cpu_us / of_authz.cpu_us));
-    let fresh = Calls::new(METHOD, requests(&signer, FRESH_TOKENS));
-    let first_seen = grpc::measure(&authz, &fresh, FRESH_ROUND).await?;
+    let [of_multi, of_current, of_authz] = grpc::compare(options, [&multi, &current, &authz], &seen).await?;
     say(&format!(
-        "      RS256 tokens never seen {:.1} us, which is {:.1} us more \
+        "      ratio {:.2} (empty : authz, tokens seen before), {:.2} to the empty one on one thread",
+        of_multi.cpu_us / of_authz.cpu_us,
+        of_current.cpu_us / of_authz.cpu_us
+    ));
+    let fresh = Calls::new(METHOD, requests(&signer, FRESH_TOKENS));
+    grpc::measure(&authz, &fresh, FRESH_WARM_UP).await?;
+    let first_seen = grpc::measure(&authz, &fresh, options.round()).await?;
+    say(&format!(
+        "      RS256 tokens not seen before {:.1} us, which is {:.1} us more, with {:.0} MiB \
          (one verification alone: cargo bench -p tollgate-authz --bench check)",
         first_seen.cpu_us,
-        first_seen.cpu_us - of_authz.cpu_us
+        first_seen.cpu_us - of_authz.cpu_us,
+        first_seen.rss_mib
     ));
     Ok(())
 }

@@ -16,6 +16,7 @@ use tollgate_proto::envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_r
 use tollgate_proto::envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use tollgate_testkit::redis::RedisServer;
 
+use crate::grpc::empty::Runtime;
 use crate::grpc::{self, Calls, Server};
 use crate::process::{self, HELPER_CORE, Running, TESTED_CORE};
 use crate::{Options, say};
@@ -68,16 +69,18 @@ pub(crate) fn run(options: &Options, args: &Args) -> anyhow::Result<()> {
 async fn in_memory(options: &Options) -> anyhow::Result<()> {
     let folder = TempDir::new()?;
     let (ours, address) = start_ours(options, folder.path(), None)?;
-    let (empty, empty_address) = grpc::empty::start()?;
+    let (multi, multi_address) = grpc::empty::start(Runtime::MultiThread)?;
+    let (current, current_address) = grpc::empty::start(Runtime::CurrentThread)?;
     let ours = Server { name: "memory", address, pid: ours.id(), is_right: &is_counted };
-    let empty =
-        Server { name: "empty", address: empty_address, pid: empty.id(), is_right: &<[u8]>::is_empty };
+    let is_right = &<[u8]>::is_empty;
+    let multi = Server { name: "empty", address: multi_address, pid: multi.id(), is_right };
+    let current = Server { name: "empty, 1 thread", address: current_address, pid: current.id(), is_right };
     let calls = calls();
-    let [of_empty, of_ours] = grpc::compare(options, [&empty, &ours], &calls).await?;
+    let [of_multi, of_current, of_ours] = grpc::compare(options, [&multi, &current, &ours], &calls).await?;
     say(&format!(
-        "      ratio {:.2} by CPU, {:.2} by calls (empty : memory, {KEYS} keys)\n",
-        of_empty.cpu_us / of_ours.cpu_us,
-        of_ours.per_second / of_empty.per_second,
+        "      ratio {:.2} (empty : memory, {KEYS} keys), {:.2} to the empty one on one thread\n",
+        of_multi.cpu_us / of_ours.cpu_us,
+        of_current.cpu_us / of_ours.cpu_us,
     ));
     Ok(())
 }

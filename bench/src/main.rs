@@ -44,7 +44,7 @@ enum Scenario {
     Keys,
     /// That empty service: prints its address, and serves until it is ended.
     #[command(hide = true)]
-    ServeEmpty,
+    ServeEmpty { runtime: grpc::empty::Runtime },
 }
 
 #[derive(Debug, clap::Args)]
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         Scenario::Check => check::run(&args.options),
         Scenario::Limits(limits) => limits::run(&args.options, &limits),
         Scenario::Keys => keys::run(),
-        Scenario::ServeEmpty => grpc::empty::serve(),
+        Scenario::ServeEmpty { runtime } => grpc::empty::serve(runtime),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

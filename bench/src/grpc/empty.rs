@@ -15,8 +15,16 @@ use tonic::{Request, Response, Status};
 
 use crate::process::{Running, TESTED_CORE};
 
-/// The argument with which this program is the empty service.
+/// The argument with which this program is the empty service; the next one says on which runtime.
 const ARGUMENT: &str = "serve-empty";
+
+/// Tokio's runtimes. With one core the one for several threads, which our services run on, writes each answer by
+/// itself; the one for a single thread writes those together that are ready together.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Runtime {
+    MultiThread,
+    CurrentThread,
+}
 
 struct Empty;
 
@@ -40,14 +48,22 @@ impl RateLimitService for Empty {
 }
 
 /// Starts it on the core of the servers under test.
-pub(crate) fn start() -> anyhow::Result<(Running, SocketAddr)> {
-    Running::start_and_hear_address(&std::env::current_exe()?, TESTED_CORE, &[ARGUMENT.to_owned()])
+pub(crate) fn start(runtime: Runtime) -> anyhow::Result<(Running, SocketAddr)> {
+    let runtime = match runtime {
+        Runtime::MultiThread => "multi-thread",
+        Runtime::CurrentThread => "current-thread",
+    };
+    let arguments = [ARGUMENT, runtime].map(str::to_owned);
+    Running::start_and_hear_address(&std::env::current_exe()?, TESTED_CORE, &arguments)
 }
 
 /// Serves with the same settings as the real ones.
-pub(crate) fn serve() -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+pub(crate) fn serve(runtime: Runtime) -> anyhow::Result<()> {
+    let mut builder = match runtime {
+        Runtime::MultiThread => tokio::runtime::Builder::new_multi_thread(),
+        Runtime::CurrentThread => tokio::runtime::Builder::new_current_thread(),
+    };
+    builder.enable_all().build()?.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         crate::say(&listener.local_addr()?.to_string());
         tonic::transport::Server::builder()

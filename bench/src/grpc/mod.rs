@@ -24,12 +24,12 @@ pub(crate) struct Server<'a> {
     pub(crate) is_right: &'a (dyn Fn(&[u8]) -> bool + Sync),
 }
 
-/// The medians of both sides; rounds are said as they end.
-pub(crate) async fn compare(
+/// The medians of all sides; rounds are said as they end.
+pub(crate) async fn compare<const SIDES: usize>(
     options: &Options,
-    sides: [&Server<'_>; 2],
+    sides: [&Server<'_>; SIDES],
     calls: &Calls,
-) -> anyhow::Result<[Sample; 2]> {
+) -> anyhow::Result<[Sample; SIDES]> {
     let mut connected = Vec::new();
     for side in sides {
         let mut connections = Connections::to(side, calls).await?;
@@ -39,16 +39,16 @@ pub(crate) async fn compare(
     for round in 1..=options.rounds {
         for (side, connections, samples) in &mut connected {
             let sample = connections.run(side, calls, options.round()).await?;
-            say(&format!("round {round} {:<10} {sample}", side.name));
+            say(&format!("round {round} {:<16} {sample}", side.name));
             samples.push(sample);
         }
     }
-    let medians: Vec<Sample> = connected.iter().map(|(_, _, samples)| Sample::median(samples)).collect();
+    let medians = std::array::from_fn(|side| Sample::median(&connected[side].2));
     say(&format!("\nmedian of {} interleaved rounds of {} s", options.rounds, options.seconds));
     for (side, median) in sides.iter().zip(&medians) {
-        say(&format!("      {:<12} {median}", side.name));
+        say(&format!("      {:<18} {median}", side.name));
     }
-    Ok([medians[0], medians[1]])
+    Ok(medians)
 }
 
 /// One server alone.

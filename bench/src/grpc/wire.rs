@@ -215,8 +215,8 @@ impl Heads {
         for (name, value) in named {
             literal(&mut first, 0x40, name, value);
         }
-        // The newest entry is the first after the static table's 61.
-        next.extend((0..2 + named.len() as u8).map(|at| 0x80 | (62 + at)));
+        // The newest entry is the first after the static table's 61; `:path` is the oldest, and comes before the others.
+        next.extend((0..2 + named.len() as u8).rev().map(|at| 0x80 | (62 + at)));
         Self { first: Some(first.to_vec()), next: next.to_vec(), current: Vec::new() }
     }
 
