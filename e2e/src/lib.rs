@@ -69,6 +69,7 @@ impl Demo {
         let sets = [
             "ingress.authz.timeout=5s",
             "ingress.rate_limit.timeout=5s",
+            "policies-sidecar.authz.timeout=5s",
             "ratelimit.counters.redis.timeout=1s",
         ];
         let sets = sets.iter().chain(more).map(|&set| set.to_owned()).collect();
