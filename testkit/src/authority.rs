@@ -66,6 +66,17 @@ impl Authority {
         self.sign(params)
     }
 
+    /// A certificate for a server of these DNS names.
+    pub fn named(&self, names: &[&str]) -> Signed {
+        let mut params = base("server");
+        let dns = |name: &&str| SanType::DnsName((*name).try_into().expect("a name is ASCII"));
+        params.subject_alt_names = names.iter().map(dns).collect();
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(params)
+    }
+
     /// Whatever `params` say.
     pub fn sign(&self, params: CertificateParams) -> Signed {
         let key = KeyPair::generate().expect("a key can be made");

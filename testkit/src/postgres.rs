@@ -1,14 +1,17 @@
 //! A real PostgreSQL server of a test's own: free port, private folder, gone when dropped.
 
 use std::ffi::OsStr;
+use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::authority::Authority;
 
 /// How long a server may take to let somebody in.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -25,6 +28,8 @@ pub struct PostgresServer {
     address: SocketAddr,
     folder: TempDir,
     user: Option<(u32, u32)>,
+    /// It takes nobody in plaintext; clients know it by this name, to the roots in this file.
+    tls: Option<(String, PathBuf)>,
 }
 
 impl PostgresServer {
@@ -33,6 +38,38 @@ impl PostgresServer {
     /// # Panics
     /// Where PostgreSQL is not installed, or does not start: the test cannot say anything then.
     pub fn start() -> Self {
+        let mut server = Self::initialised();
+        server.restart();
+        server
+    }
+
+    /// One that speaks TLS alone, with a certificate for `name`, by which this machine must be found.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_with_tls(authority: &Authority, name: &str) -> Self {
+        let mut server = Self::initialised();
+        let signed = authority.named(&[name]);
+        let root = server.folder.path().join("root.crt");
+        std::fs::write(&root, authority.root_pem()).expect("the folder is writable");
+        for (file, text) in [
+            ("server.crt", &*signed.certificate_pem),
+            ("server.key", &signed.key_pem),
+            ("pg_hba.conf", "hostssl all all 127.0.0.1/32 trust\n"),
+        ] {
+            let file = server.data().join(file);
+            std::fs::write(&file, text).expect("the folder is writable");
+            std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("it is ours");
+            if let Some((uid, gid)) = server.user {
+                chown(&file, Some(uid), Some(gid)).expect("root may give a file away");
+            }
+        }
+        server.tls = Some((name.to_owned(), root));
+        server.restart();
+        server
+    }
+
+    fn initialised() -> Self {
         let folder = tempfile::Builder::new()
             .prefix("tollgate-postgres-")
             .tempdir()
@@ -41,9 +78,8 @@ impl PostgresServer {
         if let Some((uid, gid)) = user {
             chown(folder.path(), Some(uid), Some(gid)).expect("root may give a folder away");
         }
-        let mut server = Self { process: None, address: free_address(), folder, user };
+        let server = Self { process: None, address: free_address(), folder, user, tls: None };
         server.initialise();
-        server.restart();
         server
     }
 
@@ -85,6 +121,7 @@ impl PostgresServer {
             .args(["-h", "127.0.0.1", "-p", &self.address.port().to_string(), "-k", ""])
             // Tests kill processes, not machines; waiting for the disk would only make them slow.
             .args(["-c", "fsync=off"])
+            .args(["-c", if self.tls.is_some() { "ssl=on" } else { "ssl=off" }])
             .spawn();
         self.process = Some(child.expect("postgres was found when the server was initialised"));
         let deadline = Instant::now() + START_DEADLINE;
@@ -121,7 +158,13 @@ impl PostgresServer {
     }
 
     fn url_of(&self, database: &str) -> String {
-        format!("postgres://postgres@{}/{database}?sslmode=disable", self.address)
+        match &self.tls {
+            None => format!("postgres://postgres@{}/{database}?sslmode=disable", self.address),
+            Some((name, root)) => {
+                let (port, root) = (self.address.port(), root.display());
+                format!("postgres://postgres@{name}:{port}/{database}?sslmode=verify-full&sslrootcert={root}")
+            }
+        }
     }
 
     /// A program of PostgreSQL's, as the right user and without a voice.
@@ -129,6 +172,8 @@ impl PostgresServer {
         let mut command = Command::new(find(name));
         command
             .current_dir(self.folder.path())
+            // Where a client would look for a certificate of its own.
+            .env("HOME", self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());

@@ -4,12 +4,13 @@
 //! both have: text, whole numbers and their absence. What differs (how a transaction begins, how a
 //! connection is set up) is here.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::Duration;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow, PgSslMode};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
@@ -42,7 +43,7 @@ impl Database {
             return open_sqlite(&path).await.map_err(failed);
         }
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            let options = PgConnectOptions::from_str(text).map_err(failed)?;
+            let options = careful(PgConnectOptions::from_str(text).map_err(failed)?);
             let pool = PgPoolOptions::new()
                 .max_connections(MAX_CONNECTIONS)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -105,6 +106,30 @@ impl Database {
 fn sqlite_path(url: &str) -> Option<PathBuf> {
     let path = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"))?;
     Some(PathBuf::from(path))
+}
+
+/// A server over a network proves its name to us, unless the URL asks for less in so many words. sqlx by itself would
+/// take plaintext from whoever answers.
+fn careful(options: PgConnectOptions) -> PgConnectOptions {
+    let host = options.get_host();
+    let is_here = options.get_socket().is_some()
+        || host.starts_with('/')
+        || host.eq_ignore_ascii_case("localhost")
+        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    match options.get_ssl_mode() {
+        PgSslMode::VerifyFull => options,
+        _ if is_here => options,
+        // What nobody has chosen.
+        PgSslMode::Prefer => options.ssl_mode(PgSslMode::VerifyFull),
+        weak => {
+            tracing::warn!(
+                host,
+                sslmode = ?weak,
+                "whoever is between us and the database may read or change what it says; use sslmode=verify-full"
+            );
+            options
+        }
+    }
 }
 
 async fn open_sqlite(path: &Path) -> Result<Database, sqlx::Error> {
@@ -293,6 +318,24 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_over_a_network_proves_its_name_unless_less_is_asked_for() {
+        for (url, expected) in [
+            ("postgres://u@db.example/authz", PgSslMode::VerifyFull),
+            ("postgres://u@10.1.2.3:5433/authz", PgSslMode::VerifyFull),
+            ("postgres://u@db.example/authz?sslmode=verify-full&sslrootcert=/x", PgSslMode::VerifyFull),
+            ("postgres://u@db.example/authz?sslmode=require", PgSslMode::Require),
+            ("postgres://u@db.example/authz?sslmode=disable", PgSslMode::Disable),
+            ("postgres://u@127.0.0.1/authz", PgSslMode::Prefer),
+            ("postgres://u@localhost/authz", PgSslMode::Prefer),
+            ("postgres://u@localhost/authz?sslmode=verify-full", PgSslMode::VerifyFull),
+            ("postgres:///authz?host=/var/run/postgresql", PgSslMode::Prefer),
+        ] {
+            let options = careful(PgConnectOptions::from_str(url).unwrap());
+            assert_eq!(format!("{:?}", options.get_ssl_mode()), format!("{expected:?}"), "{url}");
+        }
+    }
 
     /// What an older release wrote is there afterwards; a grant that points nowhere is not.
     #[tokio::test]

@@ -69,6 +69,13 @@ async fn one_with_tls() {
     })
     .await;
     assert!(!wary.passes("test", "key", "w").await);
+    // Nor where another name is asked for than the certificate has.
+    let misled = served(|config| {
+        config.counters.redis.url = Some(Secret::new(server.url().replace("127.0.0.1", "localhost")));
+        config.counters.redis.tls.ca = Some(server.folder().join("tls-ca-cert-file"));
+    })
+    .await;
+    assert!(!misled.passes("test", "key", "m").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
