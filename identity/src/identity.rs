@@ -16,6 +16,7 @@ use rustls::crypto::CryptoProvider;
 use tokio::sync::watch;
 use tollgate_runtime::Service;
 use tollgate_runtime::clock::Clock;
+use tollgate_runtime::telemetry::KnownBy;
 
 use crate::bundle::TrustBundles;
 use crate::credential::Credential;
@@ -23,7 +24,7 @@ use crate::metrics;
 use crate::renewal;
 use crate::source::{Source, SourceFault};
 use crate::spiffe_id::{IdFault, IdPattern};
-use crate::tls::GrpcChannel;
+use crate::tls::{CertificatesFault, FileRoots, GrpcChannel};
 
 /// What a source brings.
 #[derive(Debug, Clone)]
@@ -53,6 +54,17 @@ struct Inner {
 /// The one implementation of cryptography in this system.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// Sends the service's telemetry to a collector outside the mesh, where one is configured: it is known by its name, and
+/// takes no identity.
+pub fn report_outside(service: &Service) -> Result<(), CertificatesFault> {
+    let Some(secure) = service.secure_telemetry() else { return Ok(()) };
+    let KnownBy::Name(roots) = &secure.known_by else { return Ok(()) };
+    let roots = FileRoots::follow(roots.clone(), service)?;
+    let channel = GrpcChannel::named(secure.endpoint.clone(), roots, service.clock().clone())?;
+    service.send_telemetry_over(Arc::new(move || channel.channel()));
+    Ok(())
 }
 
 impl Identity {
@@ -110,7 +122,8 @@ impl Identity {
     fn report(&self, service: &Service) -> Result<(), SourceFault> {
         metrics::observe(self, &service.telemetry().meter());
         let Some(secure) = service.secure_telemetry() else { return Ok(()) };
-        let expected = match &secure.spiffe_id {
+        let KnownBy::Id(spiffe_id) = &secure.known_by else { return Ok(()) };
+        let expected = match spiffe_id {
             Some(id) => id.parse().map_err(|fault| format!("telemetry.spiffe_id `{id}` {fault}")),
             None => self.of_our_own("dashboard").map_err(|fault| fault.to_string()),
         };

@@ -27,7 +27,7 @@ pub use bundle::TrustBundles;
 pub use certificate::{CertificateFault, Leaf};
 pub use credential::Credential;
 pub use fresh_key::{FreshKey, KeyFault};
-pub use identity::{Identity, Material, provider};
+pub use identity::{Identity, Material, provider, report_outside};
 pub use rustls::pki_types;
 pub use shown::Shown;
 pub use spiffe_id::{IdPattern, SpiffeId, TrustDomain};

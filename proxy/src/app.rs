@@ -44,6 +44,7 @@ pub struct App {
 impl App {
     /// Binds the listeners and compiles the configuration; serves nothing yet.
     pub async fn build(config: Config, service: Service) -> anyhow::Result<Self> {
+        tollgate_identity::report_outside(&service).context("telemetry.ca_file")?;
         let reporter = Arc::new(Reporter::new(service.clone()));
         let identity = match &config.identity {
             Some(identity) => Some(identity.follow(&service).await.context("no identity")?),

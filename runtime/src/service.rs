@@ -108,12 +108,12 @@ impl Service {
         &self.0.telemetry
     }
 
-    /// Where telemetry goes over mTLS, if it does: it waits for [`Self::send_telemetry_over`].
+    /// Where telemetry goes over TLS, if it does: it waits for [`Self::send_telemetry_over`].
     pub fn secure_telemetry(&self) -> Option<&SecureEndpoint> {
         self.0.secure_telemetry.get()
     }
 
-    /// Sends telemetry over channels of whoever has the identity.
+    /// Sends telemetry over channels of whoever knows about certificates.
     pub fn send_telemetry_over(&self, channel: TelemetryChannel) {
         self.0.telemetry_channel.send_replace(Some(channel));
     }

@@ -1,10 +1,13 @@
 //! An OTLP collector that keeps what it gets, for tests that read telemetry.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::Stream;
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tollgate_proto::opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
     LogsService, LogsServiceServer,
 };
@@ -20,6 +23,7 @@ use tollgate_proto::opentelemetry_proto::tonic::collector::trace::v1::{
 use tollgate_proto::opentelemetry_proto::tonic::common::v1::any_value::Value;
 use tollgate_proto::opentelemetry_proto::tonic::logs::v1::LogRecord;
 use tollgate_proto::opentelemetry_proto::tonic::trace::v1::Span;
+use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status};
 
 use crate::grpc::Server;
@@ -45,6 +49,19 @@ impl FakeCollector {
             Server::start_two(LogsServiceServer::new(state.clone()), TraceServiceServer::new(state.clone()))
                 .await;
         Self { state, server }
+    }
+
+    /// Collects from connections that somebody else has accepted at `address`, such as those of TLS.
+    pub fn start_on<I, IO>(address: SocketAddr, incoming: I) -> Self
+    where
+        I: Stream<Item = io::Result<IO>> + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let state = State::default();
+        let router = tonic::transport::Server::builder()
+            .add_service(LogsServiceServer::new(state.clone()))
+            .add_service(TraceServiceServer::new(state.clone()));
+        Self { state, server: Server::serve_on(router, address, incoming) }
     }
 
     /// Where it is.

@@ -51,6 +51,9 @@ pub enum CertificatesFault {
     /// A certificate that no client could ask for.
     #[error("{}: it holds no DNS name and none is given", file.display())]
     Nameless { file: PathBuf },
+    /// A server that has no name to prove.
+    #[error("`{address}` names no server: {problem}")]
+    Server { address: String, problem: String },
     /// Roots that are none.
     #[error("{}: {problem}", file.display())]
     Roots { file: PathBuf, problem: String },

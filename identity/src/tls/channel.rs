@@ -1,4 +1,5 @@
-//! A gRPC channel to a workload, which renews its connection before a certificate at either end does.
+//! A gRPC channel to a workload, or to a server outside, which renews its connection before a certificate at either end
+//! does.
 //!
 //! ```text
 //! calls ──> channel ──connection──────── retire: the next call opens another
@@ -16,6 +17,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
@@ -24,7 +26,10 @@ use tollgate_runtime::clock::Clock;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
-use super::{Lifetime, MinimumVersion, client_config, connect};
+use super::client::connect_to;
+use super::{
+    CertificatesFault, FileRoots, Lifetime, MinimumVersion, Origin, client_config, connect, origin_config,
+};
 use crate::identity::Identity;
 use crate::spiffe_id::IdPattern;
 
@@ -40,9 +45,12 @@ pub struct GrpcChannel {
 
 /// How a connection is opened.
 struct Way {
-    identity: Identity,
+    /// Shown, where we are a workload to the other end.
+    identity: Option<Identity>,
     config: Arc<ClientConfig>,
     address: String,
+    /// What the other end is called, where it is known by that.
+    name: Option<ServerName<'static>>,
     clock: Clock,
 }
 
@@ -67,11 +75,33 @@ impl GrpcChannel {
         clock: Clock,
     ) -> Result<Self, rustls::Error> {
         let config = client_config(&identity, expected, MinimumVersion::Tls13, vec![b"h2".to_vec()])?;
-        let host = endpoint.uri().host().unwrap_or_default();
-        let address = format!("{host}:{}", endpoint.uri().port_u16().unwrap_or(443));
-        let way = Arc::new(Way { identity, config, address, clock });
+        let address = address_of(&endpoint);
+        let way = Way { identity: Some(identity), config, address, name: None, clock };
+        Ok(Self::secure(way, endpoint))
+    }
+
+    /// Over TLS to a server outside, which proves the name that the endpoint has for it. It is shown no certificate.
+    pub fn named(endpoint: Endpoint, roots: FileRoots, clock: Clock) -> Result<Self, CertificatesFault> {
+        let address = address_of(&endpoint);
+        let wrong = |problem: String| CertificatesFault::Server { address: address.clone(), problem };
+        let host = endpoint.uri().host().unwrap_or_default().trim_matches(['[', ']']);
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| wrong(error.to_string()))?;
+        let origin = Origin {
+            roots,
+            subject_names: Vec::new(),
+            identity: None,
+            minimum: MinimumVersion::Tls12,
+            alpn: vec![b"h2".to_vec()],
+        };
+        let config = origin_config(origin).map_err(|error| wrong(error.to_string()))?;
+        let way = Way { identity: None, config, address, name: Some(name), clock };
+        Ok(Self::secure(way, endpoint))
+    }
+
+    fn secure(way: Way, endpoint: Endpoint) -> Self {
+        let way = Arc::new(way);
         let current = ArcSwap::from_pointee(way.make(&endpoint));
-        Ok(Self { way: Some(way), endpoint, current })
+        Self { way: Some(way), endpoint, current }
     }
 
     /// For the next call.
@@ -123,12 +153,20 @@ impl Way {
     }
 
     async fn open(&self) -> io::Result<(Bounded, Option<Lifetime>)> {
-        let stream = connect(Arc::clone(&self.config), &self.address).await?;
+        let stream = match &self.name {
+            Some(name) => connect_to(Arc::clone(&self.config), &self.address, name.clone()).await?,
+            None => connect(Arc::clone(&self.config), &self.address).await?,
+        };
         let peer = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let lifetime = Lifetime::opened(Some(&self.identity), peer, &self.clock);
+        let lifetime = Lifetime::opened(self.identity.as_ref(), peer, &self.clock);
         let end = lifetime.map(|lifetime| Box::pin(tokio::time::sleep(lifetime.cut)));
         Ok((Bounded { stream, end }, lifetime))
     }
+}
+
+fn address_of(endpoint: &Endpoint) -> String {
+    let host = endpoint.uri().host().unwrap_or_default();
+    format!("{host}:{}", endpoint.uri().port_u16().unwrap_or(443))
 }
 
 /// A connection that ends with a certificate.

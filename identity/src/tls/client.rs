@@ -45,6 +45,17 @@ pub async fn connect(config: Arc<ClientConfig>, address: &str) -> io::Result<Tls
     TlsConnector::from(config).connect(name, stream).await
 }
 
+/// As [`connect`], to a server that is asked for by its name.
+pub(super) async fn connect_to(
+    config: Arc<ClientConfig>,
+    address: &str,
+    name: ServerName<'static>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    TlsConnector::from(config).connect(name, stream).await
+}
+
 /// Shows our own certificate, the one that is in force then.
 pub(super) fn ours(identity: &Identity) -> Arc<dyn ResolvesClientCert> {
     Arc::new(Ours(identity.clone()))

@@ -4,6 +4,7 @@
 //! process ends; what the collector refuses for good is dropped and counted. One line is logged
 //! when delivery starts to fail and one when it works again.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,13 +51,22 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Gives the channel for the next call.
 pub type TelemetryChannel = Arc<dyn Fn() -> Channel + Send + Sync>;
 
-/// Where telemetry goes over mTLS; whoever has the identity says how.
+/// Where telemetry goes over TLS; whoever knows about certificates says how.
 #[derive(Debug, Clone)]
 pub struct SecureEndpoint {
     /// Where, and how long a call may take.
     pub endpoint: Endpoint,
-    /// Who must answer, where that is configured.
-    pub spiffe_id: Option<String>,
+    /// Who must answer.
+    pub known_by: KnownBy,
+}
+
+/// How a collector is known.
+#[derive(Debug, Clone)]
+pub enum KnownBy {
+    /// As a workload: over mTLS, by this id where one is configured.
+    Id(Option<String>),
+    /// By the name in its address, to the roots in this file. It is shown no certificate.
+    Name(PathBuf),
 }
 
 /// What gathers and sends; started once the runtime is there.
@@ -107,18 +117,21 @@ impl Exporting {
         let endpoint = config.endpoint.as_deref().map(|text| text.replacen("https://", "http://", 1));
         let endpoint = endpoint.and_then(|text| Endpoint::from_shared(text).ok());
         let endpoint = endpoint.map(|e| e.timeout(EXPORT_TIMEOUT).connect_timeout(EXPORT_TIMEOUT));
-        let spiffe_id = config.spiffe_id.clone();
-        let secure = endpoint.clone().filter(|_| config.is_secure());
-        let secure = secure.map(|endpoint| SecureEndpoint { endpoint, spiffe_id });
+        let known_by = match &config.ca_file {
+            Some(file) => KnownBy::Name(file.clone()),
+            None => KnownBy::Id(config.spiffe_id.clone()),
+        };
+        let secure = endpoint.clone().filter(|_| config.speaks_tls());
+        let secure = secure.map(|endpoint| SecureEndpoint { endpoint, known_by });
         Self { endpoint, secure, interval: config.metrics_interval, resource, logs, spans, metrics }
     }
 
-    /// Where telemetry goes over mTLS, if it does.
+    /// Where telemetry goes over TLS, if it does.
     pub fn secure_endpoint(&self) -> Option<SecureEndpoint> {
         self.secure.clone()
     }
 
-    /// Starts the tasks. Over mTLS they wait for `brought`. They outlive the service's own tasks, so that a drain is still reported.
+    /// Starts the tasks. Over TLS they wait for `brought`. They outlive the service's own tasks, so that a drain is still reported.
     #[expect(clippy::disallowed_methods, reason = "the exporter must outlive the service's task set")]
     pub fn start(self, brought: watch::Receiver<Option<TelemetryChannel>>) -> ExportHandles {
         let Some(endpoint) = self.endpoint else { return ExportHandles::default() };

@@ -17,6 +17,7 @@ pub mod process_log;
 mod queue;
 mod spans;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use export::{ExportHandles, Exporting, SecureEndpoint, TelemetryChannel};
+pub use export::{ExportHandles, Exporting, KnownBy, SecureEndpoint, TelemetryChannel};
 pub use queue::{DropReason, LogQueue};
 
 use crate::config::{Invalid, duration};
@@ -43,6 +44,10 @@ pub struct TelemetryConfig {
     /// OTLP/gRPC endpoint: `https://127.0.0.1:4317` for mTLS by this service's identity, `http://` for plaintext. Without
     /// one nothing is sent; `/metrics` still answers.
     pub endpoint: Option<String>,
+    /// The roots that a collector outside the mesh is believed by: then it proves the name in `endpoint`, and we show it no
+    /// certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
     /// Who must answer at an `https://` endpoint; `ns/tollgate-system/sa/dashboard` of our trust domain if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spiffe_id: Option<String>,
@@ -64,6 +69,7 @@ impl Default for TelemetryConfig {
     fn default() -> Self {
         Self {
             endpoint: None,
+            ca_file: None,
             spiffe_id: None,
             sample_ratio: 1.0,
             log: "info".to_owned(),
@@ -77,6 +83,10 @@ impl Default for TelemetryConfig {
 impl TelemetryConfig {
     /// Whether it is sent over mTLS, which needs an identity.
     pub fn is_secure(&self) -> bool {
+        self.speaks_tls() && self.ca_file.is_none()
+    }
+
+    fn speaks_tls(&self) -> bool {
         self.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("https://"))
     }
 
@@ -98,6 +108,14 @@ impl TelemetryConfig {
                     "a URL such as http://127.0.0.1:4317",
                 ));
             }
+        }
+        if self.ca_file.is_some() && !self.speaks_tls() {
+            let problem = "stands beside an endpoint without TLS";
+            return Err(Invalid::new("telemetry.ca_file", problem, "an endpoint that begins with https://"));
+        }
+        if self.ca_file.is_some() && self.spiffe_id.is_some() {
+            let problem = "stands beside `ca_file`: the collector is known by its name or by its id";
+            return Err(Invalid::new("telemetry.spiffe_id", problem, "one of the two"));
         }
         if self.log.parse::<tracing_subscriber::filter::Targets>().is_err() {
             return Err(Invalid::new(
