@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tollgate_runtime::Service;
+use tollgate_runtime::config::Invalid;
 
 use crate::identity::Identity;
 use crate::source::{
@@ -22,6 +23,14 @@ pub enum IdentityConfig {
 }
 
 impl IdentityConfig {
+    /// What serde cannot check; `key` is where this stands.
+    pub fn check(&self, key: &str) -> Result<(), Invalid> {
+        match self {
+            Self::Authority(config) => config.check(&format!("{key}.authority")),
+            Self::Files(_) | Self::WorkloadApi(_) => Ok(()),
+        }
+    }
+
     /// Gets the identity and keeps it current.
     pub async fn follow(&self, service: &Service) -> Result<Identity, SourceFault> {
         let source: Box<dyn Source> = match self {

@@ -27,7 +27,7 @@ pub(super) struct WorkloadCertificate {
     issuer: String,
     /// SHA-256 of that root's certificate: which of several roots of one name.
     root: String,
-    /// How the id was proved: `join-token`, `renewal`, or `data-folder` for who can write the database.
+    /// How the id was proved: `join-token`, `kubernetes`, `renewal`, or `data-folder` for who can write the database.
     proof: String,
     /// When it was signed: the last rotation.
     rotated_at: i64,

@@ -21,6 +21,8 @@ const RETRY_SECONDS: i64 = 60;
 pub enum Proof {
     /// A join token.
     JoinToken,
+    /// A token of a Kubernetes service account.
+    Kubernetes,
     /// The certificate before this one.
     Renewal,
     /// Whoever can write the database: `tollgate ca issue`.
@@ -31,6 +33,7 @@ impl Proof {
     const fn as_str(self) -> &'static str {
         match self {
             Self::JoinToken => "join-token",
+            Self::Kubernetes => "kubernetes",
             Self::Renewal => "renewal",
             Self::DataFolder => "data-folder",
         }
@@ -74,6 +77,21 @@ impl CertificateAuthority {
         let issued = self.sign(&signer, &request, &id, &self.profile(&id), self.inner.config.leaf_life)?;
         let record = record(&issued, &request, &signer, Proof::JoinToken, now);
         enrolment.finish(&record).await?;
+        self.certified(issued.certificate)
+    }
+
+    /// A certificate of the workload that a Kubernetes service-account token is for. The same token may come again: it is
+    /// the cluster that says for how long it is good.
+    pub async fn enrol_by_kubernetes(&self, csr_der: &[u8], token: &str) -> Result<Certified, CaError> {
+        let request = Request::read(csr_der)?;
+        let cluster = self.inner.cluster.as_ref().ok_or(CaError::NoCluster)?;
+        let id = cluster.workload(token, self.trust_domain()).await?;
+        request.agrees_with(&id)?;
+        self.not_revoked(&id, None).await?;
+        let signer = self.signer()?;
+        let issued = self.sign(&signer, &request, &id, &self.profile(&id), self.inner.config.leaf_life)?;
+        let record = record(&issued, &request, &signer, Proof::Kubernetes, self.now());
+        self.inner.store.put_certificate(&record).await?;
         self.certified(issued.certificate)
     }
 

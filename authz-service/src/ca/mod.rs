@@ -1,9 +1,9 @@
 //! The built-in certificate authority: which workload may have which certificate.
 //!
 //! ```text
-//! join token ──┐
-//!              ├──> proof of an id ──> sign (identity::signing) ──> certificate, recorded
-//! certificate ─┘
+//! join token ───────┐
+//! Kubernetes token ─┼──> proof of an id ──> sign (identity::signing) ──> certificate, recorded
+//! certificate ──────┘
 //! ```
 //!
 //! What a certificate looks like is `tollgate_identity::signing`'s to say. Here it is decided whether there is to be
@@ -12,6 +12,7 @@
 
 mod enrol;
 mod join_token;
+mod kubernetes;
 mod own;
 mod roots;
 mod serve;
@@ -31,10 +32,12 @@ use tollgate_runtime::config::duration;
 
 pub use enrol::{Certified, Proof};
 pub use join_token::JoinToken;
+pub use kubernetes::{KubernetesConfig, KubernetesFault};
 pub use own::OwnSource;
 pub use serve::Enrolment;
 
 use crate::store::{Store, StoreError};
+use kubernetes::Cluster;
 
 /// What an operator may say about the built-in authority.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +66,9 @@ pub struct CaConfig {
     /// How long after its attestation a workload may go on renewing.
     #[serde(default = "default_attestation", with = "duration")]
     pub attestation: Duration,
+    /// The Kubernetes cluster whose service accounts may enrol; without this none may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesConfig>,
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -103,6 +109,7 @@ impl CaConfig {
             root_life: default_root_life(),
             overlap: default_overlap(),
             attestation: default_attestation(),
+            kubernetes: None,
         }
     }
 }
@@ -131,6 +138,12 @@ pub enum CaError {
     /// By another key, or once more after its time.
     #[error("the join token was used already; ask for a new one")]
     UsedToken,
+    /// A Kubernetes token that proves nothing.
+    #[error(transparent)]
+    Kubernetes(#[from] KubernetesFault),
+    /// There is no cluster that could be asked.
+    #[error("Kubernetes tokens are not taken here (ca.kubernetes); use a join token")]
+    NoCluster,
     /// Somebody else's domain.
     #[error("{id} is not in trust domain `{ours}`, for which alone certificates are signed here")]
     OtherDomain { id: SpiffeId, ours: TrustDomain },
@@ -157,6 +170,7 @@ struct Inner {
     store: Store,
     wrapping: WrappingKey,
     clock: Clock,
+    cluster: Option<Cluster>,
     /// As last read from the database, the oldest first.
     roots: RwLock<Vec<Arc<HeldRoot>>>,
 }
@@ -174,8 +188,8 @@ impl CertificateAuthority {
     /// Opens the authority; makes its first root where there is none.
     pub async fn open(config: CaConfig, store: Store, clock: Clock) -> Result<Self, CaError> {
         let wrapping = WrappingKey::open_or_create(&config.wrapping_key)?;
-        let roots = RwLock::default();
-        let ca = Self { inner: Arc::new(Inner { config, store, wrapping, clock, roots }) };
+        let (roots, cluster) = (RwLock::default(), config.kubernetes.clone().map(Cluster::new));
+        let ca = Self { inner: Arc::new(Inner { config, store, wrapping, clock, cluster, roots }) };
         ca.reload().await?;
         if ca.inner.roots.read().is_empty() {
             ca.found().await?;

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tollgate_identity::Identity;
-use tollgate_identity::signing::Profile;
 use tollgate_identity::tls::{ConnectionBounds, Mtls, ServerOptions, incoming, server_config};
 use tollgate_proto::identity::certificate_authority_server::CertificateAuthorityServer;
 use tollgate_runtime::{Service, grpc, net};
@@ -33,14 +32,15 @@ pub struct Enrolment {
 impl Enrolment {
     /// Opens the authority, gets its own certificate from it, and binds.
     pub async fn build(config: &CaConfig, store: &Store, service: &Service) -> anyhow::Result<Self> {
-        let listener = net::bind(config.listen, "enrolment gRPC (ca.listen)")?;
+        let listener = net::bind_tls(config.listen, "enrolment gRPC (ca.listen)")?;
         let address = listener.local_addr()?;
         let ca = CertificateAuthority::open(config.clone(), store.clone(), service.clock().clone())
             .await
             .context("cannot open the certificate authority (ca)")?;
         let id = format!("spiffe://{}/ns/tollgate-system/sa/authz", config.trust_domain);
         let id = id.parse().context("the authority's own id")?;
-        let source = OwnSource::new(ca.clone(), id, Profile::default());
+        let profile = ca.profile(&id);
+        let source = OwnSource::new(ca.clone(), id, profile);
         let identity = Identity::follow(Box::new(source), service).await?;
         Ok(Self { ca, identity, listener, address })
     }

@@ -18,7 +18,7 @@ use tollgate_proto::identity::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::ca::{CaError, CertificateAuthority, Certified};
+use crate::ca::{CaError, CertificateAuthority, Certified, KubernetesFault};
 
 /// How many certificates one address may ask for at once, and how fast that comes back.
 const BURST: f64 = 20.0;
@@ -94,6 +94,18 @@ fn refusal(error: &CaError) -> Status {
         CaError::UnknownToken | CaError::ExpiredToken | CaError::UsedToken => {
             Status::unauthenticated(message)
         }
+        CaError::Kubernetes(fault) => match fault {
+            KubernetesFault::System(_) => Status::permission_denied(message),
+            KubernetesFault::Busy => Status::resource_exhausted(message),
+            KubernetesFault::Api(_) => {
+                Status::unavailable("the authority cannot ask the Kubernetes API; its log says why")
+            }
+            KubernetesFault::Shape
+            | KubernetesFault::NotAuthenticated(_)
+            | KubernetesFault::Audience { .. }
+            | KubernetesFault::Username(_) => Status::unauthenticated(message),
+        },
+        CaError::NoCluster => Status::unimplemented(message),
         CaError::Request(_) => Status::invalid_argument(message),
         CaError::OtherDomain { .. } | CaError::NotRenewable(_) | CaError::Revoked { .. } => {
             Status::permission_denied(message)
@@ -116,9 +128,7 @@ impl Wire for CaWire {
         let EnrolRequest { csr_der, proof } = request.into_inner();
         match proof {
             Some(Proof::JoinToken(token)) => answer(self.ca.enrol(&csr_der, &token).await),
-            Some(Proof::K8sToken(_)) => {
-                Err(Status::unimplemented("Kubernetes tokens are not taken here; use a join token"))
-            }
+            Some(Proof::K8sToken(token)) => answer(self.ca.enrol_by_kubernetes(&csr_der, &token).await),
             None => {
                 Err(Status::unauthenticated("a proof is missing; make one: tollgate ca join-token --id …"))
             }

@@ -33,12 +33,8 @@ async fn with_authority(life: Duration) -> (Running, CertificateAuthority) {
 fn asking(running: &Running, token: &str) -> IdentityConfig {
     let file = running.folder.path().join("join.token");
     std::fs::write(&file, token).unwrap();
-    IdentityConfig::Authority(AuthorityConfig {
-        address: running.addresses.enrolment.unwrap().to_string(),
-        join_token_file: file,
-        spiffe_id: None,
-        authority_id: None,
-    })
+    let address = running.addresses.enrolment.unwrap().to_string();
+    IdentityConfig::Authority(AuthorityConfig::by_join_token(address, file))
 }
 
 #[tokio::test(flavor = "multi_thread")]

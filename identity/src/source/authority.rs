@@ -1,15 +1,16 @@
-//! The built-in authority, over gRPC: a join token for the first certificate, that one for the next.
+//! The built-in authority, over gRPC: a token for the first certificate, that one for the next.
 //!
 //! ```text
-//! join token ──Enrol──> certificate ──half of its life──Renew──> certificate ──> …
-//!     │                                                  └ it ended first: a new join token
-//!     └ its hash of the root is how the authority is known before there is a bundle
+//! token ──Enrol──> certificate ──half of its life──Renew──> certificate ──> …
+//!     │                                             └ it ended first: another token
+//!     ├ a join token, good once: its hash of the root is how the authority is known before there is a bundle
+//!     └ a Kubernetes service account's, which the cluster keeps fresh: then a file of roots says who the authority is
 //! ```
 //!
 //! The key is made here, anew for every certificate, and never leaves this process, not even to disk: a process that
 //! starts again enrols again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use tollgate_proto::identity::certificate_authority_client::CertificateAuthority
 use tollgate_proto::identity::enrol_request::Proof;
 use tollgate_proto::identity::{CertificateResponse, EnrolRequest, RenewRequest};
 use tollgate_runtime::clock::Clock;
+use tollgate_runtime::config::Invalid;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
@@ -32,6 +34,7 @@ use crate::bundle::TrustBundles;
 use crate::credential::Credential;
 use crate::fresh_key::FreshKey;
 use crate::identity::{Identity, Material, draw, provider};
+use crate::pem;
 use crate::renewal;
 use crate::spiffe_id::{IdPattern, SpiffeId};
 use crate::tls::{self, MinimumVersion};
@@ -48,13 +51,68 @@ pub struct AuthorityConfig {
     /// `host:port` of the authority.
     pub address: String,
     /// The file with the join token, as printed by `tollgate ca join-token`.
-    pub join_token_file: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join_token_file: Option<PathBuf>,
+    /// In place of it the file with a Kubernetes service-account token, projected for the audience `tollgate-ca`. It is
+    /// read anew for each enrolment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_token_file: Option<PathBuf>,
+    /// With such a token, the roots by which the authority is known, as printed by `tollgate ca bundle`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<PathBuf>,
     /// Who we want to be: a token for somebody else is then noticed here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spiffe_id: Option<SpiffeId>,
     /// Who the authority is. Its own trust domain's `ns/tollgate-system/sa/authz` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority_id: Option<SpiffeId>,
+}
+
+/// How we prove who we are.
+enum Proving<'c> {
+    JoinToken(&'c Path),
+    /// With the roots that the authority is known by.
+    ServiceAccount(&'c Path, &'c Path),
+}
+
+impl AuthorityConfig {
+    /// With a join token, the usual way.
+    pub fn by_join_token(address: String, file: PathBuf) -> Self {
+        Self {
+            address,
+            join_token_file: Some(file),
+            service_account_token_file: None,
+            bundle: None,
+            spiffe_id: None,
+            authority_id: None,
+        }
+    }
+
+    /// The one proof, or the key that is wrong about it and what would be right.
+    fn proving(&self) -> Result<Proving<'_>, (&'static str, &'static str)> {
+        match (&self.join_token_file, &self.service_account_token_file, &self.bundle) {
+            (Some(file), None, None) => Ok(Proving::JoinToken(file)),
+            (None, Some(file), Some(bundle)) => Ok(Proving::ServiceAccount(file, bundle)),
+            (None, Some(_), None) => Err((
+                "bundle",
+                "a file of roots, as printed by `tollgate ca bundle`: nothing else says who the authority is",
+            )),
+            (Some(_), None, Some(_)) => {
+                Err(("bundle", "none beside a join token, which says itself who the authority is"))
+            }
+            (Some(_), Some(_), _) | (None, None, _) => {
+                Err(("join_token_file", "one of `join_token_file` and `service_account_token_file`"))
+            }
+        }
+    }
+
+    /// What serde cannot check; `key` is where this stands.
+    pub fn check(&self, key: &str) -> Result<(), Invalid> {
+        let wrong = |(name, remedy)| {
+            Invalid::new(format!("{key}.{name}"), "does not say how we prove who we are", remedy)
+        };
+        self.proving().map(drop).map_err(wrong)
+    }
 }
 
 /// Follows the authority.
@@ -80,28 +138,52 @@ impl Authority {
     }
 
     async fn enrol(&self) -> Result<Material, SourceFault> {
-        let file = &self.config.join_token_file;
-        let token = std::fs::read_to_string(file).map_err(|source| {
-            SourceFault::Unavailable(format!("join token {}: cannot be read: {source}", file.display()))
+        let proving = self.config.proving().map_err(|(key, remedy)| {
+            SourceFault::Refused(format!("authority.{key}: nothing proves who we are; write {remedy}"))
         })?;
-        let root = root_of(&token).ok_or_else(|| {
-            SourceFault::Unavailable(format!("join token {}: is no join token (tgj_….…)", file.display()))
-        })?;
-        let key = self.key()?;
-        let config = tls::pinned_client_config(root, vec![b"h2".to_vec()])
-            .map_err(|error| SourceFault::Unavailable(error.to_string()))?;
-        let request = EnrolRequest {
-            csr_der: key.csr_der.clone(),
-            proof: Some(Proof::JoinToken(token.trim().to_owned())),
+        let unusable = |error: rustls::Error| SourceFault::Unavailable(error.to_string());
+        let alpn = vec![b"h2".to_vec()];
+        let (proof, config, remedy) = match proving {
+            Proving::JoinToken(file) => {
+                let token = read_token("join token", file)?;
+                let root = root_of(&token).ok_or_else(|| {
+                    SourceFault::Unavailable(format!(
+                        "join token {}: is no join token (tgj_….…)",
+                        file.display()
+                    ))
+                })?;
+                let config = tls::pinned_client_config(root, alpn).map_err(unusable)?;
+                let remedy =
+                    format!("Write a new token into {}: tollgate ca join-token --id …", file.display());
+                (Proof::JoinToken(token), config, remedy)
+            }
+            Proving::ServiceAccount(file, bundle) => {
+                let token = read_token("service-account token", file)?;
+                let roots = pem::certificates(bundle)?;
+                let authority = self.config.authority_id.clone();
+                let config = tls::bundled_client_config(roots, authority, alpn).map_err(unusable)?;
+                let remedy = format!("The token is in {}", file.display());
+                (Proof::K8sToken(token), config, remedy)
+            }
         };
+        let key = self.key()?;
+        let request = EnrolRequest { csr_der: key.csr_der.clone(), proof: Some(proof) };
         let answer = self.client(config)?.enrol(request).await.map_err(|status| match refused(&status) {
-            SourceFault::Refused(why) => SourceFault::Refused(format!(
-                "{why}. Write a new token into {}: tollgate ca join-token --id …",
-                file.display()
-            )),
+            SourceFault::Refused(why) => SourceFault::Refused(format!("{why}. {remedy}")),
             fault => fault,
         })?;
         material(answer.into_inner(), &key)
+    }
+
+    /// The next certificate. Whose attestation is too old proves it anew, where there is a token that is kept fresh.
+    async fn renew_or_enrol(&self, identity: &Identity) -> Result<Material, SourceFault> {
+        match self.renew(identity).await {
+            Err(SourceFault::Refused(why)) if self.config.service_account_token_file.is_some() => {
+                tracing::info!(why, "not renewed by the certificate; trying by the service-account token");
+                self.enrol().await
+            }
+            renewed => renewed,
+        }
     }
 
     async fn renew(&self, identity: &Identity) -> Result<Material, SourceFault> {
@@ -144,6 +226,14 @@ impl Authority {
     }
 }
 
+/// The token of a file, as it is now.
+fn read_token(what: &str, file: &Path) -> Result<String, SourceFault> {
+    let token = std::fs::read_to_string(file).map_err(|source| {
+        SourceFault::Unavailable(format!("{what} {}: cannot be read: {source}", file.display()))
+    })?;
+    Ok(token.trim().to_owned())
+}
+
 /// The hash of the root that stands in a join token.
 fn root_of(token: &str) -> Option<[u8; 32]> {
     let (_, root) = token.trim().strip_prefix("tgj_")?.split_once('.')?;
@@ -182,10 +272,10 @@ impl Source for Authority {
             if let Some(given) = &self.given {
                 tokio::time::sleep(renewal::until(given.renew_at, self.now())).await;
             }
-            // A certificate that has ended proves nothing any more: then it takes a new token.
+            // A certificate that has ended proves nothing any more: then it takes a token.
             let material = match &self.given {
                 Some(given) if self.now() < given.identity.material().credential.leaf.not_after => {
-                    self.renew(&given.identity).await?
+                    self.renew_or_enrol(&given.identity).await?
                 }
                 _ => self.enrol().await?,
             };

@@ -9,6 +9,9 @@ use crate::route::Table;
 pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     listeners(config)?;
     services(config)?;
+    if let Some(identity) = &config.identity {
+        identity.check("identity")?;
+    }
     if config.telemetry.is_secure() && config.identity.is_none() {
         let problem = "mTLS needs a certificate of our own";
         return Err(Invalid::new("telemetry.endpoint", problem, "a section `identity`"));
