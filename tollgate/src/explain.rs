@@ -5,6 +5,7 @@
 //! the rules were then.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -15,7 +16,11 @@ use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::Env;
 
 use crate::commands::say;
+use crate::https::Https;
 use crate::policy::place::{Place, Policy, Remote, encoded};
+
+/// How long the dashboard may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is asked.
 #[derive(Debug, Args)]
@@ -33,14 +38,14 @@ pub struct ExplainArgs {
 /// Does what `tollgate explain` says.
 pub async fn run(args: ExplainArgs, env: &Env) -> anyhow::Result<()> {
     let ExplainArgs { id, dashboard, at } = args;
-    if let Some(remote) = Remote::of(&at)?
+    if let Some(remote) = Remote::of(&at, env)?
         && let Some(found) = remote.find(&format!("/v1/decisions/{}/explain", encoded(&id))).await?
     {
         tell_decision(&found)?;
         return Ok(());
     }
     let data = at.data.path(env);
-    let record = Dashboard::open(dashboard.as_deref(), &data).await?.record(&id).await?;
+    let record = Dashboard::open(dashboard.as_deref(), &data, &at.https, env).await?.record(&id).await?;
     tell_record(&record);
     let (asked, epoch) = question(&record);
     match (Policy::open_if_any(&at, env).await?, epoch) {
@@ -221,13 +226,13 @@ struct Dashboard {
 
 impl Dashboard {
     /// Signs in with a one-use link of the data folder, which only its owner can make.
-    async fn open(url: Option<&str>, data: &Path) -> anyhow::Result<Self> {
+    async fn open(url: Option<&str>, data: &Path, https: &Https, env: &Env) -> anyhow::Result<Self> {
         let link = crate::up::login_link(data).await.context(
             "the decision is not remembered (any more), and no dashboard keeps its data in this folder; name the folder with --data",
         )?;
         let (page, token) = link.split_once("/login#token=").context("the dashboard's link has no token")?;
         let page = url.unwrap_or(page).trim_end_matches('/').to_owned();
-        let client = reqwest::Client::builder().timeout(std::time::Duration::from_secs(30)).build()?;
+        let client = https.client(&page, env, TIMEOUT)?;
         let request = client.post(format!("{page}/api/v1/auth/login")).json(&json!({ "token": token }));
         let answer =
             request.send().await.with_context(|| format!("the dashboard at {page} does not answer"))?;

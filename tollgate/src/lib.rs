@@ -7,6 +7,7 @@ pub mod check;
 pub mod commands;
 pub mod demo;
 pub mod explain;
+pub mod https;
 pub mod policy;
 pub mod proxy;
 pub mod ratelimit;

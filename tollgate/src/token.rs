@@ -5,9 +5,7 @@
 //! would read. No part of the signature is printed.
 
 use std::io::Read as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
@@ -19,13 +17,12 @@ use tollgate_authz::token::{Judge, Occasion};
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::Env;
 
-use crate::commands::{DataFolder, say};
+use crate::commands::say;
 use crate::policy;
+use crate::policy::place::{Place, Remote};
 
 /// More is no token.
 const MAX_INPUT_BYTES: u64 = 64 * 1024;
-/// How long a service may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `tollgate token …`
 #[derive(Debug, Subcommand)]
@@ -43,23 +40,17 @@ pub struct VerifyArgs {
     /// A service, as namespace/name, to which it would be presented.
     #[arg(long, value_name = "SERVICE")]
     service: Option<String>,
-    /// Admin API of a running service, such as http://127.0.0.1:7003
-    #[arg(long, requires = "token_file", conflicts_with = "data")]
-    server: Option<String>,
-    /// File with an administrator's token, for --server.
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
     #[command(flatten)]
-    data: DataFolder,
+    at: Place,
 }
 
 /// Does what `tollgate token …` says.
 pub async fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
     let Command::Verify(args) = command;
     let token = read(&args.token)?;
-    let explanation = match (&args.server, &args.token_file) {
-        (Some(server), Some(file)) => ask(server, file, &token, args.service.as_deref()).await?,
-        _ => judge(&args, &token, env).await?,
+    let explanation = match Remote::of(&args.at, env)? {
+        Some(remote) => ask(&remote, &token, args.service.as_deref()).await?,
+        None => judge(&args, &token, env).await?,
     };
     for line in lines(&explanation) {
         say(&line);
@@ -82,7 +73,7 @@ fn read(argument: &str) -> anyhow::Result<String> {
 
 /// Judges by the database of this machine.
 async fn judge(args: &VerifyArgs, token: &str, env: &Env) -> anyhow::Result<Value> {
-    let data = args.data.path(env);
+    let data = args.at.data.path(env);
     if env.var("TOLLGATE_DATABASE_URL").is_none() && !data.join("authz.db").exists() {
         bail!("no policy in {}; name the folder with --data, or a service with --server", data.display());
     }
@@ -108,23 +99,12 @@ async fn judge(args: &VerifyArgs, token: &str, env: &Env) -> anyhow::Result<Valu
 }
 
 /// Asks a running service.
-async fn ask(server: &str, file: &PathBuf, token: &str, service: Option<&str>) -> anyhow::Result<Value> {
-    let credential =
-        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
-    let url = format!("{}/v1/token/verify", server.trim_end_matches('/'));
+async fn ask(remote: &Remote, token: &str, service: Option<&str>) -> anyhow::Result<Value> {
     let mut question = json!({ "token": token });
     if let Some(service) = service {
         question["service"] = json!(service);
     }
-    let request = client.post(&url).bearer_auth(credential.trim()).json(&question);
-    let answer = request.send().await.with_context(|| format!("{url} does not answer"))?;
-    let status = answer.status();
-    let body: Value = answer.json().await.with_context(|| format!("{url} answered {status} without JSON"))?;
-    if !status.is_success() {
-        bail!("{url} answered {status}: {}", body["detail"].as_str().unwrap_or("no detail"));
-    }
-    Ok(body)
+    remote.post("/v1/token/verify", &question).await
 }
 
 /// The explanation as lines to read.

@@ -16,6 +16,7 @@ use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::{Env, Secret};
 
 use crate::commands::DataFolder;
+use crate::https::Https;
 
 /// How long a running service may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,12 +24,14 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Where the policy is.
 #[derive(Debug, Args)]
 pub struct Place {
-    /// Admin API of a running service, such as http://127.0.0.1:7003
-    #[arg(long, requires = "token_file", conflicts_with = "data")]
+    /// Admin API of a running service, such as https://authz.example:7003 or, on this machine, http://127.0.0.1:7003
+    #[arg(long, conflicts_with = "data")]
     pub(crate) server: Option<String>,
     /// File with an administrator's token.
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) https: Https,
     #[command(flatten)]
     pub(crate) data: DataFolder,
 }
@@ -43,7 +46,8 @@ pub(crate) enum Policy {
 pub(crate) struct Remote {
     client: reqwest::Client,
     server: String,
-    token: Secret,
+    /// Who has none comes by a certificate.
+    token: Option<Secret>,
 }
 
 /// The database of a data folder, or the one that `TOLLGATE_DATABASE_URL` names.
@@ -61,10 +65,7 @@ fn has_store(data: &Path, env: &Env) -> bool {
 /// Opens the database of this machine.
 pub(crate) async fn open_store(data: &Path, env: &Env) -> anyhow::Result<Store> {
     if !has_store(data, env) {
-        bail!(
-            "no policy in {}; name the folder with --data, or a service with --server and --token-file",
-            data.display()
-        );
+        bail!("no policy in {}; name the folder with --data, or a service with --server", data.display());
     }
     Ok(Store::open(&database_url(data, env), Clock::system()).await?)
 }
@@ -72,7 +73,7 @@ pub(crate) async fn open_store(data: &Path, env: &Env) -> anyhow::Result<Store> 
 impl Policy {
     /// Opens it.
     pub(crate) async fn open(at: &Place, env: &Env) -> anyhow::Result<Self> {
-        match Remote::of(at)? {
+        match Remote::of(at, env)? {
             Some(remote) => Ok(Self::There(remote)),
             None => Ok(Self::Here(open_store(&at.data.path(env), env).await?)),
         }
@@ -121,13 +122,20 @@ impl Policy {
 
 impl Remote {
     /// The service that the arguments name.
-    pub(crate) fn of(at: &Place) -> anyhow::Result<Option<Self>> {
-        let (Some(server), Some(token_file)) = (&at.server, &at.token_file) else { return Ok(None) };
-        let token = std::fs::read_to_string(token_file)
-            .with_context(|| format!("cannot read {}", token_file.display()))?;
-        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+    pub(crate) fn of(at: &Place, env: &Env) -> anyhow::Result<Option<Self>> {
+        let Some(server) = &at.server else { return Ok(None) };
+        let token = match &at.token_file {
+            Some(file) => {
+                let token = std::fs::read_to_string(file);
+                let token = token.with_context(|| format!("cannot read {}", file.display()))?;
+                Some(Secret::new(token.trim()))
+            }
+            None if at.https.is_somebody(env)? => None,
+            None => bail!("--server: say who asks, by --token-file or by --cert and --key"),
+        };
+        let client = at.https.client(server, env, TIMEOUT)?;
         let server = server.trim_end_matches('/').to_owned();
-        Ok(Some(Self { client, server, token: Secret::new(token.trim()) }))
+        Ok(Some(Self { client, server, token }))
     }
 
     /// Reads what a path has.
@@ -170,8 +178,10 @@ impl Remote {
         body: Option<&Value>,
     ) -> anyhow::Result<reqwest::Response> {
         let server = &self.server;
-        let mut request =
-            self.client.request(method, format!("{server}{path}")).bearer_auth(self.token.expose());
+        let mut request = self.client.request(method, format!("{server}{path}"));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose());
+        }
         if let Some(body) = body {
             request = request.json(body);
         }

@@ -19,8 +19,8 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub(super) fn of(at: &At) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+    pub(super) fn of(at: &At, env: &Env) -> anyhow::Result<Self> {
+        let client = at.https.client(&at.server, env, TIMEOUT)?;
         Ok(Self { client, server: at.server.trim_end_matches('/').to_owned() })
     }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod explain;
+mod https;
 mod ratelimit;
 
 use std::path::{Path, PathBuf};
