@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tollgate_identity::{Identity, tls};
+use tollgate_identity::tls::{self, Clients, Door};
+use tollgate_identity::{Identity, report_outside};
 use tollgate_runtime::readiness::Blocker;
 use tollgate_runtime::{Service, grpc, http_server, net, reflection};
 use tonic::server::NamedService as _;
@@ -49,7 +50,9 @@ pub struct App {
     grpc: TcpListener,
     /// Shown to enforcers; without it they ask in plaintext.
     identity: Option<Identity>,
-    http: TcpListener,
+    http: Door,
+    /// Shown at the admin API.
+    http_identity: Option<Identity>,
     enrolment: Option<Enrolment>,
     addresses: Addresses,
     reflection: bool,
@@ -71,9 +74,11 @@ impl App {
         source: Arc<dyn KeySource>,
     ) -> anyhow::Result<Self> {
         let starting = service.readiness().blocker("authorization server");
+        report_outside(&service).context("telemetry.ca_file")?;
         let bind = if config.listen.mtls { net::bind_tls } else { net::bind };
         let grpc = bind(config.listen.grpc, "authorization gRPC (listen.grpc)")?;
-        let http = net::bind(config.listen.http, "admin HTTP (listen.http)")?;
+        let (name, tls) = (("admin HTTP (listen.http)", "listen.http_tls"), config.listen.http_tls.as_ref());
+        let http = Door::bind(config.listen.http, name, tls, Clients::Optional)?;
         let store = Store::open(&config.database.url, service.clock().clone()).await?;
         let enrolment = match &config.ca {
             Some(ca) => Some(Enrolment::build(ca, &store, &service).await?),
@@ -83,6 +88,7 @@ impl App {
             (Some(identity), _) => Some(identity.follow(&service).await.context("no identity")?),
             (None, enrolment) => enrolment.as_ref().map(|enrolment| enrolment.identity().clone()),
         };
+        let http_identity = identity.clone();
         let identity = identity.filter(|_| config.listen.mtls);
         let addresses = Addresses {
             grpc: grpc.local_addr()?,
@@ -131,6 +137,7 @@ impl App {
             grpc,
             identity,
             http,
+            http_identity,
             enrolment,
             addresses,
             reflection: config.listen.reflection,
@@ -170,7 +177,9 @@ impl tollgate_runtime::App for App {
         let router = admin::router(self.store.clone(), self.authorizer.clone(), self.metrics.clone())
             .merge(forward_auth::router(self.authorizer.clone()))
             .layer(http_server::ServerTelemetryLayer::new(&self.service));
-        let serving_http = http_server::serve(&tasks, self.http, router);
+        let admin = self.http.incoming(self.http_identity.as_ref(), &self.service);
+        let admin = admin.context("admin HTTP (listen.http_tls)")?;
+        let serving_http = http_server::serve_incoming(&tasks, admin, router);
 
         let (health, health_server) = tonic_health::server::health_reporter();
         health.set_serving::<ExtAuthz>().await;

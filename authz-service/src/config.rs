@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tollgate_identity::config::IdentityConfig;
+use tollgate_identity::tls::{Clients, DoorTls};
 use tollgate_runtime::config::{Invalid, Secret, ServiceConfig, duration};
 use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
@@ -49,8 +50,12 @@ pub struct ListenConfig {
     pub grpc: SocketAddr,
     /// Whether callers there must show a certificate of an enforcer in the policy. Without it they are on this machine.
     pub mtls: bool,
-    /// The admin API over HTTP.
+    /// The admin API over HTTP, with AuthZEN and forward auth.
     pub http: SocketAddr,
+    /// How it speaks TLS. Clients may show a certificate, which then counts as the workload that it names; without this
+    /// section it is for this machine alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_tls: Option<DoorTls>,
     /// Whether the gRPC port tells tools what it speaks (gRPC reflection).
     pub reflection: bool,
 }
@@ -61,6 +66,7 @@ impl Default for ListenConfig {
             grpc: SocketAddr::from(([127, 0, 0, 1], 7001)),
             mtls: false,
             http: SocketAddr::from(([127, 0, 0, 1], 7003)),
+            http_tls: None,
             reflection: true,
         }
     }
@@ -223,8 +229,17 @@ impl ServiceConfig for Config {
         if self.listen.mtls && is_nobody {
             return Err(Invalid::new("listen.mtls", "there is no certificate to show", remedy));
         }
+        if let Some(identity) = &self.identity {
+            identity.check("identity")?;
+        }
+        if let Some(tls) = &self.listen.http_tls {
+            tls.check("listen.http_tls", Clients::Optional, !is_nobody)?;
+        }
         if self.telemetry.is_secure() && is_nobody {
             return Err(Invalid::new("telemetry.endpoint", "mTLS needs a certificate of our own", remedy));
+        }
+        if let Some(kubernetes) = self.ca.as_ref().and_then(|ca| ca.kubernetes.as_ref()) {
+            kubernetes.check()?;
         }
         if self.ca.as_ref().is_some_and(|ca| ca.overlap < ca.leaf_life * 2) {
             return Err(Invalid::new(

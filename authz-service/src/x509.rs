@@ -9,6 +9,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
+use tollgate_identity::Leaf;
 use x509_parser::asn1_rs::{FromDer, Oid};
 use x509_parser::certificate::X509CertificateParser;
 use x509_parser::nom::Parser as _;
@@ -204,6 +205,11 @@ pub fn keys_of_pem(text: &str) -> Result<Vec<PemKey>, String> {
 }
 
 impl PeerCertificate {
+    /// Of a connection of our own.
+    pub fn of(leaf: &Leaf) -> Self {
+        Self { serial: leaf.serial.clone(), thumbprint: URL_SAFE_NO_PAD.encode(leaf.sha256) }
+    }
+
     /// Reads `source.certificate` of a Check: PEM, percent-encoded, as Envoy sends it. The first certificate is the
     /// peer's own.
     pub fn from_check(text: &str) -> Result<Self, String> {

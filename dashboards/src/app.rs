@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tollgate_identity::IdPattern;
+use tokio::sync::OnceCell;
 use tollgate_identity::config::IdentityConfig;
-use tollgate_identity::tls::{self, Callers};
+use tollgate_identity::tls::{self, Callers, Clients, Door};
+use tollgate_identity::{IdPattern, report_outside};
 use tollgate_runtime::{Service, http_server, net};
 
 use crate::api::{self, ApiState};
@@ -34,9 +35,10 @@ pub struct App {
     service: Service,
     state: ApiState,
     ingest: Ingest,
-    web: TcpListener,
+    web: Door,
+    scheme: &'static str,
     otlp_grpc: TcpListener,
-    otlp_http: TcpListener,
+    otlp_http: Door,
     identity: Option<IdentityConfig>,
     callers: Vec<IdPattern>,
 }
@@ -44,10 +46,13 @@ pub struct App {
 impl App {
     /// Binds, takes back what was acknowledged before, and starts the store's writer.
     pub async fn build(config: Config, service: Service) -> anyhow::Result<Self> {
-        let web = net::bind(config.web.listen, "page (web.listen)")?;
+        report_outside(&service).context("telemetry.ca_file")?;
+        let (name, tls) = (("page (web.listen)", "web.tls"), config.web.tls.as_ref());
+        let web = Door::bind(config.web.listen, name, tls, Clients::None)?;
         let bind = if config.identity.is_some() { net::bind_tls } else { net::bind };
         let otlp_grpc = bind(config.otlp.grpc, "OTLP gRPC (otlp.grpc)")?;
-        let otlp_http = net::bind(config.otlp.http, "OTLP HTTP (otlp.http)")?;
+        let (name, tls) = (("OTLP HTTP (otlp.http)", "otlp.http_tls"), config.otlp.http_tls.as_ref());
+        let otlp_http = Door::bind(config.otlp.http, name, tls, Clients::Required)?;
         let addresses = Addresses {
             web: web.local_addr()?,
             otlp_grpc: otlp_grpc.local_addr()?,
@@ -77,12 +82,18 @@ impl App {
         let ingest = Ingest::new(store.clone(), service.clock().clone(), limits);
         let state = ApiState::new(store, logins, config.store.keep_days, config.web.hosts, &service);
         let (identity, callers) = (config.identity, config.otlp.callers);
-        Ok(Self { addresses, service, state, ingest, web, otlp_grpc, otlp_http, identity, callers })
+        let scheme = web.scheme();
+        Ok(Self { addresses, service, state, ingest, web, scheme, otlp_grpc, otlp_http, identity, callers })
     }
 
     /// Where it listens.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// `https`, or `http` where the page has no TLS.
+    pub fn scheme(&self) -> &'static str {
+        self.scheme
     }
 
     /// Takes an identity that could not be known when the addresses were: the authority itself reports to us.
@@ -98,32 +109,49 @@ impl App {
     /// A link that signs its bearer in once. The token is in the fragment, which browsers send to nobody.
     pub async fn login_link(&self) -> anyhow::Result<String> {
         let token = self.state.logins.issue_one_click().await?;
-        Ok(format!("http://{}/login#token={token}", self.addresses.web))
+        Ok(format!("{}://{}/login#token={token}", self.scheme, self.addresses.web))
     }
 }
 
 impl tollgate_runtime::App for App {
     async fn run(self) -> anyhow::Result<()> {
         let tasks = self.service.tasks();
+        // Asked for once, by whoever needs it first.
+        let identity = OnceCell::new();
+        let follow = || async {
+            match &self.identity {
+                Some(identity) => identity.follow(&self.service).await.map(Some).context("no identity"),
+                None => Ok(None),
+            }
+        };
+        let known = || async { identity.get_or_try_init(follow).await.map(Option::as_ref) };
         let telemetry = http_server::ServerTelemetryLayer::new(&self.service);
         let page = api::router(&self.state).layer(telemetry);
-        let web = http_server::serve(tasks, self.web, page);
-        // No telemetry layer here: see `ingest::grpc`.
-        let otlp_http = http_server::serve(tasks, self.otlp_http, ingest::http_router(self.ingest.clone()));
-        let (identity, callers) = (self.identity, self.callers);
         // The page is there before the authority that signs our certificate is.
+        let web = async {
+            let identity = if self.web.needs_nobody() { None } else { known().await? };
+            let incoming = self.web.incoming(identity, &self.service).context("page (web.tls)")?;
+            http_server::serve_incoming(tasks, incoming, page).await;
+            Ok(())
+        };
+        // No telemetry layer here: see `ingest::grpc`.
+        let otlp_http = async {
+            let identity = if self.otlp_http.needs_nobody() { None } else { known().await? };
+            let callers = identity.map(|identity| Callers::new(&self.callers, identity));
+            let incoming =
+                self.otlp_http.incoming(identity, &self.service).context("OTLP HTTP (otlp.http_tls)")?;
+            let router = ingest::http_router(self.ingest.clone(), callers);
+            http_server::serve_incoming(tasks, incoming, router).await;
+            Ok(())
+        };
         let otlp_grpc = async {
-            let identity = match identity {
-                Some(identity) => Some(identity.follow(&self.service).await.context("no identity")?),
-                None => None,
-            };
-            let callers = identity.as_ref().map(|identity| Callers::new(&callers, identity));
-            let port = tls::port(self.otlp_grpc, identity.as_ref(), &self.service)?;
-            ingest::serve_grpc(self.ingest, port, callers, tasks.stopping())
+            let identity = known().await?;
+            let callers = identity.map(|identity| Callers::new(&self.callers, identity));
+            let port = tls::port(self.otlp_grpc, identity, &self.service)?;
+            ingest::serve_grpc(self.ingest.clone(), port, callers, tasks.stopping())
                 .await
                 .context("the OTLP gRPC server ended")
         };
-        let ((), (), served) = tokio::join!(web, otlp_http, otlp_grpc);
-        served
+        tokio::try_join!(web, otlp_http, otlp_grpc).map(drop)
     }
 }

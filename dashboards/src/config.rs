@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tollgate_identity::IdPattern;
 use tollgate_identity::config::IdentityConfig;
+use tollgate_identity::tls::{Clients, DoorTls};
 use tollgate_runtime::config::{Invalid, ServiceConfig, duration};
 use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
@@ -36,6 +37,9 @@ pub struct Config {
 pub struct WebConfig {
     /// Address of the page.
     pub listen: SocketAddr,
+    /// How it speaks TLS; without this it is for this machine alone. Browsers are asked for no certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<DoorTls>,
     /// Host names that requests may carry besides `localhost` and loopback addresses.
     pub hosts: Vec<String>,
     /// How long a session lasts.
@@ -50,6 +54,7 @@ impl Default for WebConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7080)),
+            tls: None,
             hosts: Vec::new(),
             session: Duration::from_secs(12 * 3600),
             login_link: Duration::from_secs(3600),
@@ -63,10 +68,14 @@ impl Default for WebConfig {
 pub struct OtlpConfig {
     /// OTLP over gRPC.
     pub grpc: SocketAddr,
-    /// OTLP over HTTP, in plaintext.
+    /// OTLP over HTTP.
     pub http: SocketAddr,
-    /// Who may report at `grpc`, where there is an `identity`: SPIFFE ids, or patterns ending in `/*`. Everybody of our
-    /// trust domain if none is named.
+    /// How `http` speaks TLS; without this it is for this machine alone. Reporters must show a certificate there unless
+    /// `clients` says otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_tls: Option<DoorTls>,
+    /// Who may report by a certificate: SPIFFE ids, or patterns ending in `/*`. Everybody of our trust domain if none is
+    /// named.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub callers: Vec<IdPattern>,
     /// The largest request taken, unpacked.
@@ -82,6 +91,7 @@ impl Default for OtlpConfig {
         Self {
             grpc: SocketAddr::from(([127, 0, 0, 1], 4317)),
             http: SocketAddr::from(([127, 0, 0, 1], 4318)),
+            http_tls: None,
             callers: Vec::new(),
             max_request_bytes: 8 * 1024 * 1024,
             max_inflight_bytes: 128 * 1024 * 1024,
@@ -144,9 +154,20 @@ impl ServiceConfig for Config {
     }
 
     fn check(&self) -> Result<(), Invalid> {
+        if let Some(identity) = &self.identity {
+            identity.check("identity")?;
+        }
         if self.telemetry.is_secure() && self.identity.is_none() {
             let problem = "mTLS needs a certificate of our own";
             return Err(Invalid::new("telemetry.endpoint", problem, "a section `identity`"));
+        }
+        for (key, tls, clients) in [
+            ("web.tls", &self.web.tls, Clients::None),
+            ("otlp.http_tls", &self.otlp.http_tls, Clients::Required),
+        ] {
+            if let Some(tls) = tls {
+                tls.check(key, clients, self.identity.is_some())?;
+            }
         }
         let within = |key: &str, value: u128, low: u128, high: u128, remedy: &str| {
             if (low..=high).contains(&value) {

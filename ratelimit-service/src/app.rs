@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tollgate_identity::Identity;
-use tollgate_identity::tls::{self, Callers};
+use tollgate_identity::tls::{self, Callers, Clients, Door};
+use tollgate_identity::{Identity, report_outside};
 use tollgate_runtime::grpc::{self, Bounds, ServerTelemetryLayer};
 use tollgate_runtime::{Service, http_server, net, reflection};
 use tonic::Request;
@@ -43,7 +43,8 @@ pub struct App {
     listener: TcpListener,
     identity: Option<Identity>,
     callers: Option<Callers>,
-    http: Option<TcpListener>,
+    http: Option<Door>,
+    http_callers: Option<Callers>,
     limiter: Limiter,
     hub: Hub,
     reflection: bool,
@@ -62,6 +63,7 @@ pub struct Addresses {
 impl App {
     /// Reads the limits, connects the counters and binds the listener.
     pub async fn build(config: Config, service: Service) -> anyhow::Result<Self> {
+        report_outside(&service).context("telemetry.ca_file")?;
         let domains = config.limits.domains();
         let snapshot = config.counters.snapshot.clone().filter(|_| config.counters.redis.url.is_none());
         let (limits, set) = match &config.limits.folder {
@@ -102,14 +104,12 @@ impl App {
             None => None,
         };
         let callers = identity.as_ref().map(|identity| Callers::new(&config.callers, identity));
-        let http = config.http.map(|listen| net::bind(listen, "HTTP door (http)")).transpose()?;
+        let http_callers = identity.as_ref().map(|identity| Callers::new(&config.http_callers, identity));
+        let (name, tls) = (("HTTP door (http)", "http_tls"), config.http_tls.as_ref());
+        let http = config.http.map(|listen| Door::bind(listen, name, tls, Clients::Required)).transpose()?;
         let addresses = Addresses {
             grpc: listener.local_addr().context("the listener has no address")?,
-            http: http
-                .as_ref()
-                .map(TcpListener::local_addr)
-                .transpose()
-                .context("the HTTP door has no address")?,
+            http: http.as_ref().map(Door::local_addr).transpose().context("the HTTP door has no address")?,
         };
         if let Some(limits) = limits {
             limits.keep_current(&service, limiter.clone(), hub.clone(), metrics.clone());
@@ -124,6 +124,7 @@ impl App {
             identity,
             callers,
             http,
+            http_callers,
             limiter,
             hub,
             reflection: config.reflection,
@@ -143,12 +144,15 @@ impl tollgate_runtime::App for App {
         health.set_serving::<RateLimitServer>().await;
 
         tracing::info!(address = %self.addresses.grpc, "rate limit service is listening");
-        if let Some(listener) = self.http {
+        if let Some(door) = self.http {
             let tasks = self.service.tasks().clone();
-            let router = admin::router(self.limiter.clone(), self.hub.clone(), tasks.clone())
-                .layer(http_server::ServerTelemetryLayer::new(&self.service));
+            let router =
+                admin::router(self.limiter.clone(), self.hub.clone(), tasks.clone(), self.http_callers)
+                    .layer(http_server::ServerTelemetryLayer::new(&self.service));
+            let incoming =
+                door.incoming(self.identity.as_ref(), &self.service).context("HTTP door (http_tls)")?;
             self.service.tasks().spawn("http-door", async move {
-                http_server::serve(&tasks, listener, router).await;
+                http_server::serve_incoming(&tasks, incoming, router).await;
             });
         }
         let counted = self.limiter.clone();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tollgate_identity::IdPattern;
 use tollgate_identity::config::IdentityConfig;
+use tollgate_identity::tls::{Clients, DoorTls};
 use tollgate_runtime::config::{Invalid, Secret, ServiceConfig, duration};
 use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
@@ -48,10 +49,16 @@ pub struct Config {
     /// Who may call at `listen`: SPIFFE ids, or patterns ending in `/*`. Everybody of our trust domain if none is named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub callers: Vec<IdPattern>,
-    /// The HTTP door, for people and tools on this machine: asking by JSON, live view, explanation, trial, reset.
-    /// Loopback only. There is none unless it is set.
+    /// The HTTP door, for people and tools: asking by JSON, live view, explanation, trial, reset. There is none unless
+    /// it is set.
     #[serde(default)]
     pub http: Option<SocketAddr>,
+    /// How the HTTP door speaks TLS. Without it the door is for this machine, where everybody is believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_tls: Option<DoorTls>,
+    /// Who may come in by the HTTP door over TLS: SPIFFE ids, or patterns ending in `/*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub http_callers: Vec<IdPattern>,
     /// Whether the gRPC port tells tools what it speaks (gRPC reflection).
     #[serde(default = "default_reflection")]
     pub reflection: bool,
@@ -335,6 +342,8 @@ impl Config {
             telemetry: TelemetryConfig::default(),
             listen: default_listen(),
             http: None,
+            http_tls: None,
+            http_callers: Vec::new(),
             reflection: default_reflection(),
             limits: LimitsConfig { folder: Some(folder.into()), xds: None, merge_domains: false },
             mode: Enforcement::default(),
@@ -344,6 +353,20 @@ impl Config {
             quota: QuotaConfig::default(),
             arrivals: ArrivalsConfig::default(),
         }
+    }
+
+    fn check_door(&self) -> Result<(), Invalid> {
+        let Some(tls) = &self.http_tls else { return Ok(()) };
+        tls.check("http_tls", Clients::Required, self.identity.is_some())?;
+        if tls.clients.is_some_and(|clients| clients != Clients::Required) {
+            let problem = "lets in who shows no certificate, and this door knows its callers by nothing else";
+            return Err(Invalid::new("http_tls.clients", problem, "`required`"));
+        }
+        if self.http_callers.is_empty() {
+            let remedy = "ids such as spiffe://example.org/ns/tollgate-system/sa/operator";
+            return Err(Invalid::new("http_callers", "names nobody who may come in by TLS", remedy));
+        }
+        Ok(())
     }
 
     /// What counters in this process may take.
@@ -382,6 +405,10 @@ impl ServiceConfig for Config {
         if !(0.0..=1.0).contains(&self.near_ratio) {
             return Err(Invalid::new("near_ratio", format!("is {}", self.near_ratio), "0.0 to 1.0"));
         }
+        if let Some(identity) = &self.identity {
+            identity.check("identity")?;
+        }
+        self.check_door()?;
         self.counters.redis.check()?;
         let ttl = self.quota.ttl;
         if !(SHORTEST_TTL..=LONGEST_TTL).contains(&ttl) {

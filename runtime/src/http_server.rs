@@ -1,19 +1,24 @@
 //! Serving an axum router: graceful drain, bounded head time, a span and a duration per request.
 
+use std::future::pending;
+use std::io;
+use std::pin::pin;
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::MatchedPath;
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use futures_util::{Stream, StreamExt as _, stream};
+use http::{Extensions, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use opentelemetry::metrics::Histogram;
 use opentelemetry::trace::{SpanKind, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SdkTracer;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer, Service as TowerService};
 
 use crate::Service;
@@ -28,10 +33,47 @@ const MAX_CONNECTIONS: usize = 1024;
 pub const DURATION_BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
-/// Serves `router` until the service stops, then lets requests in flight finish.
+/// A connection that requests come by.
+pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Says who is at the other end, to whoever answers its requests.
+    fn introduce(&self, extensions: &mut Extensions);
+
+    /// When it shall take no more requests, from now: it may have to end at a time that is known already.
+    fn drain_after(&self) -> Option<Duration> {
+        None
+    }
+}
+
+impl Connection for TcpStream {
+    fn introduce(&self, extensions: &mut Extensions) {
+        if let Ok(peer) = self.peer_addr() {
+            extensions.insert(axum::extract::ConnectInfo(peer));
+        }
+    }
+}
+
+/// Serves `router` in plaintext until the service stops, then lets requests in flight finish.
 pub async fn serve(tasks: &Tasks, listener: TcpListener, router: Router) {
+    let incoming = stream::poll_fn(move |context| {
+        listener.poll_accept(context).map(|accepted| {
+            Some(accepted.map(|(stream, _)| {
+                let _ = stream.set_nodelay(true);
+                stream
+            }))
+        })
+    });
+    serve_incoming(tasks, incoming, router).await;
+}
+
+/// As [`serve`], on connections that somebody else has accepted.
+pub async fn serve_incoming<I, C>(tasks: &Tasks, incoming: I, router: Router)
+where
+    I: Stream<Item = io::Result<C>>,
+    C: Connection,
+{
     let stopping = tasks.stopping();
     let connections = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+    let mut incoming = pin!(incoming);
     loop {
         let permit = tokio::select! {
             () = stopping.cancelled() => return,
@@ -39,45 +81,53 @@ pub async fn serve(tasks: &Tasks, listener: TcpListener, router: Router) {
         };
         let accepted = tokio::select! {
             () = stopping.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = incoming.next() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
+        let connection = match accepted {
+            Some(Ok(connection)) => connection,
+            Some(Err(error)) => {
                 // Out of file descriptors, mostly: wait for some to be given back.
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
+            None => return,
         };
-        let _ = stream.set_nodelay(true);
-        let peer = stream.peer_addr().ok();
-        let router = router.clone();
-        let stopping = stopping.clone();
+        let (served, router) = (tasks.clone(), router.clone());
         tasks.spawn("http-connection", async move {
             let _permit = permit;
-            let service = hyper::service::service_fn(move |mut request: Request<hyper::body::Incoming>| {
-                if let Some(peer) = peer {
-                    request.extensions_mut().insert(axum::extract::ConnectInfo(peer));
-                }
-                router.clone().call(request)
-            });
-            let mut server = auto::Builder::new(TokioExecutor::new());
-            server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-            server.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
-            let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
-            tokio::pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = stopping.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "connection ended early");
-            }
+            serve_connection(&served, connection, router).await;
         });
+    }
+}
+
+async fn serve_connection<C: Connection>(tasks: &Tasks, connection: C, router: Router) {
+    let stopping = tasks.stopping();
+    let (mut known, drain_after) = (Extensions::new(), connection.drain_after());
+    connection.introduce(&mut known);
+    let service = hyper::service::service_fn(move |mut request: Request<hyper::body::Incoming>| {
+        request.extensions_mut().extend(known.clone());
+        router.clone().call(request)
+    });
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    server.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
+    let mut connection = pin!(server.serve_connection_with_upgrades(TokioIo::new(connection), service));
+    let due = async {
+        match drain_after {
+            Some(after) => tokio::time::sleep(after).await,
+            None => pending().await,
+        }
+    };
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = async { tokio::select! { () = stopping.cancelled() => {}, () = due => {} } } => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended early");
     }
 }
 

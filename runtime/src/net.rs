@@ -16,11 +16,16 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// A plaintext listener that others could reach.
-    #[error("{what}: {addr} is not a loopback address and this listener has no TLS; bind 127.0.0.1 or ::1")]
-    PlaintextOffLoopback { what: String, addr: SocketAddr },
+    #[error("{what}: {addr} is not a loopback address and this listener has no TLS; bind 127.0.0.1 or ::1{}", or(.tls))]
+    PlaintextOffLoopback { what: String, addr: SocketAddr, tls: Option<String> },
     /// The system said no.
     #[error("{what}: cannot listen on {addr}{}", hint(.source))]
     System { what: String, addr: SocketAddr, source: io::Error },
+}
+
+/// The section that gives it TLS, where there is one.
+fn or(tls: &Option<String>) -> String {
+    tls.as_ref().map(|key| format!(", or write a section `{key}`")).unwrap_or_default()
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -33,8 +38,18 @@ fn hint(error: &io::Error) -> &'static str {
 
 /// Binds a plaintext listener; `what` names it in the error.
 pub fn bind(addr: SocketAddr, what: &str) -> Result<TcpListener, BindError> {
+    bind_plain(addr, what, None)
+}
+
+/// As [`bind`], for a listener that would have TLS with a section `tls` in its configuration.
+pub fn bind_without_tls(addr: SocketAddr, what: &str, tls: &str) -> Result<TcpListener, BindError> {
+    bind_plain(addr, what, Some(tls))
+}
+
+fn bind_plain(addr: SocketAddr, what: &str, tls: Option<&str>) -> Result<TcpListener, BindError> {
     if !addr.ip().is_loopback() {
-        return Err(BindError::PlaintextOffLoopback { what: what.to_owned(), addr });
+        let (what, tls) = (what.to_owned(), tls.map(str::to_owned));
+        return Err(BindError::PlaintextOffLoopback { what, addr, tls });
     }
     bind_tls(addr, what)
 }
@@ -61,7 +76,9 @@ mod tests {
     #[tokio::test]
     async fn plaintext_off_loopback_is_refused_with_a_remedy() {
         let error = bind("0.0.0.0:0".parse().unwrap(), "web").unwrap_err().to_string();
-        assert!(error.contains("web") && error.contains("bind 127.0.0.1"), "{error}");
+        assert!(error.contains("web") && error.ends_with("bind 127.0.0.1 or ::1"), "{error}");
+        let error = bind_without_tls("0.0.0.0:0".parse().unwrap(), "web", "web.tls").unwrap_err().to_string();
+        assert!(error.ends_with("or ::1, or write a section `web.tls`"), "{error}");
     }
 
     #[tokio::test]

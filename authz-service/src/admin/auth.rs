@@ -1,11 +1,11 @@
 //! The door of the admin API: who is let in, by the policy asked about this very API.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{ConnectInfo, FromRequest as _, Request, State};
+use axum::extract::{FromRequest as _, Request, State};
 use axum::http::header::{AUTHORIZATION, FORWARDED, VIA, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use opentelemetry::Context;
+use tollgate_identity::tls::Peer;
 
 use super::Admin;
 use super::caller::{Caller, Visit};
@@ -25,6 +26,7 @@ use crate::policy::Snapshot;
 use crate::store::hash_secret;
 use crate::token::{TokenPlace, VerifiedToken, find};
 use crate::wire::authzen::MayAsk;
+use crate::x509::PeerCertificate;
 
 /// Longest reason that is kept.
 pub(super) const MAX_REASON_BYTES: usize = 1024;
@@ -82,7 +84,10 @@ pub(super) async fn unknown_path(State(admin): State<Admin>, request: Request) -
 /// What the decision needs of a request; its body is not read before.
 fn visit_of(request: &Request) -> (Visit, Context) {
     let extensions = request.extensions();
+    let leaf = extensions.get::<Peer>().and_then(|peer| peer.leaf.clone());
     let visit = Visit {
+        certificate: leaf.as_deref().map(PeerCertificate::of),
+        workload: leaf.map(|leaf| leaf.id.clone()),
         method: request.method().as_str().to_owned(),
         path: request.uri().path().to_owned(),
         headers: SentHeaders::of(request.headers(), request.uri().path()),
@@ -99,8 +104,7 @@ fn source_of(request: &Request) -> Option<IpAddr> {
     if passed_on.iter().any(|name| request.headers().contains_key(*name)) {
         return None;
     }
-    let connection = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
-    Some(connection.0.ip())
+    Some(request.extensions().get::<Peer>()?.address.ip())
 }
 
 async fn admit(admin: &Admin, visit: Visit, context: Context) -> Result<Caller, Problem> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use opentelemetry::Context;
 use parking_lot::Mutex;
+use tollgate_identity::SpiffeId;
 
 use super::Admin;
 use super::auth::{SentHeaders, administrator};
@@ -21,6 +22,7 @@ use crate::policy::object::{Kind, ObjectId, PolicySet, SYSTEM_NAMESPACE};
 use crate::policy::{Snapshot, Verdict};
 use crate::store::{Authorship, Change};
 use crate::wire::refusal::refused;
+use crate::x509::PeerCertificate;
 
 /// The built-in service that this API is.
 const ADMIN_SERVICE: &str = "tollgate-system/admin";
@@ -64,6 +66,10 @@ pub(super) struct Visit {
     pub(super) path: String,
     pub(super) headers: SentHeaders,
     pub(super) request_id: String,
+    /// As which workload, by the certificate of the connection.
+    pub(super) workload: Option<SpiffeId>,
+    /// That certificate.
+    pub(super) certificate: Option<PeerCertificate>,
     /// From where, where nobody stands between.
     pub(super) source: Option<IpAddr>,
 }
@@ -76,8 +82,8 @@ impl Visit {
             service: Some(ADMIN_SERVICE),
             destination: None,
             entry: Entry::Outside,
-            peer: None,
-            certificate: None,
+            peer: self.workload.as_ref().map(SpiffeId::as_str),
+            certificate: self.certificate.as_ref(),
             method,
             host: "",
             target: path,
@@ -100,7 +106,7 @@ impl Caller {
         reason: String,
         (snapshot, presented): (Arc<Snapshot>, Presented),
     ) -> Result<Self, Problem> {
-        let name = name_of(&presented);
+        let name = name_of(&presented, visit.workload.as_ref());
         let standing = Standing { snapshot, presented: Arc::new(presented) };
         let known = Known { standing: standing.clone(), admitted: standing.clone() };
         let caller = Self { visit: Arc::new(visit), name, reason, known: Arc::new(Mutex::new(known)) };
@@ -142,7 +148,7 @@ impl Caller {
         Authorship::new(self.name(), reason.unwrap_or_else(|| self.reason.clone()))
     }
 
-    /// `issuer/subject`; empty where there is no token.
+    /// `issuer/subject`, or the workload where there is no token; empty where there is neither.
     pub(super) fn name(&self) -> String {
         self.name.clone()
     }
@@ -290,8 +296,12 @@ impl Caller {
     }
 }
 
-fn name_of(presented: &Presented) -> String {
-    presented.token().map_or_else(String::new, |token| format!("{}/{}", token.issuer, token.subject))
+fn name_of(presented: &Presented, workload: Option<&SpiffeId>) -> String {
+    match (presented.token(), workload) {
+        (Some(token), _) => format!("{}/{}", token.issuer, token.subject),
+        (None, Some(workload)) => workload.to_string(),
+        (None, None) => String::new(),
+    }
 }
 
 /// Refused attempts to administer are part of the audit. Those of nobody in particular are noise of any network.

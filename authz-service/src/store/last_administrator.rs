@@ -93,7 +93,7 @@ fn may_take_away(document: &Document, holder: &WhoSpec) -> bool {
                 || differ(&who.client, &holder.client);
             !denial.dry_run
                 && [ADMIN_SERVICE_NAME, "*"].contains(&denial.service.as_str())
-                // The admin API knows no calling workload.
+                // Whoever has a token need not come as a workload.
                 && who.workload.is_none()
                 && !of_another
         }
@@ -118,7 +118,7 @@ fn allows_everything(permission: &PermissionSpec) -> bool {
 }
 
 fn somebody_is(who: &WhoSpec, set: &PolicySet, service: &ServiceSpec, holders: &[Administrator]) -> bool {
-    // The admin API knows no calling workload.
+    // A workload administers as long as its certificate is renewed, of which nobody here can be sure.
     if who.workload.is_some() {
         return false;
     }

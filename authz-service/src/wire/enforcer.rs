@@ -38,10 +38,17 @@ pub(super) enum MayNotAsk {
 impl Asker {
     /// Who makes this call: whoever its connection's certificate names, or this machine in plaintext.
     pub(super) fn of<T>(call: &Request<T>, snapshot: &Snapshot, now: i64) -> Result<Self, MayNotAsk> {
-        let Some(peer) = call.extensions().get::<Peer>() else {
-            return Self::at(call.remote_addr(), snapshot);
+        match call.extensions().get::<Peer>() {
+            Some(peer) => Self::with(Some(peer), snapshot, now),
+            None => Self::at(call.remote_addr(), snapshot),
+        }
+    }
+
+    /// Who is at the other end of a connection of ours.
+    pub(super) fn with(peer: Option<&Peer>, snapshot: &Snapshot, now: i64) -> Result<Self, MayNotAsk> {
+        let Some(leaf) = peer.and_then(|peer| peer.leaf.as_ref()) else {
+            return Self::at(peer.map(|peer| peer.address), snapshot);
         };
-        let Some(leaf) = &peer.leaf else { return Self::at(Some(peer.address), snapshot) };
         if snapshot.revokes_caller(leaf.id.as_str(), &leaf.serial, now) {
             return Err(MayNotAsk::Revoked);
         }

@@ -8,14 +8,15 @@
 //! parameter in which an issuer has a claim said is refused.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::routing::any;
 use opentelemetry::Context;
+use tollgate_identity::tls::Peer;
 
 use super::changes::{self, Lines};
 use super::enforcer::{Asker, MayNotAsk};
@@ -35,7 +36,7 @@ pub(crate) fn router(authorizer: Authorizer) -> Router {
 
 async fn forward_auth(State(authorizer): State<Authorizer>, request: Request) -> Response<Body> {
     let (parts, _body) = request.into_parts();
-    let asker = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+    let asker = parts.extensions.get::<Peer>();
     let context = parts.extensions.get::<Context>().cloned().unwrap_or_default();
     match answer(&authorizer, asker, parts.uri.query().unwrap_or_default(), &parts.headers, &context).await {
         Ok(response) => response,
@@ -58,13 +59,13 @@ impl From<MayNotAsk> for Fault {
 
 async fn answer(
     authorizer: &Authorizer,
-    address: Option<SocketAddr>,
+    peer: Option<&Peer>,
     query: &str,
     headers: &HeaderMap,
     context: &Context,
 ) -> Result<Response<Body>, Fault> {
     let mut snapshot = authorizer.cell().load_full();
-    let asker = Asker::at(address, &snapshot)?;
+    let asker = Asker::with(peer, &snapshot, authorizer.now())?;
     let asked = Asked::read(query, headers)?;
     let headers = Joined::of(headers);
     let question = Question {

@@ -8,10 +8,12 @@
 
 mod admin;
 mod admin_api;
+mod admin_tls;
 mod authzen;
 mod ca;
 mod check;
 mod crash;
+mod database_tls;
 mod enforcers;
 mod enrolment;
 mod envoy;
@@ -23,6 +25,7 @@ mod history;
 mod issuers;
 mod key_source;
 mod keys;
+mod kubernetes;
 mod load;
 mod namespaces;
 mod real_envoy;

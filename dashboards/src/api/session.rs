@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
+use http::uri::Scheme;
 use http::{HeaderMap, StatusCode, header};
 
 use super::ApiState;
@@ -16,11 +17,13 @@ use crate::login::OpenSession;
     (status = 200, body = Session), (status = 401, body = Problem), (status = 429, body = Problem)))]
 pub(super) async fn login(
     State(state): State<ApiState>,
+    scheme: Option<Extension<Scheme>>,
     Body(request): Body<LoginRequest>,
 ) -> Result<Response, ApiError> {
     let (secret, session) = state.logins.sign_in(&request.token).await?;
     let seconds = session.expires_ms.saturating_sub(state.clock.unix_millis()) / 1000;
-    let cookie = format!("{COOKIE}={secret}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}");
+    let secure = secure(scheme);
+    let cookie = format!("{COOKIE}={secret}; Path=/; HttpOnly; SameSite=Strict{secure}; Max-Age={seconds}");
     Ok(([(header::SET_COOKIE, cookie), (header::CACHE_CONTROL, "no-store".to_owned())], Json(shown(session)))
         .into_response())
 }
@@ -34,12 +37,21 @@ pub(super) async fn current(Extension(session): Extension<OpenSession>) -> Json<
 
 /// End the session.
 #[utoipa::path(post, path = "/auth/logout", tag = "session", responses((status = 204), (status = 401, body = Problem)))]
-pub(super) async fn logout(State(state): State<ApiState>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(super) async fn logout(
+    State(state): State<ApiState>,
+    scheme: Option<Extension<Scheme>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     if let Some(secret) = cookie(&headers) {
         state.logins.sign_out(&secret).await?;
     }
-    let gone = format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");
+    let gone = format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict{}; Max-Age=0", secure(scheme));
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, gone)]).into_response())
+}
+
+/// A cookie that was given over TLS comes back over TLS alone.
+fn secure(scheme: Option<Extension<Scheme>>) -> &'static str {
+    if scheme.is_some_and(|Extension(scheme)| scheme == Scheme::HTTPS) { "; Secure" } else { "" }
 }
 
 fn shown(session: OpenSession) -> Session {

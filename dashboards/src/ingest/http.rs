@@ -1,16 +1,19 @@
 //! OTLP over HTTP: protobuf or JSON, plain or gzip. Answers in the encoding of the request.
 
 use std::io::Read as _;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http::{HeaderMap, StatusCode, header};
 use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tollgate_identity::tls::{Callers, Peer};
 use tollgate_proto::opentelemetry_proto::tonic::collector::{
     logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
     trace::v1::ExportTraceServiceRequest,
@@ -22,14 +25,27 @@ use super::{Ingest, IngestError, OtlpRequest};
 /// Seconds after which an exporter that was shed may come again.
 const RETRY_AFTER: &str = "1";
 
-/// `/v1/logs`, `/v1/traces`, `/v1/metrics`.
-pub(crate) fn router(ingest: Ingest) -> Router {
+/// `/v1/logs`, `/v1/traces`, `/v1/metrics`; of those who show a certificate `callers` are answered.
+pub(crate) fn router(ingest: Ingest, callers: Option<Callers>) -> Router {
     Router::new()
         .route("/v1/logs", post(logs))
         .route("/v1/traces", post(traces))
         .route("/v1/metrics", post(metrics))
         .layer(DefaultBodyLimit::max(ingest.max_request_bytes()))
+        .layer(middleware::from_fn_with_state(Arc::new(callers), admitted))
         .with_state(ingest)
+}
+
+/// Whether a certificate is asked for is the port's to say; one that was shown says who reports.
+async fn admitted(State(callers): State<Arc<Option<Callers>>>, request: Request, next: Next) -> Response {
+    let leaf = request.extensions().get::<Peer>().and_then(|peer| peer.leaf.clone());
+    if let Some(leaf) = leaf
+        && (*callers).as_ref().is_some_and(|callers| !callers.include(&leaf.id))
+    {
+        tracing::warn!(id = %leaf.id, "report refused: this workload may not report here");
+        return BodyError::Caller.into_response();
+    }
+    next.run(request).await
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +67,8 @@ enum BodyError {
     Gzip(#[source] std::io::Error),
     #[error("the body is not the OTLP message of this path: {0}")]
     Malformed(String),
+    #[error("this workload may not report here (otlp.callers)")]
+    Caller,
     #[error(transparent)]
     Ingest(#[from] IngestError),
 }
@@ -59,6 +77,7 @@ impl IntoResponse for BodyError {
     fn into_response(self) -> Response {
         let status = match self {
             Self::ContentType | Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Caller => StatusCode::FORBIDDEN,
             Self::TooLarge(_) | Self::Ingest(IngestError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Gzip(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Ingest(IngestError::Overloaded) => StatusCode::TOO_MANY_REQUESTS,

@@ -6,4 +6,5 @@ mod api;
 mod crash;
 mod harness;
 mod ingest;
+mod tls;
 mod web;

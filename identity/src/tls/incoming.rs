@@ -31,7 +31,9 @@ use tollgate_runtime::Service;
 use tollgate_runtime::clock::Clock;
 use tonic::transport::server::Connected;
 
+use super::{HANDSHAKE_RECORD, Lifetime};
 use crate::certificate::Leaf;
+use crate::identity::draw;
 
 /// Handshakes at once.
 const MAX_HANDSHAKES: usize = 256;
@@ -41,6 +43,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_WAITING: usize = 64;
 /// How long to wait when the process has no file descriptor left.
 const PAUSE: Duration = Duration::from_millis(50);
+/// What the log says of a client that speaks no TLS.
+pub(super) const PLAINTEXT: &str = "the client speaks plaintext, and this port takes TLS alone";
 
 /// How many connections there may be, and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +102,7 @@ fn caller(address: IpAddr) -> IpAddr {
 
 /// The place of one connection; dropped with it.
 #[derive(Debug)]
-struct Place {
+pub struct Place {
     places: Arc<Places>,
     address: IpAddr,
     _of_all: OwnedSemaphorePermit,
@@ -129,6 +133,8 @@ pub struct Peer {
 pub struct Accepted {
     stream: TlsStream<TcpStream>,
     peer: Peer,
+    /// When its peer's certificate wants it drained, from the handshake on.
+    drain: Option<Duration>,
     /// The end of the peer's certificate, or of the patience with who has none.
     end: Pin<Box<Sleep>>,
     _place: Place,
@@ -141,9 +147,29 @@ pub fn incoming(
     service: &Service,
     bounds: ConnectionBounds,
 ) -> ReceiverStream<io::Result<Accepted>> {
+    let server = Server::new(config, service, bounds.anonymous_life);
+    accept(listener, service, bounds, move |raw| {
+        let server = server.clone();
+        async move {
+            said_hello(&raw).await?;
+            server.shake(raw).await
+        }
+    })
+}
+
+/// Accepts connections and makes of each what `make` does, which may take as long as a handshake may.
+pub(super) fn accept<T, F>(
+    listener: TcpListener,
+    service: &Service,
+    bounds: ConnectionBounds,
+    make: impl Fn(Raw) -> F + Send + Sync + 'static,
+) -> ReceiverStream<io::Result<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = io::Result<T>> + Send + 'static,
+{
     let (ready, taken) = mpsc::channel(MAX_WAITING);
-    let (tasks, clock) = (service.tasks().clone(), service.clock().clone());
-    let acceptor = TlsAcceptor::from(config);
+    let tasks = service.tasks().clone();
     let (handshakes, places) = (Arc::new(Semaphore::new(MAX_HANDSHAKES)), Places::new(&bounds));
     service.tasks().spawn_essential("tls-accept", async move {
         let stopping = tasks.stopping();
@@ -167,10 +193,9 @@ pub fn incoming(
                 tracing::info!(peer = %address, "connection closed: too many in all, or from this address");
                 continue;
             };
-            let (acceptor, ready, clock) = (acceptor.clone(), ready.clone(), clock.clone());
+            let (making, ready) = (make(Raw { stream, address, place }), ready.clone());
             tasks.spawn("tls-handshake", async move {
-                let shaking = shake(&acceptor, (stream, address, place), &clock, bounds.anonymous_life);
-                let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking).await;
+                let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, making).await;
                 let shaken = shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
                 drop(handshake);
                 match shaken {
@@ -184,24 +209,68 @@ pub fn incoming(
     ReceiverStream::new(taken)
 }
 
-async fn shake(
-    acceptor: &TlsAcceptor,
-    (stream, address, place): (TcpStream, SocketAddr, Place),
-    clock: &Clock,
+/// A connection before its handshake.
+pub(super) struct Raw {
+    pub(super) stream: TcpStream,
+    pub(super) address: SocketAddr,
+    pub(super) place: Place,
+}
+
+/// Whether what comes first on a connection is a handshake; it stays to be read.
+pub(super) async fn is_handshake(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(first[0] == HANDSHAKE_RECORD)
+}
+
+/// Refuses plaintext with words that say so.
+async fn said_hello(raw: &Raw) -> io::Result<()> {
+    if is_handshake(&raw.stream).await? {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, PLAINTEXT))
+}
+
+/// What shakes hands.
+#[derive(Clone)]
+pub(super) struct Server {
+    acceptor: TlsAcceptor,
+    clock: Clock,
     anonymous_life: Duration,
-) -> io::Result<Accepted> {
-    stream.set_nodelay(true)?;
-    let stream = acceptor.accept(stream).await?;
-    let leaf = super::peer(stream.get_ref().1).map_err(io::Error::other)?;
-    let life = leaf.as_ref().map_or(anonymous_life, |leaf| {
-        let left = leaf.not_after.saturating_sub(clock.unix_seconds().cast_signed());
-        Duration::from_secs(left.max(0).unsigned_abs())
-    });
-    let (peer, end) = (Peer { address, leaf: leaf.map(Arc::new) }, Box::pin(tokio::time::sleep(life)));
-    Ok(Accepted { stream, peer, end, _place: place })
+}
+
+impl Server {
+    pub(super) fn new(config: Arc<ServerConfig>, service: &Service, anonymous_life: Duration) -> Self {
+        let (acceptor, clock) = (TlsAcceptor::from(config), service.clock().clone());
+        Self { acceptor, clock, anonymous_life }
+    }
+
+    pub(super) async fn shake(&self, Raw { stream, address, place }: Raw) -> io::Result<Accepted> {
+        stream.set_nodelay(true)?;
+        let stream = self.acceptor.accept(stream).await?;
+        let leaf = super::peer(stream.get_ref().1).map_err(io::Error::other)?;
+        let lifetime = leaf
+            .as_ref()
+            .map(|leaf| Lifetime::of(leaf.not_before, leaf.not_after, self.clock.unix_nanos(), draw()));
+        let end = lifetime.map_or(self.anonymous_life, |lifetime| lifetime.cut);
+        Ok(Accepted {
+            stream,
+            peer: Peer { address, leaf: leaf.map(Arc::new) },
+            drain: lifetime.map(|lifetime| lifetime.drain),
+            end: Box::pin(tokio::time::sleep(end)),
+            _place: place,
+        })
+    }
 }
 
 impl Accepted {
+    /// When it should take no more requests, from its handshake on.
+    pub fn drain_after(&self) -> Option<Duration> {
+        self.drain
+    }
+
     fn ended(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.end.as_mut().poll(cx).is_pending() {
             return Ok(());

@@ -45,23 +45,48 @@ pub struct Listening {
 /// TLS for such a listener. What files and identity bring later is in force at the next handshake.
 pub fn listening_config(listening: Listening) -> Result<Arc<ServerConfig>, rustls::Error> {
     let Listening { identity, certificates, client_roots, ask, minimum, alpn } = listening;
+    let believed = believed(ask, client_roots, identity.as_ref())?;
+    config(ByName { identity, certificates }, believed, minimum, alpn)
+}
+
+/// As [`listening_config`], for a port whose own certificates, where it has any, are for all of its clients: then
+/// `identity` says only whose certificates to believe.
+pub(super) fn door_config(listening: Listening) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let Listening { identity, certificates, client_roots, ask, minimum, alpn } = listening;
+    let believed = believed(ask, client_roots, identity.as_ref())?;
+    let shown = identity.filter(|_| certificates.first().is_none());
+    config(ByName { identity: shown, certificates }, believed, minimum, alpn)
+}
+
+/// Who says which certificates of clients are good; nobody, where none is asked for.
+fn believed(
+    ask: Ask,
+    client_roots: Option<FileRoots>,
+    identity: Option<&Identity>,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, rustls::Error> {
+    let required = ask == Ask::Certificate;
+    match (ask, client_roots, identity) {
+        (Ask::Nothing, _, _) => Ok(None),
+        (_, Some(roots), _) => Ok(Some(Arc::new(Clients { roots, required }))),
+        (_, None, Some(identity)) => Ok(Some(server::workloads(identity, required))),
+        (_, None, None) => Err(rustls::Error::General("nobody says whose clients to believe".to_owned())),
+    }
+}
+
+fn config(
+    shown: ByName,
+    believed: Option<Arc<dyn ClientCertVerifier>>,
+    minimum: MinimumVersion,
+    alpn: Vec<Vec<u8>>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
     let builder =
         ServerConfig::builder_with_provider(provider()).with_protocol_versions(minimum.versions())?;
-    let required = ask == Ask::Certificate;
-    let resolver = Arc::new(ByName { identity: identity.clone(), certificates });
-    let mut config = match (ask, client_roots, identity) {
-        (Ask::Nothing, _, _) => builder.with_no_client_auth().with_cert_resolver(resolver),
-        (_, Some(roots), _) => builder
-            .with_client_cert_verifier(Arc::new(Clients { roots, required }))
-            .with_cert_resolver(resolver),
-        (_, None, Some(identity)) => builder
-            .with_client_cert_verifier(server::workloads(&identity, required))
-            .with_cert_resolver(resolver),
-        (_, None, None) => {
-            return Err(rustls::Error::General("nobody says whose clients to believe".to_owned()));
-        }
+    let (asks, shown) = (believed.is_some(), Arc::new(shown));
+    let mut config = match believed {
+        Some(verifier) => builder.with_client_cert_verifier(verifier).with_cert_resolver(shown),
+        None => builder.with_no_client_auth().with_cert_resolver(shown),
     };
-    if ask != Ask::Nothing {
+    if asks {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }

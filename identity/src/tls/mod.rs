@@ -6,6 +6,7 @@
 mod certificates;
 mod channel;
 mod client;
+mod door;
 mod incoming;
 mod lifetime;
 mod listening;
@@ -22,12 +23,13 @@ use serde::{Deserialize, Serialize};
 pub use certificates::{CertificatesFault, FileRoots, NamedCertificates, ServerCertificate};
 pub use channel::GrpcChannel;
 pub use client::{client_config, connect};
+pub use door::{Clients, Door, DoorFault, DoorTls, Plaintext};
 pub use incoming::{Accepted, ConnectionBounds, Peer, incoming};
 pub use lifetime::Lifetime;
 pub use listening::{Ask, Listening, listening_config};
 pub use origin::{Origin, origin_config};
-pub use pinned::pinned_client_config;
-pub use port::{Callers, PortStream, caller, port};
+pub use pinned::{bundled_client_config, pinned_client_config};
+pub use port::{Callers, PortStream, PortStreams, caller, port};
 pub use server::{ServerOptions, server_config};
 
 use crate::bundle::Untrusted;

@@ -7,13 +7,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
+use http::Extensions;
+use http::uri::Scheme;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
-use tollgate_runtime::Service;
+use tollgate_runtime::{Service, http_server};
 use tonic::transport::server::Connected;
 use tonic::{Request, Status};
 
+use super::incoming::Place;
 use super::{Accepted, ConnectionBounds, Mtls, Peer, ServerOptions, incoming, server_config};
 use crate::identity::Identity;
 use crate::spiffe_id::{IdPattern, SpiffeId};
@@ -24,32 +27,39 @@ const BOUNDS: ConnectionBounds =
 
 /// A connection to such a port.
 pub enum PortStream {
-    /// In plaintext.
-    Plain(TcpStream, SocketAddr),
+    /// In plaintext, with the place that it has where they are counted.
+    Plain(TcpStream, SocketAddr, Option<Place>),
     /// After its handshake.
     Secure(Box<Accepted>),
 }
+
+/// Connections as they come in.
+pub type PortStreams = Pin<Box<dyn Stream<Item = io::Result<PortStream>> + Send>>;
 
 /// Connections as they come in: over mTLS, where there is an identity.
 pub fn port(
     listener: TcpListener,
     identity: Option<&Identity>,
     service: &Service,
-) -> Result<Pin<Box<dyn Stream<Item = io::Result<PortStream>> + Send>>, rustls::Error> {
+) -> Result<PortStreams, rustls::Error> {
     let Some(identity) = identity else {
-        let plain = TcpListenerStream::new(listener).map(|stream| {
-            let stream = stream?;
-            let _ = stream.set_nodelay(true);
-            let address = stream.peer_addr()?;
-            Ok(PortStream::Plain(stream, address))
-        });
-        return Ok(Box::pin(plain));
+        return Ok(plain(listener));
     };
     let options =
         ServerOptions { mtls: Mtls::Strict, alpn: vec![b"h2".to_vec()], ..ServerOptions::default() };
     let config = server_config(identity, &options)?;
     let secure = incoming(listener, config, service, BOUNDS);
     Ok(Box::pin(secure.map(|accepted| Ok(PortStream::Secure(Box::new(accepted?))))))
+}
+
+/// In plaintext.
+pub(super) fn plain(listener: TcpListener) -> PortStreams {
+    Box::pin(TcpListenerStream::new(listener).map(|stream| {
+        let stream = stream?;
+        let _ = stream.set_nodelay(true);
+        let address = stream.peer_addr()?;
+        Ok(PortStream::Plain(stream, address, None))
+    }))
 }
 
 /// Who may call.
@@ -64,10 +74,15 @@ impl Callers {
         Self(if named.is_empty() { everybody() } else { named.to_vec() })
     }
 
+    /// Whether a workload is one of them.
+    pub fn include(&self, id: &SpiffeId) -> bool {
+        self.0.iter().any(|pattern| pattern.matches(id))
+    }
+
     /// Lets the call pass, or refuses it. For tonic's interceptors.
     pub fn admit<T>(&self, call: Request<T>) -> Result<Request<T>, Status> {
         match caller(&call) {
-            Some(id) if self.0.iter().any(|pattern| pattern.matches(&id)) => Ok(call),
+            Some(id) if self.include(&id) => Ok(call),
             Some(id) => {
                 tracing::warn!(%id, "call refused: this workload may not call here");
                 Err(Status::permission_denied("this workload may not call here"))
@@ -87,8 +102,25 @@ impl Connected for PortStream {
 
     fn connect_info(&self) -> Peer {
         match self {
-            Self::Plain(_, address) => Peer { address: *address, leaf: None },
+            Self::Plain(_, address, _) => Peer { address: *address, leaf: None },
             Self::Secure(accepted) => accepted.connect_info(),
+        }
+    }
+}
+
+impl http_server::Connection for PortStream {
+    fn introduce(&self, extensions: &mut Extensions) {
+        extensions.insert(self.connect_info());
+        extensions.insert(match self {
+            Self::Plain(..) => Scheme::HTTP,
+            Self::Secure(_) => Scheme::HTTPS,
+        });
+    }
+
+    fn drain_after(&self) -> Option<Duration> {
+        match self {
+            Self::Plain(..) => None,
+            Self::Secure(accepted) => accepted.drain_after(),
         }
     }
 }
@@ -97,7 +129,7 @@ impl Connected for PortStream {
 macro_rules! on_either {
     ($this:expr, $call:ident $(, $argument:expr)*) => {
         match $this.get_mut() {
-            Self::Plain(stream, _) => Pin::new(stream).$call($($argument),*),
+            Self::Plain(stream, ..) => Pin::new(stream).$call($($argument),*),
             Self::Secure(stream) => Pin::new(&mut **stream).$call($($argument),*),
         }
     };
@@ -128,7 +160,7 @@ impl AsyncWrite for PortStream {
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Self::Plain(stream, _) => stream.is_write_vectored(),
+            Self::Plain(stream, ..) => stream.is_write_vectored(),
             Self::Secure(stream) => stream.is_write_vectored(),
         }
     }

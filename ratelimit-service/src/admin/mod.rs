@@ -1,7 +1,8 @@
 //! The HTTP door: `POST /json` as the reference has it, the live view, and trying things out.
 //!
-//! It serves loopback only and knows no callers yet: whoever is on this machine may look and reset. So that no web page
-//! can speak in a browser's name, the host asked for must be this machine, and bodies must be JSON by their type.
+//! In plaintext it serves loopback only, and whoever is on this machine may look and reset. So that no web page can speak
+//! in a browser's name, the host asked for must be this machine, and bodies must be JSON by their type. Over TLS who comes
+//! in is known by a certificate, and must be one of those that the configuration names.
 
 mod explain;
 mod json;
@@ -15,10 +16,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::uri::Scheme;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use parking_lot::Mutex;
+use tollgate_identity::tls::{Callers, Peer};
 use tower::limit::GlobalConcurrencyLimitLayer;
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
@@ -48,8 +51,8 @@ pub(crate) struct Admin {
 #[derive(Debug, utoipa::OpenApi)]
 #[openapi(info(
     title = "Tollgate rate-limit service",
-    description = "Asking by JSON, usage of limits, explanation, trial and reset. Loopback only. Errors are \
-                   application/problem+json with `reason`."
+    description = "Asking by JSON, usage of limits, explanation, trial and reset. In plaintext for this machine, \
+                   over TLS for callers that are named. Errors are application/problem+json with `reason`."
 ))]
 struct Document;
 
@@ -71,7 +74,12 @@ pub fn openapi() -> OpenApi {
 }
 
 /// All routes.
-pub(crate) fn router(limiter: Limiter, hub: Hub, tasks: tollgate_runtime::tasks::Tasks) -> Router {
+pub(crate) fn router(
+    limiter: Limiter,
+    hub: Hub,
+    tasks: tollgate_runtime::tasks::Tasks,
+    callers: Option<Callers>,
+) -> Router {
     let (routes, openapi) = described();
     let admin = Admin {
         limiter,
@@ -88,15 +96,27 @@ pub(crate) fn router(limiter: Limiter, hub: Hub, tasks: tollgate_runtime::tasks:
         .with_state(admin)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(GlobalConcurrencyLimitLayer::new(MAX_CONCURRENT))
-        .layer(middleware::from_fn(of_this_machine))
+        .layer(middleware::from_fn_with_state(Arc::new(callers), admitted))
 }
 
 async fn openapi_json(State(admin): State<Admin>) -> axum::Json<OpenApi> {
     axum::Json((*admin.openapi).clone())
 }
 
-/// A name that leads a browser here by somebody else's DNS is not answered.
-async fn of_this_machine(request: Request, next: Next) -> Response {
+/// Over TLS those who are named are answered; without it this machine. There a name that leads a browser here by
+/// somebody else's DNS is not.
+async fn admitted(State(callers): State<Arc<Option<Callers>>>, request: Request, next: Next) -> Response {
+    if request.extensions().get::<Scheme>() == Some(&Scheme::HTTPS) {
+        let leaf = request.extensions().get::<Peer>().and_then(|peer| peer.leaf.clone());
+        let id = leaf.map(|leaf| leaf.id.clone());
+        let may = |callers: &Callers| id.as_ref().is_some_and(|id| callers.include(id));
+        return if (*callers).as_ref().is_some_and(may) {
+            next.run(request).await
+        } else {
+            tracing::warn!(?id, "request refused: this workload may not come in by the HTTP door");
+            Problem::stranger().into_response()
+        };
+    }
     let host = request.headers().get(http::header::HOST).and_then(|host| host.to_str().ok());
     let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
     if host.is_some_and(is_local) { next.run(request).await } else { Problem::foreign_host().into_response() }

@@ -39,6 +39,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
     }
 
+    pub(super) fn stranger() -> Self {
+        let detail = "this workload is none of those that may come in here (http_callers)";
+        Self::new(StatusCode::FORBIDDEN, "caller_denied", detail)
+    }
+
     pub(super) fn foreign_host() -> Self {
         let detail = "the host must be localhost or a loopback address";
         Self::new(StatusCode::MISDIRECTED_REQUEST, "foreign_host", detail)

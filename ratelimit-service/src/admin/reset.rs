@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 
-use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
+use tollgate_identity::tls::Peer;
 use utoipa::ToSchema;
 
 use super::Admin;
@@ -26,7 +27,7 @@ pub(super) struct ResetRequest {
     domain: String,
     /// The descriptor's entries, in order, as `[key, value]`.
     entries: Vec<(String, String)>,
-    /// Who does it.
+    /// Who does it. Over TLS the certificate's id stands before it.
     by: String,
     /// Why.
     reason: String,
@@ -52,11 +53,16 @@ pub(super) struct Reset {
     (status = 503, description = "The store does not answer", body = Problem)))]
 pub(super) async fn reset(
     State(admin): State<Admin>,
+    peer: Option<Extension<Peer>>,
     request: Result<Json<ResetRequest>, JsonRejection>,
 ) -> Result<Json<Reset>, Problem> {
-    let Json(request) = request?;
+    let Json(mut request) = request?;
     if request.by.trim().is_empty() || request.reason.trim().is_empty() {
         return Err(Problem::bad_request("`by` and `reason` say who resets and why; neither may be empty"));
+    }
+    // A certificate says more than a word.
+    if let Some(leaf) = peer.and_then(|Extension(peer)| peer.leaf) {
+        request.by = format!("{} ({})", leaf.id, request.by);
     }
     let entries: Vec<(&str, &str)> = request.entries.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let rules = admin

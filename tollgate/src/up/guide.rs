@@ -27,6 +27,7 @@ pub(super) async fn print(mesh: &Mesh, options: &Options) -> anyhow::Result<()> 
     say(&format!("  dashboard    {}", mesh.login_link().await?));
     say("               (signs in once; `tollgate dashboard login` prints another)");
     say(&format!("  policy API   http://{}    limits and data in {}", at.authz_http, options.data.display()));
+    say(&format!("               (https:// there too, by the roots of `{command} ca bundle{data}`)"));
     say(&format!(
         "  authz        {}    rate limit {}    OTLP {} (gRPC), {} (HTTP)",
         at.authz, at.ratelimit, at.otlp_grpc, at.otlp_http

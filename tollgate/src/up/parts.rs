@@ -34,8 +34,10 @@ pub(super) const DOMAIN: &str = "tollgate.demo";
 const TELEMETRY_FOLDER: &str = "telemetry";
 const PAGE_FILE: &str = "dashboard.url";
 
-/// Who the ingress is.
-const INGRESS_ID: &str = "spiffe://tollgate.demo/ns/tollgate-system/sa/ingress";
+/// As whom a person comes in by the rate limits' door, with a certificate of the data folder.
+const OPERATOR_ID: &str = "spiffe://tollgate.demo/ns/tollgate-system/sa/operator";
+/// HTTP ports speak TLS, and plaintext to this machine, where nobody need know the demo's roots.
+const DOOR: &str = "{}={plaintext: loopback}";
 
 /// The demo's instances of `policies` 1.0.
 const APP_PORTS: [u16; 2] = [9001, 9002];
@@ -128,12 +130,8 @@ impl Parts {
         let token = authority.join_token(&id, "tollgate up").await?;
         let join_token_file = self.options.data.join("ca/join").join(format!("{name}.token"));
         crate::ca::write_private(&join_token_file, &format!("{}\n", token.expose()))?;
-        Ok(AuthorityConfig {
-            address: at.to_string(),
-            join_token_file,
-            spiffe_id: Some(id),
-            authority_id: None,
-        })
+        let by_token = AuthorityConfig::by_join_token(at.to_string(), join_token_file);
+        Ok(AuthorityConfig { spiffe_id: Some(id), ..by_token })
     }
 
     pub(super) async fn issue(&self, id: &str, out: &Path) -> anyhow::Result<()> {
@@ -158,12 +156,13 @@ impl Parts {
             format!("bootstrap.token_file={}", data.join("bootstrap-admin.token").display()),
             format!("listen.grpc={}", self.port(7001)),
             format!("listen.http={}", self.port(7003)),
+            DOOR.replace("{}", "listen.http_tls"),
             "listen.mtls=true".to_owned(),
             format!("ca.trust_domain={DOMAIN}"),
             format!("ca.listen={}", self.port(7004)),
             format!("ca.wrapping_key={}", data.join("ca/wrapping.key").display()),
-            // People find the ingress by these names.
-            format!("ca.names={{\"{INGRESS_ID}\": [localhost, 127.0.0.1]}}"),
+            // People find these by their addresses.
+            format!("ca.names={}", found_here(&["ingress", "authz", "ratelimit"])),
             endpoint(otlp),
         ];
         let mut config: tollgate_authz::Config = self.configure("authz", AUTHZ, sets)?;
@@ -190,6 +189,8 @@ impl Parts {
             format!("limits.folder={}", folder.display()),
             format!("listen={}", self.port(7002)),
             format!("http={}", self.port(7005)),
+            DOOR.replace("{}", "http_tls"),
+            format!("http_callers=[\"{OPERATOR_ID}\"]"),
             self.identity_set("tollgate-system", "ratelimit").await?,
             endpoint(otlp),
         ];
@@ -340,6 +341,13 @@ impl Parts {
             }
         });
     }
+}
+
+/// Certificates of these parts are good for this machine's own names, too.
+fn found_here(parts: &[&str]) -> String {
+    let id =
+        |part: &&str| format!("\"spiffe://{DOMAIN}/ns/tollgate-system/sa/{part}\": [localhost, 127.0.0.1]");
+    format!("{{{}}}", parts.iter().map(id).collect::<Vec<_>>().join(", "))
 }
 
 /// What puts a dashboard's data into `data` and its sockets to these addresses.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{FromRef, Request, State};
+use axum::http::uri::{Authority, Scheme};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -210,9 +211,12 @@ fn named(headers: &HeaderMap, answer: Result<Value, NoAnswer>) -> Response {
 }
 
 async fn configuration(request: Request) -> Json<Value> {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    // HTTP/2 has no such header.
+    let host = host.or_else(|| request.uri().authority().map(Authority::as_str)).unwrap_or("localhost");
+    let is_tls = request.extensions().get::<Scheme>() == Some(&Scheme::HTTPS);
     // Plaintext is loopback only; elsewhere TLS is in front.
-    let scheme = if is_loopback(host) { "http" } else { "https" };
+    let scheme = if is_loopback(host) && !is_tls { "http" } else { "https" };
     let base = format!("{scheme}://{host}");
     Json(json!({
         "policy_decision_point": base,
