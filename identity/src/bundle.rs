@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
@@ -13,6 +14,7 @@ use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
 use crate::certificate::{CertificateFault, Leaf};
+use crate::revoked::Revocations;
 use crate::spiffe_id::{SpiffeId, TrustDomain};
 
 /// The longest chain that a peer may send, its own certificate among them.
@@ -23,6 +25,7 @@ const MAX_CHAIN: usize = 8;
 pub struct TrustBundles {
     roots: BTreeMap<TrustDomain, Roots>,
     aliases: BTreeMap<TrustDomain, TrustDomain>,
+    revoked: Arc<Revocations>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -63,6 +66,9 @@ pub enum Untrusted {
     /// Nobody we know speaks for it.
     #[error("there is no bundle for trust domain `{0}`")]
     TrustDomain(TrustDomain),
+    /// It was believed once.
+    #[error("the certificate of {id} with serial number {serial} is revoked")]
+    Revoked { id: SpiffeId, serial: String },
     /// Nobody we trust has signed it, or not for this use, or not for now.
     #[error("the certificate of {id} is not valid: {problem}")]
     Chain { id: SpiffeId, problem: webpki::Error },
@@ -109,6 +115,13 @@ impl TrustBundles {
         Ok(self)
     }
 
+    /// Says which certificates are not to be believed any more, in place of what was said before.
+    #[must_use]
+    pub fn with_revocations(mut self, revoked: Arc<Revocations>) -> Self {
+        self.revoked = revoked;
+        self
+    }
+
     /// Reads a peer's chain and believes it, or says why not. The id is by its domain's own name, not by an alias.
     pub fn verify(
         &self,
@@ -130,7 +143,8 @@ impl TrustBundles {
             End::Server => KeyUsage::server_auth(),
             End::Client => KeyUsage::client_auth(),
         };
-        let now = UnixTime::since_unix_epoch(Duration::from_secs(now.try_into().unwrap_or(0)));
+        let (seconds, now) =
+            (now, UnixTime::since_unix_epoch(Duration::from_secs(now.try_into().unwrap_or(0))));
         EndEntityCert::try_from(leaf)
             .and_then(|certificate| {
                 certificate
@@ -148,6 +162,9 @@ impl TrustBundles {
             .map_err(wrong)?;
         if domain != said {
             read.id = read.id.within(domain);
+        }
+        if self.revoked.include(&read, seconds) {
+            return Err(Untrusted::Revoked { id: read.id, serial: read.serial });
         }
         Ok(read)
     }

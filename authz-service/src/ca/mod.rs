@@ -14,6 +14,7 @@ mod enrol;
 mod join_token;
 mod kubernetes;
 mod own;
+mod revoked;
 mod roots;
 mod serve;
 
@@ -38,6 +39,7 @@ pub use serve::Enrolment;
 
 use crate::store::{Store, StoreError};
 use kubernetes::Cluster;
+use revoked::Revoked;
 
 /// What an operator may say about the built-in authority.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,6 +173,7 @@ struct Inner {
     wrapping: WrappingKey,
     clock: Clock,
     cluster: Option<Cluster>,
+    revoked: RwLock<Arc<Revoked>>,
     /// As last read from the database, the oldest first.
     roots: RwLock<Vec<Arc<HeldRoot>>>,
 }
@@ -189,8 +192,10 @@ impl CertificateAuthority {
     pub async fn open(config: CaConfig, store: Store, clock: Clock) -> Result<Self, CaError> {
         let wrapping = WrappingKey::open_or_create(&config.wrapping_key)?;
         let (roots, cluster) = (RwLock::default(), config.kubernetes.clone().map(Cluster::new));
-        let ca = Self { inner: Arc::new(Inner { config, store, wrapping, clock, cluster, roots }) };
+        let revoked = RwLock::default();
+        let ca = Self { inner: Arc::new(Inner { config, store, wrapping, clock, cluster, revoked, roots }) };
         ca.reload().await?;
+        ca.reload_revoked().await?;
         if ca.inner.roots.read().is_empty() {
             ca.found().await?;
         }

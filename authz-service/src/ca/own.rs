@@ -11,8 +11,9 @@ use tollgate_identity::{Credential, FreshKey, Material, TrustBundles, provider};
 
 use super::CertificateAuthority;
 
-/// How often the bundle is looked at between two renewals: a new root must be trusted before it signs.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often it is looked at whom to believe: a new root must be trusted before it signs, and what is revoked is refused
+/// from the next handshake on.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Certificates for one id, straight from the authority.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ impl OwnSource {
         let chain = std::iter::once(certified.certificate).chain(certified.roots.iter().cloned()).collect();
         let credential = Credential::new(chain, key.private_key(), &provider())?;
         let bundles = TrustBundles::default().with(self.ca.trust_domain().clone(), certified.roots)?;
+        let bundles = bundles.with_revocations(self.ca.revocations());
         let material = Material { credential, bundles };
         let leaf = &material.credential.leaf;
         let renew_at = renewal::renew_at(leaf.not_before, leaf.not_after, rand::random());
@@ -58,14 +60,17 @@ impl OwnSource {
             if let Err(error) = self.ca.reload().await {
                 tracing::warn!(%error, "cannot look for new roots");
             }
+            if let Err(error) = self.ca.reload_revoked().await {
+                tracing::warn!(%error, "cannot look for what is revoked");
+            }
             if left <= LOOK_EVERY {
                 return None;
             }
             let domain = self.ca.trust_domain().clone();
             let bundle = self.ca.bundle();
-            if bundle != given.material.bundles.roots(&domain)
-                && let Ok(bundles) = TrustBundles::default().with(domain, bundle)
-            {
+            let Ok(bundles) = TrustBundles::default().with(domain, bundle) else { continue };
+            let bundles = bundles.with_revocations(self.ca.revocations());
+            if bundles != given.material.bundles {
                 given.material.bundles = bundles;
                 return Some(given.material.clone());
             }

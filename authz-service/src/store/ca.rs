@@ -87,6 +87,17 @@ pub struct CertificateRow {
     pub not_after: i64,
 }
 
+/// A workload, or a certificate, that is not to be believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevokedCaller {
+    /// A SPIFFE id, or a pattern ending in `/*`.
+    pub workload: Option<String>,
+    /// In hexadecimal.
+    pub serial: Option<String>,
+    /// Unix seconds.
+    pub until: i64,
+}
+
 /// How a token was used.
 #[derive(Debug, Clone)]
 pub struct TokenUse {
@@ -253,6 +264,27 @@ impl Store {
             }
         }
         Ok(None)
+    }
+
+    /// What is revoked of workloads and certificates, at most `most`: patterns and serial numbers, each with its end.
+    pub async fn caller_revocations(&self, most: u32) -> Result<Vec<RevokedCaller>, StoreError> {
+        let mut tx = self.database().begin_read().await?;
+        let sql = "SELECT name, workload, certificate_serial, until FROM revocations \
+                   WHERE workload IS NOT NULL OR certificate_serial IS NOT NULL ORDER BY epoch DESC LIMIT $1";
+        let mut found = Vec::new();
+        for row in tx.fetch("read revocations", sql, &[Value::Int(i64::from(most))]).await? {
+            let name = row.text("name")?;
+            let bad = |problem: String| StoreError::BadRow { what: format!("revocations {name}"), problem };
+            let until: jiff::Timestamp =
+                row.text("until")?.parse().map_err(|error: jiff::Error| bad(error.to_string()))?;
+            let serial = row.optional_text("certificate_serial")?;
+            found.push(RevokedCaller {
+                workload: row.optional_text("workload")?,
+                serial: serial.as_deref().and_then(normal_serial).map(String::from),
+                until: until.as_second(),
+            });
+        }
+        Ok(found)
     }
 
     /// The certificates in force at `now`, by id and then the newest first; at most `most`.

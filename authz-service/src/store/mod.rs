@@ -30,7 +30,10 @@ use tollgate_runtime::config::Secret;
 
 pub use crate::policy::snapshot::SecretHash;
 pub use administrators::{Administrator, IssuedToken, hash_secret};
-pub use ca::{CertificateRow, Enrolment, NewCertificate, NewJoinToken, NewRoot, TokenUse, fingerprint, hex};
+pub use ca::{
+    CertificateRow, Enrolment, NewCertificate, NewJoinToken, NewRoot, RevokedCaller, TokenUse, fingerprint,
+    hex,
+};
 pub use changes::{ChangeFilter, ChangeRow};
 pub use error::StoreError;
 pub use fetched_keys::FetchedKeys;

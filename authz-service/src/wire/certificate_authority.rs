@@ -144,10 +144,10 @@ impl Wire for CaWire {
     }
 
     async fn bundle(&self, request: Request<BundleRequest>) -> Result<Response<BundleResponse>, Status> {
-        let wanted = request.into_inner().trust_domain;
+        let BundleRequest { trust_domain: wanted, known_version } = request.into_inner();
         if !wanted.is_empty() && wanted != self.ca.trust_domain().as_str() {
             return Err(Status::not_found(format!("there is no bundle of trust domain `{wanted}` here")));
         }
-        Ok(Response::new(BundleResponse { roots_der: bytes(&self.ca.bundle()) }))
+        Ok(Response::new(self.ca.whom_to_believe(&known_version)))
     }
 }

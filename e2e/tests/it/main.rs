@@ -18,5 +18,6 @@ mod observed;
 mod parts;
 mod policy_changes;
 mod quota;
+mod revoked;
 mod root_rotation;
 mod stores;

@@ -7,6 +7,8 @@
 //!     └ a Kubernetes service account's, which the cluster keeps fresh: then a file of roots says who the authority is
 //! ```
 //!
+//! Between renewals the authority is asked every few seconds whom to believe: new roots, and what is revoked.
+//!
 //! The key is made here, anew for every certificate, and never leaves this process, not even to disk: a process that
 //! starts again enrols again.
 
@@ -22,11 +24,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tollgate_proto::identity::certificate_authority_client::CertificateAuthorityClient;
 use tollgate_proto::identity::enrol_request::Proof;
-use tollgate_proto::identity::{CertificateResponse, EnrolRequest, RenewRequest};
+use tollgate_proto::identity::revocation::What;
+use tollgate_proto::identity::{BundleRequest, CertificateResponse, EnrolRequest, RenewRequest, Revocation};
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::Invalid;
-use tonic::Code;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Status};
 use tower::service_fn;
 
 use super::{Source, SourceFault};
@@ -36,11 +39,16 @@ use crate::fresh_key::FreshKey;
 use crate::identity::{Identity, Material, draw, provider};
 use crate::pem;
 use crate::renewal;
+use crate::revoked::Revocations;
 use crate::spiffe_id::{IdPattern, SpiffeId};
-use crate::tls::{self, MinimumVersion};
+use crate::tls::{self, GrpcChannel, MinimumVersion};
 
 /// How long the authority may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the authority is asked whom to believe: a revocation is in force at the first handshake after that.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The largest answer to that.
+const MAX_BUNDLE_BYTES: usize = 4 * 1024 * 1024;
 /// Most certificates of an answer that are read.
 const MAX_ROOTS: usize = 64;
 
@@ -123,8 +131,13 @@ pub struct Authority {
 }
 
 struct Given {
+    /// What was given, for our own calls to the authority.
     identity: Identity,
+    material: Material,
     renew_at: f64,
+    channel: GrpcChannel,
+    known_version: String,
+    revoked: Arc<Revocations>,
 }
 
 impl Authority {
@@ -188,19 +201,28 @@ impl Authority {
 
     async fn renew(&self, identity: &Identity) -> Result<Material, SourceFault> {
         let key = self.key()?;
-        let authority = match &self.config.authority_id {
-            Some(id) => id.clone(),
-            None => {
-                let domain = identity.material().credential.leaf.id.trust_domain().clone();
-                let id = format!("spiffe://{domain}/ns/tollgate-system/sa/authz");
-                id.parse().map_err(|fault| SourceFault::Unavailable(format!("{id} {fault}")))?
-            }
-        };
-        let expected = vec![IdPattern::Exact(authority)];
+        let expected = vec![IdPattern::Exact(self.authority_id(identity)?)];
         let config = tls::client_config(identity, expected, MinimumVersion::Tls13, vec![b"h2".to_vec()])
             .map_err(|error| SourceFault::Unavailable(error.to_string()))?;
         let answer = self.client(config)?.renew(RenewRequest { csr_der: key.csr_der.clone() }).await;
         material(answer.map_err(|status| refused(&status))?.into_inner(), &key)
+    }
+
+    /// Who the authority is.
+    fn authority_id(&self, identity: &Identity) -> Result<SpiffeId, SourceFault> {
+        if let Some(id) = &self.config.authority_id {
+            return Ok(id.clone());
+        }
+        let domain = identity.material().credential.leaf.id.trust_domain().clone();
+        let id = format!("spiffe://{domain}/ns/tollgate-system/sa/authz");
+        id.parse().map_err(|fault| SourceFault::Unavailable(format!("{id} {fault}")))
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, SourceFault> {
+        let endpoint = Endpoint::try_from(format!("http://{}", self.config.address)).map_err(|error| {
+            SourceFault::Unavailable(format!("address `{}`: {error}", self.config.address))
+        })?;
+        Ok(endpoint.timeout(TIMEOUT).connect_timeout(TIMEOUT))
     }
 
     fn key(&self) -> Result<FreshKey, SourceFault> {
@@ -217,11 +239,7 @@ impl Authority {
             let (config, address) = (Arc::clone(&config), address.clone());
             async move { tls::connect(config, &address).await.map(hyper_util::rt::TokioIo::new) }
         });
-        let endpoint = Endpoint::try_from(format!("http://{}", self.config.address)).map_err(|error| {
-            SourceFault::Unavailable(format!("address `{}`: {error}", self.config.address))
-        })?;
-        let channel =
-            endpoint.timeout(TIMEOUT).connect_timeout(TIMEOUT).connect_with_connector_lazy(connector);
+        let channel = self.endpoint()?.connect_with_connector_lazy(connector);
         Ok(CertificateAuthorityClient::new(channel))
     }
 }
@@ -269,21 +287,99 @@ impl Source for Authority {
 
     fn next(&mut self) -> BoxFuture<'_, Result<Material, SourceFault>> {
         Box::pin(async {
-            if let Some(given) = &self.given {
-                tokio::time::sleep(renewal::until(given.renew_at, self.now())).await;
+            while let Some(given) = &mut self.given {
+                let left = renewal::until(given.renew_at, self.clock.unix_seconds().cast_signed());
+                tokio::time::sleep(left.min(LOOK_EVERY)).await;
+                if left <= LOOK_EVERY {
+                    break;
+                }
+                if let Some(material) = given.look().await {
+                    return Ok(material);
+                }
             }
             // A certificate that has ended proves nothing any more: then it takes a token.
             let material = match &self.given {
-                Some(given) if self.now() < given.identity.material().credential.leaf.not_after => {
+                Some(given) if self.now() < given.material.credential.leaf.not_after => {
                     self.renew_or_enrol(&given.identity).await?
                 }
                 _ => self.enrol().await?,
             };
-            let leaf = &material.credential.leaf;
-            let renew_at = renewal::renew_at(leaf.not_before, leaf.not_after, draw());
-            let identity = Identity::fixed(material.clone(), self.clock.clone());
-            self.given = Some(Given { identity, renew_at });
-            Ok(material)
+            self.given(material).await
         })
     }
+}
+
+impl Authority {
+    /// Keeps what was given, with what is revoked by now; until that is known, what was known before.
+    async fn given(&mut self, mut material: Material) -> Result<Material, SourceFault> {
+        let (known_version, revoked) = match self.given.take() {
+            Some(before) => (before.known_version, before.revoked),
+            None => (String::new(), Arc::default()),
+        };
+        material.bundles = material.bundles.with_revocations(Arc::clone(&revoked));
+        let leaf = &material.credential.leaf;
+        let renew_at = renewal::renew_at(leaf.not_before, leaf.not_after, draw());
+        let identity = Identity::fixed(material.clone(), self.clock.clone());
+        let expected = vec![IdPattern::Exact(self.authority_id(&identity)?)];
+        let channel = GrpcChannel::mutual(self.endpoint()?, identity.clone(), expected, self.clock.clone())
+            .map_err(|error| SourceFault::Unavailable(error.to_string()))?;
+        let given = Given { identity, material, renew_at, channel, known_version, revoked };
+        let given = self.given.insert(given);
+        Ok(given.look().await.unwrap_or_else(|| given.material.clone()))
+    }
+}
+
+impl Given {
+    /// What is new about whom to believe. An authority that is away is asked again; what was known stays.
+    async fn look(&mut self) -> Option<Material> {
+        let domain = self.material.credential.leaf.id.trust_domain().clone();
+        let request =
+            BundleRequest { trust_domain: domain.to_string(), known_version: self.known_version.clone() };
+        let mut client = CertificateAuthorityClient::new(self.channel.channel())
+            .max_decoding_message_size(MAX_BUNDLE_BYTES);
+        // Short, since a renewal may be due meanwhile.
+        let asked = tokio::time::timeout(LOOK_EVERY, client.bundle(request)).await;
+        let answer = match asked.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => {
+                tracing::debug!(code = ?status.code(), message = status.message(), "the authority does not say whom to believe");
+                return None;
+            }
+        };
+        if !answer.version.is_empty() && answer.version == self.known_version {
+            return None;
+        }
+        let revoked = Arc::new(revocations(answer.revocations));
+        let roots = answer.roots_der.into_iter().take(MAX_ROOTS).map(CertificateDer::from).collect();
+        let bundles = match TrustBundles::default().with(domain, roots) {
+            Ok(bundles) => bundles.with_revocations(Arc::clone(&revoked)),
+            Err(error) => {
+                tracing::warn!(%error, "the authority's roots cannot be used; the old ones stay");
+                return None;
+            }
+        };
+        (self.known_version, self.revoked) = (answer.version, revoked);
+        if bundles == self.material.bundles {
+            return None;
+        }
+        self.material.bundles = bundles;
+        self.identity.replace(self.material.clone());
+        Some(self.material.clone())
+    }
+}
+
+/// What cannot be understood is left out, loudly: the rest must not wait for it.
+fn revocations(said: Vec<Revocation>) -> Revocations {
+    let mut revoked = Revocations::default();
+    for Revocation { what, until } in said {
+        match what {
+            Some(What::Serial(serial)) => revoked.serial(&serial, until),
+            Some(What::Workload(pattern)) => match pattern.parse() {
+                Ok(pattern) => revoked.workloads(pattern, until),
+                Err(fault) => tracing::error!(pattern, %fault, "a revocation cannot be understood"),
+            },
+            None => {}
+        }
+    }
+    revoked
 }

@@ -89,6 +89,7 @@ fn alert(untrusted: &Untrusted) -> rustls::Error {
         Untrusted::Nothing => return Error::NoCertificatesPresented,
         Untrusted::Certificate(CertificateFault::Unreadable(_)) => CertificateError::BadEncoding,
         Untrusted::LongChain | Untrusted::Certificate(_) => CertificateError::ApplicationVerificationFailure,
+        Untrusted::Revoked { .. } => CertificateError::Revoked,
         Untrusted::TrustDomain(_) => CertificateError::UnknownIssuer,
         Untrusted::Chain { problem, .. } => match problem {
             webpki::Error::CertExpired { .. } => CertificateError::Expired,

@@ -1,11 +1,14 @@
 //! Certificates that must not be believed, each for its own reason.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 use tollgate_testkit::authority::{Authority, now, uri, workload};
 
 use tollgate_identity::bundle::End;
+use tollgate_identity::pki_types::CertificateDer;
+use tollgate_identity::{IdPattern, Leaf, Revocations};
 
 use crate::wire::{CLIENT, SERVER, bundles};
 
@@ -93,6 +96,36 @@ fn what_is_wrong_with_a_certificate_is_named() {
     let leaf = authority.workload(CLIENT).certificate.into();
     let error = trusted.verify(&leaf, &many, End::Client, now, &provider).unwrap_err().to_string();
     assert!(error.contains("more than 8"), "{error}");
+}
+
+/// Revoked, a certificate is refused by its serial number or by its workload, until the end that was set.
+#[test]
+fn what_is_revoked_is_believed_no_more() {
+    let authority = Authority::new("root");
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let now = unix_now();
+    let signed = |id: &str| CertificateDer::from(authority.workload(id).certificate);
+    let (client, again, server) = (signed(CLIENT), signed(CLIENT), signed(SERVER));
+    let serial = Leaf::read(&client).unwrap().serial;
+    let revoking = |revoke: &dyn Fn(&mut Revocations)| {
+        let mut revoked = Revocations::default();
+        revoke(&mut revoked);
+        let trusted = bundles(&authority).with_revocations(Arc::new(revoked));
+        [&client, &again, &server].map(|leaf| match trusted.verify(leaf, &[], End::Client, now, &provider) {
+            Ok(_) => true,
+            Err(error) => {
+                assert!(error.to_string().contains("is revoked"), "{error}");
+                false
+            }
+        })
+    };
+    let pattern = |text: &str| text.parse::<IdPattern>().unwrap();
+    assert_eq!(revoking(&|_| {}), [true, true, true]);
+    assert_eq!(revoking(&|revoked| revoked.serial(&serial, now + 60)), [false, true, true]);
+    assert_eq!(revoking(&|revoked| revoked.serial(&serial, now)), [true, true, true], "it is over");
+    assert_eq!(revoking(&|revoked| revoked.workloads(pattern(CLIENT), now + 60)), [false, false, true]);
+    let shop = "spiffe://test.example/ns/shop/*";
+    assert_eq!(revoking(&|revoked| revoked.workloads(pattern(shop), now + 60)), [false, false, false]);
 }
 
 #[test]
