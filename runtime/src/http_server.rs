@@ -29,6 +29,8 @@ use crate::trace_context;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections at once; more wait in the backlog.
 const MAX_CONNECTIONS: usize = 1024;
+/// How long a connection is served that has to end soon.
+const LEAST_LIFE: Duration = Duration::from_secs(1);
 /// Boundaries of `http.server.request.duration` (semantic conventions).
 pub const DURATION_BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
@@ -115,7 +117,8 @@ async fn serve_connection<C: Connection>(tasks: &Tasks, connection: C, router: R
     let mut connection = pin!(server.serve_connection_with_upgrades(TokioIo::new(connection), service));
     let due = async {
         match drain_after {
-            Some(after) => tokio::time::sleep(after).await,
+            // Whoever has just come in is heard at least.
+            Some(after) => tokio::time::sleep(after.max(LEAST_LIFE)).await,
             None => pending().await,
         }
     };

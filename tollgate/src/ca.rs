@@ -100,7 +100,7 @@ pub async fn run(command: Command, env: &Env) -> anyhow::Result<()> {
     match command {
         Command::Issue { id, out, dns, ip, ttl, at } => {
             let (ca, store) = at.open(env).await?;
-            let certified = issue(&ca, &id, &Profile { dns, ips: ip }, ttl, &out).await?;
+            let certified = issue(&ca, &id, &Profile { dns, ips: ip }, (ttl, &author(env)), &out).await?;
             store.close().await;
             say(&format!(
                 "{id}: {}, valid until {}",
@@ -131,8 +131,10 @@ pub async fn run(command: Command, env: &Env) -> anyhow::Result<()> {
             for row in store.certificates(now, MOST_LISTED).await? {
                 let (since, until) = (moment(row.issued_at), moment(row.not_after));
                 let (id, serial, proof) = (&row.spiffe_id, &row.serial, &row.proof);
+                let by =
+                    if row.issued_by.is_empty() { String::new() } else { format!(" of {}", row.issued_by) };
                 let root = row.root.get(..ROOT_DIGITS).unwrap_or(&row.root);
-                say(&format!("{id}  {serial}  since {since}  until {until}  by {proof}  root {root}"));
+                say(&format!("{id}  {serial}  since {since}  until {until}  by {proof}{by}  root {root}"));
             }
             store.close().await;
         }
@@ -140,16 +142,16 @@ pub async fn run(command: Command, env: &Env) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Signs a certificate for a new key, and writes `tls.crt`, `tls.key` and `ca.crt` into `out`.
+/// Signs a certificate for a new key, in the name of somebody, and writes `tls.crt`, `tls.key` and `ca.crt` into `out`.
 pub async fn issue(
     ca: &CertificateAuthority,
     id: &SpiffeId,
     profile: &Profile,
-    ttl: Option<Duration>,
+    (ttl, by): (Option<Duration>, &str),
     out: &Path,
 ) -> anyhow::Result<Certified> {
     let key = FreshKey::generate(Some(id))?;
-    let certified = ca.issue(&key.csr_der, id, profile, ttl).await?;
+    let certified = ca.issue(&key.csr_der, id, profile, ttl, by).await?;
     write(&out.join("tls.crt"), &pem::certificate(&certified.certificate), PUBLIC)?;
     write(&out.join("tls.key"), &key.private_key_pem(), PRIVATE)?;
     write(&out.join("ca.crt"), &roots_pem(&certified.roots), PUBLIC)?;

@@ -29,6 +29,8 @@ pub(super) struct WorkloadCertificate {
     root: String,
     /// How the id was proved: `join-token`, `kubernetes`, `renewal`, or `data-folder` for who can write the database.
     proof: String,
+    /// By whose doing it has certificates: who made the join token, or who signed from the data folder.
+    issued_by: String,
     /// When it was signed: the last rotation.
     rotated_at: i64,
     /// When the workload last proved its id by anything but a certificate.
@@ -82,6 +84,7 @@ fn shown(row: CertificateRow, snapshot: &Snapshot, now: i64) -> WorkloadCertific
         serial: row.serial,
         root: row.root,
         proof: row.proof,
+        issued_by: row.issued_by,
         rotated_at: row.issued_at,
         attested_at: row.attested_at,
         expires_at: row.not_after,

@@ -75,7 +75,8 @@ impl CertificateAuthority {
         self.not_revoked(&id, None).await?;
         let signer = self.signer()?;
         let issued = self.sign(&signer, &request, &id, &self.profile(&id), self.inner.config.leaf_life)?;
-        let record = record(&issued, &request, &signer, Proof::JoinToken, now);
+        let by = enrolment.created_by.clone();
+        let record = record(&issued, &request, &signer, (Proof::JoinToken, by), now);
         enrolment.finish(&record).await?;
         self.certified(issued.certificate)
     }
@@ -90,7 +91,8 @@ impl CertificateAuthority {
         self.not_revoked(&id, None).await?;
         let signer = self.signer()?;
         let issued = self.sign(&signer, &request, &id, &self.profile(&id), self.inner.config.leaf_life)?;
-        let record = record(&issued, &request, &signer, Proof::Kubernetes, self.now());
+        // The cluster's own audit knows who made the account.
+        let record = record(&issued, &request, &signer, (Proof::Kubernetes, String::new()), self.now());
         self.inner.store.put_certificate(&record).await?;
         self.certified(issued.certificate)
     }
@@ -107,7 +109,8 @@ impl CertificateAuthority {
         self.not_revoked(&shown.id, Some(&shown.serial)).await?;
         let known = self.inner.store.certificate(&shown.serial).await?;
         let known = known.filter(|known| known.spiffe_id == shown.id.as_str());
-        let attested_at = known.ok_or(CaError::NotRenewable("it was not signed here"))?.attested_at;
+        let known = known.ok_or(CaError::NotRenewable("it was not signed here"))?;
+        let attested_at = known.attested_at;
         let longest = i64::try_from(self.inner.config.attestation.as_secs()).unwrap_or(i64::MAX);
         if now >= attested_at.saturating_add(longest) {
             return Err(CaError::NotRenewable("its attestation is too old; use a new join token"));
@@ -115,19 +118,22 @@ impl CertificateAuthority {
         let signer = self.signer()?;
         let profile = self.profile(&shown.id);
         let issued = self.sign(&signer, &request, &shown.id, &profile, self.inner.config.leaf_life)?;
-        let record =
-            NewCertificate { attested_at, ..record(&issued, &request, &signer, Proof::Renewal, now) };
+        let record = NewCertificate {
+            attested_at,
+            ..record(&issued, &request, &signer, (Proof::Renewal, known.issued_by), now)
+        };
         self.inner.store.put_certificate(&record).await?;
         self.certified(issued.certificate)
     }
 
-    /// A certificate for whoever can write the database.
+    /// A certificate for whoever can write the database; `by` is remembered.
     pub async fn issue(
         &self,
         csr_der: &[u8],
         id: &SpiffeId,
         profile: &Profile,
         life: Option<Duration>,
+        by: &str,
     ) -> Result<Certified, CaError> {
         let request = Request::read(csr_der)?;
         self.ours(id)?;
@@ -136,7 +142,7 @@ impl CertificateAuthority {
         let signer = self.signer()?;
         let life = life.unwrap_or(self.inner.config.leaf_life).min(self.inner.config.leaf_life);
         let issued = self.sign(&signer, &request, id, profile, life)?;
-        let record = record(&issued, &request, &signer, Proof::DataFolder, self.now());
+        let record = record(&issued, &request, &signer, (Proof::DataFolder, by.to_owned()), self.now());
         self.inner.store.put_certificate(&record).await?;
         self.certified(issued.certificate)
     }
@@ -166,7 +172,13 @@ impl CertificateAuthority {
     }
 }
 
-fn record(issued: &Issued, request: &Request, signer: &HeldRoot, proof: Proof, now: i64) -> NewCertificate {
+fn record(
+    issued: &Issued,
+    request: &Request,
+    signer: &HeldRoot,
+    (proof, issued_by): (Proof, String),
+    now: i64,
+) -> NewCertificate {
     NewCertificate {
         serial: issued.leaf.serial.clone(),
         spiffe_id: issued.leaf.id.to_string(),
@@ -174,6 +186,7 @@ fn record(issued: &Issued, request: &Request, signer: &HeldRoot, proof: Proof, n
         certificate: STANDARD.encode(&issued.certificate),
         key_hash: hex(&request.key_hash),
         proof: proof.as_str(),
+        issued_by,
         issued_at: now,
         attested_at: now,
         not_after: issued.leaf.not_after,

@@ -38,7 +38,8 @@ impl OwnSource {
 
     async fn renew(&mut self) -> anyhow::Result<Material> {
         let key = FreshKey::generate(None)?;
-        let certified = self.ca.issue(&key.csr_der, &self.id, &self.profile, None).await?;
+        let certified =
+            self.ca.issue(&key.csr_der, &self.id, &self.profile, None, "the authority itself").await?;
         // Who enrols knows no root yet, only the hash of one: so the roots are shown along.
         let chain = std::iter::once(certified.certificate).chain(certified.roots.iter().cloned()).collect();
         let credential = Credential::new(chain, key.private_key(), &provider())?;

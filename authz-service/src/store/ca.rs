@@ -58,6 +58,8 @@ pub struct NewCertificate {
     pub key_hash: String,
     /// How the id was proved.
     pub proof: &'static str,
+    /// By whose doing.
+    pub issued_by: String,
     /// Unix seconds.
     pub issued_at: i64,
     /// Unix seconds.
@@ -79,6 +81,8 @@ pub struct CertificateRow {
     pub certificate: String,
     /// How the id was proved.
     pub proof: String,
+    /// By whose doing: who made the token, or who signed. Renewals inherit it.
+    pub issued_by: String,
     /// Unix seconds.
     pub issued_at: i64,
     /// Unix seconds.
@@ -116,6 +120,8 @@ pub struct Enrolment {
     token_hash: String,
     /// Whom the token is for.
     pub spiffe_id: String,
+    /// Who made it.
+    pub created_by: String,
     /// Unix seconds.
     pub expires_at: i64,
     /// If it was.
@@ -203,7 +209,7 @@ impl Store {
         let token_hash = hex(hash);
         let mut tx = self.database().begin().await?;
         lock(&mut tx).await?;
-        let sql = "SELECT t.spiffe_id, t.expires_at, t.used_at, t.key_hash, c.certificate FROM join_tokens t \
+        let sql = "SELECT t.spiffe_id, t.created_by, t.expires_at, t.used_at, t.key_hash, c.certificate FROM join_tokens t \
                    LEFT JOIN certificates c ON c.serial = t.serial WHERE t.token_hash = $1";
         let rows = tx.fetch("find a join token", sql, &[Value::Text(&token_hash)]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
@@ -215,8 +221,9 @@ impl Store {
                 certificate: row.optional_text("certificate")?.unwrap_or_default(),
             }),
         };
-        let (spiffe_id, expires_at) = (row.text("spiffe_id")?, row.int("expires_at")?);
-        Ok(Some(Enrolment { tx, token_hash, spiffe_id, expires_at, used }))
+        let (spiffe_id, created_by) = (row.text("spiffe_id")?, row.text("created_by")?);
+        let expires_at = row.int("expires_at")?;
+        Ok(Some(Enrolment { tx, token_hash, spiffe_id, created_by, expires_at, used }))
     }
 
     /// Records a certificate.
@@ -338,7 +345,7 @@ async fn lock(tx: &mut Tx) -> Result<(), StoreError> {
 
 async fn insert(tx: &mut Tx, certificate: &NewCertificate) -> Result<(), StoreError> {
     let sql = "INSERT INTO certificates (serial, spiffe_id, root, certificate, key_hash, proof, issued_at, \
-               attested_at, not_after) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+               attested_at, not_after, issued_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     let values = [
         Value::Text(&certificate.serial),
         Value::Text(&certificate.spiffe_id),
@@ -349,6 +356,7 @@ async fn insert(tx: &mut Tx, certificate: &NewCertificate) -> Result<(), StoreEr
         Value::Int(certificate.issued_at),
         Value::Int(certificate.attested_at),
         Value::Int(certificate.not_after),
+        Value::Text(&certificate.issued_by),
     ];
     tx.execute("record a certificate", sql, &values).await.map(|_changed| ())
 }
@@ -363,5 +371,6 @@ fn certificate_row(row: &super::sql::Row) -> Result<CertificateRow, StoreError> 
         issued_at: row.int("issued_at")?,
         attested_at: row.int("attested_at")?,
         not_after: row.int("not_after")?,
+        issued_by: row.text("issued_by")?,
     })
 }

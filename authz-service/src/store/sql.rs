@@ -168,6 +168,7 @@ const SQLITE: &[(i64, &str, &str)] = migrations!(
         (6, "certificate authority", "0006_certificate_authority.sql"),
         (7, "foreign keys", "0007_foreign_keys.sql"),
         (8, "claim parameters", "0008_claim_parameters.sql"),
+        (9, "issued by", "0009_issued_by.sql"),
     ]
 );
 const POSTGRES: &[(i64, &str, &str)] = migrations!(
@@ -181,6 +182,7 @@ const POSTGRES: &[(i64, &str, &str)] = migrations!(
         (6, "certificate authority", "0006_certificate_authority.sql"),
         (7, "foreign keys", "0007_foreign_keys.sql"),
         (8, "claim parameters", "0008_claim_parameters.sql"),
+        (9, "issued by", "0009_issued_by.sql"),
     ]
 );
 

@@ -136,7 +136,7 @@ async fn a_revoked_workload_gets_nothing(trial: &Trial) {
     for refused in [
         trial.ca.enrol(&csr(), &token).await,
         trial.ca.renew(&csr(), &certified.leaf).await,
-        trial.ca.issue(&csr(), &id(), &Profile::default(), None).await,
+        trial.ca.issue(&csr(), &id(), &Profile::default(), None, "test").await,
     ] {
         assert!(refused.unwrap_err().to_string().contains("cart-stolen"));
     }
@@ -154,13 +154,13 @@ async fn a_revoked_workload_gets_nothing(trial: &Trial) {
 }
 
 async fn a_rotation_refuses_nobody(trial: &Trial) {
-    let old = trial.ca.issue(&csr(), &id(), &Profile::default(), None).await.unwrap();
+    let old = trial.ca.issue(&csr(), &id(), &Profile::default(), None, "test").await.unwrap();
     let takes_over = trial.ca.rotate("test").await.unwrap();
     assert_eq!(trial.ca.bundle().len(), 2);
-    let before = trial.ca.issue(&csr(), &id(), &Profile::default(), None).await.unwrap();
+    let before = trial.ca.issue(&csr(), &id(), &Profile::default(), None, "test").await.unwrap();
     assert_eq!(before.leaf.issuer, old.leaf.issuer);
     trial.time.advance(Duration::from_secs((takes_over - trial.now()).unsigned_abs()));
-    let after = trial.ca.issue(&csr(), &id(), &Profile::default(), None).await.unwrap();
+    let after = trial.ca.issue(&csr(), &id(), &Profile::default(), None, "test").await.unwrap();
     assert!(trial.trusts(&after));
     trial.time.advance(trial.config.leaf_life - Duration::from_secs(1));
     assert_eq!(trial.ca.bundle().len(), 2, "what the old root signed last may still be valid");
@@ -176,7 +176,25 @@ async fn a_rotation_refuses_nobody(trial: &Trial) {
     assert!(error.to_string().contains("wrapping key is another one"), "{error}");
 }
 
+/// What was signed is there before it is given out: for whom, by which proof and whose doing.
+async fn whatever_is_signed_is_recorded(trial: &Trial) {
+    let token = trial.ca.join_token(&id(), "alice").await.unwrap().expose();
+    let first = trial.ca.enrol(&csr(), &token).await.unwrap();
+    let second = trial.ca.renew(&csr(), &first.leaf).await.unwrap();
+    let third = trial.ca.issue(&csr(), &id(), &Profile::default(), None, "bob").await.unwrap();
+    for (leaf, proof, by) in [
+        (&first.leaf, "join-token", "alice"),
+        (&second.leaf, "renewal", "alice"),
+        (&third.leaf, "data-folder", "bob"),
+    ] {
+        let row = trial.store.certificate(&leaf.serial).await.unwrap().unwrap();
+        assert_eq!((&*row.proof, &*row.issued_by, &*row.spiffe_id), (proof, by, ID));
+        assert_eq!((row.issued_at, row.not_after), (trial.now(), leaf.not_after));
+    }
+}
+
 async fn all(trial: &Trial) {
+    whatever_is_signed_is_recorded(trial).await;
     a_token_is_good_for_one_id_and_one_key(trial).await;
     of_two_that_come_at_once_one_is_served(trial).await;
     a_certificate_is_renewed_until_its_attestation_is_old(trial).await;

@@ -72,6 +72,23 @@ async fn who_is_not_the_authority_gets_no_token() {
     assert!(other.enrol(&key.csr_der, &token).await.is_ok());
 }
 
+/// Whoever asks and asks is told to come later, before anything is looked at; others are served meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_asks_too_often_waits() {
+    let (running, ca) = with_authority(Duration::from_secs(3600)).await;
+    let wrong = ca.join_token(&ID.parse().unwrap(), "test").await.unwrap().expose().replace("tgj_", "tgj_A");
+    let IdentityConfig::Authority(config) = asking(&running, &wrong) else { unreachable!() };
+    // More at once than come back while they are served, however slow that is.
+    let asked = (0..80).map(|_| {
+        let config = config.clone();
+        async move { Authority::new(config, Clock::system()).next().await.unwrap_err().to_string() }
+    });
+    let refusals = futures_util::future::join_all(asked).await;
+    let (busy, looked_at): (Vec<_>, Vec<_>) = refusals.iter().partition(|one| one.contains("asks too often"));
+    assert!(!busy.is_empty() && looked_at.len() >= 20, "{refusals:?}");
+    assert!(looked_at.iter().all(|one| one.contains("is not one of ours")), "{looked_at:?}");
+}
+
 async fn certificates(running: &Running, query: &str, token: &str) -> Value {
     let path = format!("/v1/certificates{query}");
     let answer = running.send(Method::GET, &path, token, None).await;
@@ -97,7 +114,7 @@ async fn operators_see_every_workload_with_its_newest_certificate() {
     time.advance(Duration::from_secs(60));
     let second = ca.renew(&csr(), &first.leaf).await.unwrap();
     let hour = Some(Duration::from_secs(3600));
-    ca.issue(&csr(), &of("batch").parse().unwrap(), &Profile::default(), hour).await.unwrap();
+    ca.issue(&csr(), &of("batch").parse().unwrap(), &Profile::default(), hour, "test").await.unwrap();
 
     let root = running.administrator("root").await;
     let all = certificates(&running, "", &root).await;
@@ -110,7 +127,7 @@ async fn operators_see_every_workload_with_its_newest_certificate() {
     let cart = &all["items"][1];
     let expected = json!({
         "spiffe_id": ID, "serial": second.leaf.serial, "issuer": second.leaf.issuer, "root": cart["root"],
-        "proof": "renewal", "rotated_at": 1_800_000_060, "attested_at": 1_800_000_000,
+        "proof": "renewal", "issued_by": "test", "rotated_at": 1_800_000_060, "attested_at": 1_800_000_000,
         "expires_at": second.leaf.not_after, "revoked": false,
     });
     assert_eq!(*cart, expected);

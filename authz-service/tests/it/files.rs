@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tollgate_authz::Config;
 use tollgate_authz::policy::{diff, documents};
-use tollgate_runtime::config::{Env, load};
+use tollgate_runtime::config::{Env, load, load_text};
 
 use crate::running::demo_documents;
 
@@ -34,6 +34,32 @@ fn the_objects_in_the_guide_are_right() {
     let faults = documents::check(&written).err().unwrap_or_default();
     assert!(faults.is_empty(), "{faults:?}");
     assert_eq!(written.len(), 7);
+}
+
+/// The blocks of the page on identity that are for this service; who it is may stand in another one.
+#[test]
+fn the_page_on_identity_can_be_copied() {
+    let page = std::fs::read_to_string(in_repository("docs/identity.md")).unwrap();
+    let blocks: Vec<_> = page
+        .split("```yaml\n# authz\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .map(|block| match block.contains("ca:\n") {
+            true => block.to_owned(),
+            false => format!("ca: {{trust_domain: example.org}}\n{block}"),
+        })
+        .collect();
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        let loaded = load_text::<Config>(Path::new("docs/identity.md"), &block, &[], &Env::empty());
+        assert!(loaded.is_ok(), "{}\n{block}", loaded.unwrap_err());
+    }
+    let kubernetes = tollgate_authz::ca::KubernetesConfig::default();
+    let shown = serde_json::to_value(&kubernetes).unwrap();
+    for key in ["api", "audience", "ca_file", "token_file"] {
+        let line = format!("    {key}: {}\n", shown[key].as_str().unwrap());
+        assert!(page.contains(&line), "the page shows another default than {line}");
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ const LIFE: Duration = Duration::from_secs(40);
 /// A client with a new certificate, and so with a new connection.
 async fn client(ca: &CertificateAuthority, folder: &Path) -> reqwest::Client {
     let id: SpiffeId = CLIENT.parse().unwrap();
-    tollgate::ca::issue(ca, &id, &Profile::default(), None, folder).await.unwrap();
+    tollgate::ca::issue(ca, &id, &Profile::default(), (None, "test"), folder).await.unwrap();
     let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
     reqwest::Client::builder()
         .timeout(Duration::from_secs(10))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -15,6 +15,7 @@ use tollgate_identity::tls::{self, Accepted, ConnectionBounds, Mtls, ServerOptio
 use tollgate_runtime::Service;
 use tollgate_testkit::authority::Authority;
 
+use crate::following::Logged;
 use crate::wire::{CLIENT, SERVER, bundles, identity, towards};
 
 struct Door {
@@ -82,6 +83,22 @@ async fn whoever_says_nothing_holds_one_of_a_bounded_number_of_places() {
     while door.enter("127.0.0.3", &known).await.is_none() {
         assert!(tokio::time::Instant::now() < deadline);
     }
+}
+
+#[tokio::test]
+async fn plaintext_on_a_port_for_workloads_is_closed_and_the_log_says_so() {
+    let logged = Logged::default();
+    let _listening = logged.listen();
+    let door = Door::open(ConnectionBounds::default()).await;
+    let mut plain = TcpStream::connect(door.address).await.unwrap();
+    plain.write_all(b"PRI * HTTP/2.0\r\n\r\n").await.unwrap();
+    let mut heard = Vec::new();
+    let _ = plain.read_to_end(&mut heard).await;
+    assert!(heard.is_empty());
+    let told = tollgate_testkit::fake_collector::wait_for(|| {
+        logged.lines("the client speaks plaintext, and this port takes TLS alone").first().cloned()
+    });
+    assert!(told.await.unwrap().contains("peer=127.0.0.1:"));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -9,13 +10,14 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tollgate_identity::config::IdentityConfig;
 use tollgate_identity::source::FilesConfig;
 use tollgate_identity::tls::{Clients, DoorTls, Plaintext};
 use tollgate_ratelimit::{App, Config};
 use tollgate_runtime::config::ServiceConfig as _;
 use tollgate_runtime::{App as _, Service};
-use tollgate_testkit::authority::{Authority, Signed, workload};
+use tollgate_testkit::authority::{Authority, Signed, now, workload};
 
 const RATELIMIT: &str = "spiffe://test.example/ns/tollgate-system/sa/ratelimit";
 const OPERATOR: &str = "spiffe://test.example/ns/ops/sa/operator";
@@ -76,8 +78,8 @@ impl Door {
         Self { address, root, _service: service, _folder: folder }
     }
 
-    /// What a request by this certificate is answered; nothing where the handshake is refused.
-    async fn ask(&self, shown: Option<&Signed>, path: &str, body: Option<Value>) -> Option<(u16, Value)> {
+    /// A connection by this certificate; none where the server's is not believed.
+    async fn connect(&self, shown: Option<&Signed>) -> Option<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.root_der().into()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -94,7 +96,12 @@ impl Door {
         };
         let stream = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::IpAddress(self.address.ip().into());
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()
+    }
+
+    /// What a request by this certificate is answered; nothing where the handshake is refused.
+    async fn ask(&self, shown: Option<&Signed>, path: &str, body: Option<Value>) -> Option<(u16, Value)> {
+        let stream = self.connect(shown).await?;
         // A name of the network: over TLS the certificate says who may.
         request(stream, "limits.example:7005", path, body).await
     }
@@ -150,6 +157,30 @@ async fn this_machine_may_come_in_plaintext_where_that_is_allowed_and_by_its_own
     }
     let other = door.root.workload("spiffe://test.example/ns/ops/sa/other");
     assert_eq!(door.ask(Some(&other), "/v1/usage", None).await.unwrap().0, 403);
+}
+
+/// Minutes before its peer's certificate ends, a connection is told to go; it is not cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_goes_before_its_peers_certificate_ends() {
+    let door = Door::open(|_| {}).await;
+    let mut params = workload(OPERATOR);
+    params.not_before = (now() - Duration::from_secs(86_400)).into();
+    params.not_after = (now() + Duration::from_secs(300)).into();
+    let mut stream = door.connect(Some(&door.root.sign(params))).await.unwrap();
+    let mut heard = Vec::new();
+    let ended = async {
+        loop {
+            let asked = stream.write_all(b"GET /healthcheck HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            let mut chunk = [0; 4096];
+            match (asked, stream.read(&mut chunk).await) {
+                (Ok(()), Ok(length @ 1..)) => heard.extend_from_slice(&chunk[..length]),
+                _ => return,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), ended).await.expect("it goes while the certificate holds");
+    let heard = String::from_utf8(heard).unwrap();
+    assert!(heard.starts_with("HTTP/1.1 200 "), "{heard}");
 }
 
 #[tokio::test]

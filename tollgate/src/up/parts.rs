@@ -136,7 +136,7 @@ impl Parts {
 
     pub(super) async fn issue(&self, id: &str, out: &Path) -> anyhow::Result<()> {
         let (authority, _) = self.authority.as_ref().context("authz does not run")?;
-        crate::ca::issue(authority, &id.parse()?, &Profile::default(), None, out).await?;
+        crate::ca::issue(authority, &id.parse()?, &Profile::default(), (None, "tollgate up"), out).await?;
         Ok(())
     }
 
