@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Where the policy is.
 #[derive(Debug, Args)]
 pub struct Place {
-    /// Admin API of a running service, such as https://authz.example:7003 or, on this machine, http://127.0.0.1:7003
+    /// Admin API of a running service, such as `https://HOST:7003` or, on this machine, `http://127.0.0.1:7003`
     #[arg(long, conflicts_with = "data")]
     pub(crate) server: Option<String>,
     /// File with an administrator's token.
