@@ -1,7 +1,7 @@
 //! Commands against the services of a running mesh by HTTPS: whom they believe, and as whom they come.
 
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tollgate::up::{Mesh, Options, Ports};
@@ -43,6 +43,13 @@ async fn an_operator_comes_by_a_certificate_of_the_data_folder() {
         tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
     };
     let export = ["policy", "export", "--server", &https];
+    // A new administrator is known as soon as the policy is read again.
+    let (client, status) = (reqwest::Client::new(), format!("http://{authz}/v1/status"));
+    let deadline = Instant::now() + PATIENCE;
+    while !client.get(&status).bearer_auth(&administrator).send().await.unwrap().status().is_success() {
+        assert!(Instant::now() < deadline, "the new administrator is not known");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 
     // By a token, over TLS and in plaintext on this machine.
     let token = token.display().to_string();
@@ -63,7 +70,7 @@ async fn an_operator_comes_by_a_certificate_of_the_data_folder() {
     assert!(told(&output).contains("401"), "{}", told(&output));
     let binding = json!({"role": "admin", "who": {"workload": OPERATOR}});
     let url = format!("http://{authz}/v1/namespaces/tollgate-system/bindings/operator");
-    let put = reqwest::Client::new().put(url).bearer_auth(administrator).json(&binding).send().await.unwrap();
+    let put = client.put(url).bearer_auth(administrator).json(&binding).send().await.unwrap();
     assert_eq!(put.status(), 201);
     let output = run(&export, &as_operator).await;
     assert!(output.status.success() && told(&output).contains("name: policies"), "{}", told(&output));
