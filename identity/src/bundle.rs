@@ -15,7 +15,7 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use crate::certificate::{CertificateFault, Leaf};
 use crate::revoked::Revocations;
-use crate::spiffe_id::{SpiffeId, TrustDomain};
+use crate::spiffe_id::{IdPattern, SpiffeId, TrustDomain};
 
 /// The longest chain that a peer may send, its own certificate among them.
 const MAX_CHAIN: usize = 8;
@@ -172,6 +172,21 @@ impl TrustBundles {
     /// An id by its trust domain's own name, not by an alias.
     pub fn canonical(&self, id: &SpiffeId) -> SpiffeId {
         self.aliases.get(id.trust_domain()).map_or_else(|| id.clone(), |domain| id.within(domain))
+    }
+
+    /// Whether a workload is one of `pattern`, which may call its trust domain by an alias. `id` is by the domain's own
+    /// name.
+    pub fn matches(&self, pattern: &IdPattern, id: &SpiffeId) -> bool {
+        match self.aliases.get(pattern.trust_domain()) {
+            Some(domain) => pattern.matches_within(domain, id),
+            None => pattern.matches(id),
+        }
+    }
+
+    /// A workload by the other names of its trust domain.
+    pub fn other_names(&self, id: &SpiffeId) -> impl Iterator<Item = SpiffeId> {
+        let of_its_domain = |(_, domain): &(&TrustDomain, &TrustDomain)| *domain == id.trust_domain();
+        self.aliases.iter().filter(of_its_domain).map(|(alias, _)| id.within(alias))
     }
 
     /// The trust domains that have roots, with how many.

@@ -63,7 +63,7 @@ fn damage(error: &pem::Error) -> String {
 }
 
 /// All certificates of a file, in its order.
-pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, PemFault> {
+pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, PemFault> {
     let text = read(file)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let found =

@@ -5,7 +5,7 @@
 //!
 //! [spec]: https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -74,6 +74,12 @@ impl TrustDomain {
         }
         let wrong = |c: &char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_".contains(*c));
         name.chars().find(wrong).map_or(Ok(()), |c| Err(IdFault::TrustDomainByte(c)))
+    }
+}
+
+impl Borrow<str> for TrustDomain {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -186,6 +192,31 @@ impl IdPattern {
             Self::Exact(exact) => exact == id,
             Self::Below(prefix) => id.text.len() > prefix.len() && id.text.starts_with(&**prefix),
         }
+    }
+
+    /// As [`Self::matches`], where the trust domain that it names is another name of `domain`.
+    pub(crate) fn matches_within(&self, domain: &TrustDomain, id: &SpiffeId) -> bool {
+        let (_, wanted) = self.parts();
+        id.domain == *domain
+            && match self {
+                Self::Exact(_) => id.path() == wanted,
+                Self::Below(_) => id.path().len() > wanted.len() && id.path().starts_with(wanted),
+            }
+    }
+
+    /// The trust domain that it names.
+    pub(crate) fn trust_domain(&self) -> &str {
+        self.parts().0
+    }
+
+    /// The trust domain, and the path with its slash.
+    fn parts(&self) -> (&str, &str) {
+        let text = match self {
+            Self::Exact(id) => id.as_str(),
+            Self::Below(prefix) => prefix,
+        };
+        let rest = &text[SCHEME.len()..];
+        rest.split_at(rest.find('/').unwrap_or(rest.len()))
     }
 }
 

@@ -63,7 +63,7 @@ impl Enrolment {
         let wire = CertificateAuthorityServer::new(CaWire::new(self.ca))
             .max_decoding_message_size(MAX_MESSAGE_BYTES);
         let calls = grpc::ServerTelemetryLayer::new(service).layer(Routes::new(wire).prepare());
-        let incoming = incoming(self.listener, config, service, ConnectionBounds::default());
+        let incoming = incoming(self.listener, config, &self.identity, service, ConnectionBounds::default());
         grpc::serve(calls, incoming, BOUNDS, service.tasks()).await;
         Ok(())
     }

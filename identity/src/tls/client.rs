@@ -95,7 +95,7 @@ impl ServerCertVerifier for Servers {
             .bundles
             .verify(leaf, intermediates, End::Server, now, self.identity.provider())
             .map_err(|untrusted| alert(&untrusted))?;
-        if self.expected.iter().any(|pattern| pattern.matches(&peer.id)) {
+        if self.expected.iter().any(|pattern| material.bundles.matches(pattern, &peer.id)) {
             return Ok(ServerCertVerified::assertion());
         }
         tracing::warn!(found = %peer.id, expected = ?self.expected, "another workload answered than was asked for");

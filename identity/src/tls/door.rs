@@ -163,7 +163,7 @@ impl Door {
             alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         };
         let (config, plaintext) = (door_config(listening)?, tls.plaintext);
-        let server = Server::new(config, service, BOUNDS.anonymous_life);
+        let server = Server::new(config, identity, service, BOUNDS.anonymous_life);
         let taken = accept(self.listener, service, BOUNDS, move |raw| {
             let server = server.clone();
             async move { come_in(&server, raw, plaintext).await }

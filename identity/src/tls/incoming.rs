@@ -33,7 +33,7 @@ use tonic::transport::server::Connected;
 
 use super::{HANDSHAKE_RECORD, Lifetime};
 use crate::certificate::Leaf;
-use crate::identity::draw;
+use crate::identity::{Identity, draw};
 
 /// Handshakes at once.
 const MAX_HANDSHAKES: usize = 256;
@@ -140,14 +140,16 @@ pub struct Accepted {
     _place: Place,
 }
 
-/// Accepts connections on `listener` until the service stops, so many as `bounds` allow.
+/// Accepts connections on `listener` until the service stops, so many as `bounds` allow. Peers are called by their trust
+/// domains' own names, whatever aliases `identity` knows.
 pub fn incoming(
     listener: TcpListener,
     config: Arc<ServerConfig>,
+    identity: &Identity,
     service: &Service,
     bounds: ConnectionBounds,
 ) -> ReceiverStream<io::Result<Accepted>> {
-    let server = Server::new(config, service, bounds.anonymous_life);
+    let server = Server::new(config, Some(identity), service, bounds.anonymous_life);
     accept(listener, service, bounds, move |raw| {
         let server = server.clone();
         async move {
@@ -237,20 +239,30 @@ async fn said_hello(raw: &Raw) -> io::Result<()> {
 #[derive(Clone)]
 pub(super) struct Server {
     acceptor: TlsAcceptor,
+    /// By which peers are called, if any show a certificate.
+    identity: Option<Identity>,
     clock: Clock,
     anonymous_life: Duration,
 }
 
 impl Server {
-    pub(super) fn new(config: Arc<ServerConfig>, service: &Service, anonymous_life: Duration) -> Self {
+    pub(super) fn new(
+        config: Arc<ServerConfig>,
+        identity: Option<&Identity>,
+        service: &Service,
+        anonymous_life: Duration,
+    ) -> Self {
         let (acceptor, clock) = (TlsAcceptor::from(config), service.clock().clone());
-        Self { acceptor, clock, anonymous_life }
+        Self { acceptor, identity: identity.cloned(), clock, anonymous_life }
     }
 
     pub(super) async fn shake(&self, Raw { stream, address, place }: Raw) -> io::Result<Accepted> {
         stream.set_nodelay(true)?;
         let stream = self.acceptor.accept(stream).await?;
-        let leaf = super::peer(stream.get_ref().1).map_err(io::Error::other)?;
+        let mut leaf = super::peer(stream.get_ref().1).map_err(io::Error::other)?;
+        if let (Some(leaf), Some(identity)) = (&mut leaf, &self.identity) {
+            leaf.id = identity.material().bundles.canonical(&leaf.id);
+        }
         let lifetime = leaf
             .as_ref()
             .map(|leaf| Lifetime::of(leaf.not_before, leaf.not_after, self.clock.unix_nanos(), draw()));

@@ -48,7 +48,7 @@ pub fn port(
     let options =
         ServerOptions { mtls: Mtls::Strict, alpn: vec![b"h2".to_vec()], ..ServerOptions::default() };
     let config = server_config(identity, &options)?;
-    let secure = incoming(listener, config, service, BOUNDS);
+    let secure = incoming(listener, config, identity, service, BOUNDS);
     Ok(Box::pin(secure.map(|accepted| Ok(PortStream::Secure(Box::new(accepted?))))))
 }
 
@@ -62,21 +62,27 @@ pub(super) fn plain(listener: TcpListener) -> PortStreams {
     }))
 }
 
-/// Who may call.
+/// Who may call. Workloads of other trust domains are named; their roots come with the identity.
 #[derive(Debug, Clone)]
-pub struct Callers(Vec<IdPattern>);
+pub struct Callers {
+    named: Vec<IdPattern>,
+    identity: Identity,
+}
 
 impl Callers {
     /// These, or with none named everybody of our own trust domain.
     pub fn new(named: &[IdPattern], identity: &Identity) -> Self {
-        let domain = || identity.material().credential.leaf.id.trust_domain().clone();
-        let everybody = || format!("spiffe://{}/*", domain()).parse().into_iter().collect();
-        Self(if named.is_empty() { everybody() } else { named.to_vec() })
+        Self { named: named.to_vec(), identity: identity.clone() }
     }
 
-    /// Whether a workload is one of them.
+    /// Whether a workload, by its trust domain's own name, is one of them.
     pub fn include(&self, id: &SpiffeId) -> bool {
-        self.0.iter().any(|pattern| pattern.matches(id))
+        let material = self.identity.material();
+        if self.named.is_empty() {
+            let ours = material.bundles.canonical(&material.credential.leaf.id);
+            return id.trust_domain() == ours.trust_domain();
+        }
+        self.named.iter().any(|pattern| material.bundles.matches(pattern, id))
     }
 
     /// Lets the call pass, or refuses it. For tonic's interceptors.

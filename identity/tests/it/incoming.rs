@@ -44,7 +44,7 @@ impl Door {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = Service::for_test("door");
-        let incoming = tls::incoming(listener, config, &service, bounds);
+        let incoming = tls::incoming(listener, config, &server, &service, bounds);
         Self { address, incoming, anonymous, known: towards(&client, &[SERVER]), _service: service }
     }
 

@@ -8,9 +8,10 @@ use tollgate_testkit::authority::{Authority, now, uri, workload};
 
 use tollgate_identity::bundle::End;
 use tollgate_identity::pki_types::CertificateDer;
-use tollgate_identity::{IdPattern, Leaf, Revocations};
+use tollgate_identity::tls::Callers;
+use tollgate_identity::{IdPattern, Leaf, Revocations, SpiffeId};
 
-use crate::wire::{CLIENT, SERVER, bundles};
+use crate::wire::{CLIENT, SERVER, bundles, connect, identity, strict, towards};
 
 fn changed(change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
     let mut params = workload(CLIENT);
@@ -141,5 +142,62 @@ fn an_alias_means_the_same_workload_by_the_same_roots() {
     assert!(trusted.verify(&leaf, &[], End::Client, now, &provider).is_err());
     for (alias, of) in [("test.example", "test.example"), ("x.example", "nobody.example")] {
         assert!(bundles(&ours).with_alias(alias.parse().unwrap(), of.parse().unwrap()).is_err(), "{alias}");
+    }
+}
+
+#[test]
+fn callers_are_named_by_any_name_of_a_trust_domain_and_partners_by_their_own() {
+    let (ours, partner) = (Authority::new("ours"), Authority::new("partner"));
+    let trusted = bundles(&ours)
+        .with("partner.example".parse().unwrap(), vec![partner.root_der().into()])
+        .unwrap()
+        .with_alias("old.example".parse().unwrap(), "test.example".parse().unwrap())
+        .unwrap();
+    let server = identity(&ours.workload(SERVER), trusted);
+    let id = |text: &str| text.parse::<SpiffeId>().unwrap();
+    let include = |named: &[&str], caller: &str| {
+        let named: Vec<IdPattern> = named.iter().map(|pattern| pattern.parse().unwrap()).collect();
+        Callers::new(&named, &server).include(&id(caller))
+    };
+    let theirs = "spiffe://partner.example/ns/shop/sa/client";
+    for (named, caller, expected) in [
+        // With nobody named: our own trust domain, and no other that we hold roots of.
+        (&[][..], CLIENT, true),
+        (&[], theirs, false),
+        (&[CLIENT], CLIENT, true),
+        (&[SERVER], CLIENT, false),
+        (&["spiffe://old.example/ns/shop/sa/client"], CLIENT, true),
+        (&["spiffe://old.example/ns/shop/*"], CLIENT, true),
+        (&["spiffe://old.example/ns/sho/*"], CLIENT, false),
+        (&["spiffe://old.example/*"], CLIENT, true),
+        (&["spiffe://old.example/*"], theirs, false),
+        (&["spiffe://partner.example/ns/shop/*"], theirs, true),
+        (&["spiffe://test.example/*"], theirs, false),
+    ] {
+        assert_eq!(include(named, caller), expected, "{named:?} {caller}");
+    }
+    let material = server.material();
+    let others: Vec<_> = material.bundles.other_names(&id(CLIENT)).collect();
+    assert_eq!(others, [id("spiffe://old.example/ns/shop/sa/client")]);
+    assert!(material.bundles.other_names(&id(theirs)).next().is_none());
+}
+
+#[tokio::test]
+async fn a_server_may_be_expected_by_an_alias_of_its_trust_domain() {
+    let ours = Authority::new("ours");
+    let trusted = || {
+        bundles(&ours).with_alias("old.example".parse().unwrap(), "test.example".parse().unwrap()).unwrap()
+    };
+    let renamed = SERVER.replace("test.example", "old.example");
+    for (server, expected, answers) in [
+        (SERVER, &*renamed, true),
+        (&*renamed, SERVER, true),
+        (&*renamed, &*renamed, true),
+        (SERVER, CLIENT, false),
+    ] {
+        let server = identity(&ours.workload(server), trusted());
+        let client = identity(&ours.workload(CLIENT), trusted());
+        let (seen, _) = connect(strict(&server), towards(&client, &[expected])).await;
+        assert_eq!(seen.is_ok(), answers, "{expected}: {seen:?}");
     }
 }
