@@ -48,6 +48,8 @@ pub struct Question<'a> {
     pub peer: Option<&'a str>,
     /// The certificate that the caller has shown to the asker.
     pub certificate: Option<&'a PeerCertificate>,
+    /// The thumbprint of the certificate that bound tokens are held to (`x5t#S256` of RFC 8705).
+    pub holder: Option<&'a str>,
     /// The method.
     pub method: &'a str,
     /// The host.
@@ -84,6 +86,8 @@ pub struct Decided<'s> {
 pub enum Presented {
     /// No token.
     Absent,
+    /// Nobody could present one: it is about a connection.
+    Unasked,
     /// A bad one.
     Refused(Refusal),
     /// A good one.
@@ -95,6 +99,7 @@ impl Presented {
     pub fn credential(&self) -> Credential<'_> {
         match self {
             Self::Absent => Credential::Absent,
+            Self::Unasked => Credential::Unasked,
             Self::Refused(refusal) => Credential::Refused(refusal),
             Self::Verified(token) => Credential::Verified(token),
         }
@@ -103,7 +108,7 @@ impl Presented {
     /// The token, also one that was refused after its signature was found good.
     pub fn token(&self) -> Option<&VerifiedToken> {
         match self {
-            Self::Absent => None,
+            Self::Absent | Self::Unasked => None,
             Self::Refused(refusal) => refusal.token.as_deref(),
             Self::Verified(token) => Some(token),
         }
@@ -118,7 +123,7 @@ impl Presented {
     /// The value of `tollgate.token.state`.
     pub fn state(&self) -> &'static str {
         match self {
-            Self::Absent => "absent",
+            Self::Absent | Self::Unasked => "absent",
             Self::Refused(refusal) => refusal.state(),
             Self::Verified(_) => "valid",
         }
@@ -465,7 +470,7 @@ async fn beside_other_calls() {
 
 fn occasion<'a>(question: &Question<'a>, service: Option<&'a Service>, now: i64) -> Occasion<'a> {
     let audiences = service.map_or(&[][..], |service| &service.audiences);
-    Occasion { audiences, certificate: question.certificate, now }
+    Occasion { audiences, holder: question.holder, now }
 }
 
 fn end(span: Option<Context>) {

@@ -92,6 +92,8 @@ pub enum Entry {
 pub enum Credential<'a> {
     /// There is none.
     Absent,
+    /// There can be none: it is about a connection.
+    Unasked,
     /// There is one, and it is no good.
     Refused(&'a Refusal),
     /// There is one, and it says this.
@@ -103,7 +105,7 @@ impl<'a> Credential<'a> {
     pub fn token(self) -> Option<&'a VerifiedToken> {
         match self {
             Self::Verified(token) => Some(token),
-            Self::Absent | Self::Refused(_) => None,
+            Self::Absent | Self::Unasked | Self::Refused(_) => None,
         }
     }
 

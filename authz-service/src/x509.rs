@@ -224,6 +224,17 @@ impl PeerCertificate {
     }
 }
 
+/// The thumbprint of a certificate of this SHA-256 in hexadecimal digits, as proxies write it about clients.
+pub fn thumbprint_of_hash(hash: &str) -> Option<String> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    let pairs = hash.as_bytes().chunks(2).map(|pair| match pair {
+        [high, low] => u8::try_from(digit(high)? << 4 | digit(low)?).ok(),
+        _ => None,
+    });
+    let bytes = pairs.collect::<Option<Vec<u8>>>().filter(|bytes| bytes.len() == SHA256.output_len())?;
+    Some(URL_SAFE_NO_PAD.encode(bytes))
+}
+
 /// As revocations write it.
 fn hexadecimal(number: &[u8]) -> String {
     let mut text = String::with_capacity(number.len() * 2);
@@ -310,6 +321,17 @@ GbdG4bX0pKXNU6rZ98zkg4rj3LMYghA=
         assert!(
             PeerCertificate::from_check("-----BEGIN CERTIFICATE-----AAEC-----END CERTIFICATE-----").is_err()
         );
+    }
+
+    #[test]
+    fn a_thumbprint_is_the_same_hash_in_other_digits() {
+        let hash = "2CE2678958B6A580216E6DDD7B0820C10BDC2F8C4DB3BB497F9015590D9FC197";
+        let known = Some("LOJniVi2pYAhbm3dewggwQvcL4xNs7tJf5AVWQ2fwZc");
+        assert_eq!(thumbprint_of_hash(hash).as_deref(), known);
+        assert_eq!(thumbprint_of_hash(&hash.to_lowercase()).as_deref(), known);
+        for bad in ["", "2c", &hash[1..], &hash[2..], &format!("{hash}00"), &hash.replace('F', "g")] {
+            assert_eq!(thumbprint_of_hash(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub fn token(data: &[u8]) {
     let _ = Unverified::parse(text);
     let (snapshot, secrets) = (Snapshot::default(), SharedSecrets::default());
     let judge = Judge { snapshot: &snapshot, secrets: &secrets, max_stale: 60 };
-    let occasion = Occasion { audiences: &[], certificate: None, now: 1_800_000_000 };
+    let occasion = Occasion { audiences: &[], holder: None, now: 1_800_000_000 };
     assert_ne!(judge.explain(text, None, &occasion).verdict, "ok", "a token of nobody is believed");
 }
 

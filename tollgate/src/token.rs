@@ -93,7 +93,7 @@ async fn judge(args: &VerifyArgs, token: &str, env: &Env) -> anyhow::Result<Valu
     let judge = Judge { snapshot: &snapshot, secrets: &secrets, max_stale };
     let audiences = service.map_or(&[][..], |service| &service.audiences);
     let now = Clock::system().unix_seconds().cast_signed();
-    let explanation = judge.explain(token, service, &Occasion { audiences, certificate: None, now });
+    let explanation = judge.explain(token, service, &Occasion { audiences, holder: None, now });
     store.close().await;
     Ok(serde_json::to_value(explanation)?)
 }

@@ -84,6 +84,7 @@ impl Visit {
             entry: Entry::Outside,
             peer: self.workload.as_ref().map(SpiffeId::as_str),
             certificate: self.certificate.as_ref(),
+            holder: self.certificate.as_ref().map(|shown| &*shown.thumbprint),
             method,
             host: "",
             target: path,

@@ -54,7 +54,7 @@ pub(super) async fn verify(
         },
     };
     let audiences = service.map_or(&[][..], |service| &service.audiences);
-    let occasion = Occasion { audiences, certificate: None, now: admin.authorizer.now() };
+    let occasion = Occasion { audiences, holder: None, now: admin.authorizer.now() };
     let judge = admin.authorizer.judge(&snapshot);
     Ok(Json(judge.explain(question.token.trim(), service, &occasion)))
 }

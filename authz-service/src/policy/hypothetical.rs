@@ -240,6 +240,7 @@ impl Hypothetical {
             },
             peer: self.who.workload.as_deref(),
             certificate: None,
+            holder: None,
             method: if what.method.is_empty() { "GET" } else { &what.method },
             host: what.host.as_deref().unwrap_or_default(),
             target: &what.path,

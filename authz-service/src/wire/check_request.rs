@@ -28,8 +28,10 @@ pub struct CheckRequest<'m> {
     pub source: Peer<'m>,
     /// Whom.
     pub destination: Peer<'m>,
-    /// The request; `None` where it is none of HTTP.
+    /// The request; `None` where the question is about a connection.
     pub http: Option<Http<'m>>,
+    /// The server name that the client's TLS asked for.
+    pub server_name: &'m str,
     /// What the route's configuration says.
     pub context_extensions: Pairs<'m>,
 }
@@ -115,6 +117,13 @@ impl<'m> CheckRequest<'m> {
                     }
                 }
                 (10, extension) => self.context_extensions.0.push(pair(extension.bytes()?)?),
+                (12, session) => {
+                    for field in Fields(session.bytes()?) {
+                        if let (1, name) = field? {
+                            self.server_name = name.text()?;
+                        }
+                    }
+                }
                 _ => {}
             }
         }
@@ -351,13 +360,15 @@ mod tests {
 
     prop_compose! {
         fn message()(source in prop::option::of(peer()), destination in prop::option::of(peer()),
-            http in prop::option::of(http()), context_extensions in pairs(), has in any::<bool>())
+            http in prop::option::of(http()), context_extensions in pairs(), has in any::<bool>(),
+            sni in prop::option::of(text()))
             -> envoy::CheckRequest
         {
+            let tls_session = sni.map(|sni| envoy::attribute_context::TlsSession { sni });
             let request = Some(envoy::attribute_context::Request { http, ..Default::default() });
             envoy::CheckRequest {
                 attributes: has.then(|| envoy::AttributeContext {
-                    source, destination, request, context_extensions, ..envoy::AttributeContext::default()
+                    source, destination, request, context_extensions, tls_session, ..envoy::AttributeContext::default()
                 }),
             }
         }
@@ -378,6 +389,8 @@ mod tests {
             assert_eq!(read.address, address);
         }
         same_pairs(&read.context_extensions, &attributes.context_extensions);
+        let sni = attributes.tls_session.as_ref().map_or("", |session| &session.sni);
+        assert_eq!(read.server_name, sni);
         let http = attributes.request.as_ref().and_then(|request| request.http.as_ref());
         let (Some(read), Some(http)) = (&read.http, http) else {
             return assert!(read.http.is_none() && http.is_none());

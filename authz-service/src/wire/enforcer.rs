@@ -88,9 +88,13 @@ impl Asker {
             (None, Some(point)) => Point::parse(point).ok_or(MayNotAsk::Point)?,
         };
         // Behind an ingress, what comes from it came from outside.
-        let through = source.and_then(|source| snapshot.enforcer_with(source)).map(|source| source.point);
-        let is_outside = point.is_entry() || through.is_some_and(Point::is_entry);
+        let is_outside = point.is_entry() || source.is_some_and(|source| Self::is_entry(source, snapshot));
         Ok(if is_outside { Entry::Outside } else { Entry::Inside })
+    }
+
+    /// Whether a workload is an entry of the mesh.
+    pub(super) fn is_entry(workload: &str, snapshot: &Snapshot) -> bool {
+        snapshot.enforcer_with(workload).is_some_and(|enforcer| enforcer.point.is_entry())
     }
 
     /// What the route's guard does. Whoever may ask at all is an enforcer, and its operator is believed about routes.

@@ -1,8 +1,11 @@
 //! Envoy's `ext_authz` v3: the only place that knows its messages.
 //!
 //! In here is the question; what becomes of it is `answer`'s, what an allow changes about the request `changes`'s. A
-//! body that comes along is not looked at: no rule reads one.
+//! body that comes along is not looked at: no rule reads one. A Check without a request, as Envoy's filter for TCP sends
+//! it, is about a connection: to policy it is the method [`OF_A_CONNECTION`] on the path `/`, with the server name that
+//! TLS asked for as its host, and nobody could present a token.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use bytes::Bytes;
@@ -10,15 +13,18 @@ use opentelemetry::Context;
 use tonic::{Request, Status};
 
 use super::answer::{self, CheckResponse, Speaks};
-use super::changes::{self, Lines};
+use super::changes::{self, Changes, Lines};
 use super::check_request::{CheckRequest, Http, Malformed, Pairs, Peer};
 use super::enforcer::{Asker, MayNotAsk};
 use super::refusal::{Refused, refused};
 use super::{login, metadata};
-use crate::authorize::{Authorizer, Question};
-use crate::facts::{self, Header, PathReadings};
+use crate::authorize::{Authorizer, Presented, Question};
+use crate::facts::{self, Header, NoHeaders, PathReadings};
 use crate::policy::{Snapshot, Verdict};
-use crate::x509::PeerCertificate;
+use crate::x509::{self, PeerCertificate};
+
+/// The method by which policy speaks of connections.
+const OF_A_CONNECTION: &str = "CONNECT";
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -54,14 +60,22 @@ impl ExtAuthz {
         context: &Context,
     ) -> Result<CheckResponse, Status> {
         let mut snapshot = self.authorizer.cell().load_full();
-        let http = check.http.as_ref();
-        let http = http.ok_or_else(|| Status::invalid_argument("attributes.request.http is missing"))?;
+        let Some(http) = &check.http else { return self.answer_to_connection(asker, check, context) };
         let certificate = certificate_of(&check.source)?;
+        let holder = holder(check, &snapshot, certificate.as_ref());
         let headers = Headers::of(http);
         let speaks = Speaks::of(headers.get("content-type"));
         let request_id = headers.get("x-request-id").filter(|given| is_request_id(given));
-        let question = question(check, (http, &headers), (asker, &snapshot), certificate.as_ref())?;
-        let question = Question { request_id, ..question };
+        let question = question(check, (asker, &snapshot), &headers)?;
+        let question = Question {
+            certificate: certificate.as_ref(),
+            holder: holder.as_deref(),
+            method: http.method,
+            host: http.host,
+            target: http.path,
+            request_id,
+            ..question
+        };
         let path = match PathReadings::of_target(question.target) {
             Ok(path) => path,
             Err(error) => {
@@ -74,12 +88,7 @@ impl ExtAuthz {
         };
         let presented =
             self.authorizer.identify(&mut snapshot, &question, |name| headers.get(name), context).await;
-        if let Some(service) = crate::authorize::service_of(&snapshot, &question) {
-            asker.may_ask_about(&service.service.key)?;
-        } else if let Some(unknown) = question.service {
-            let route = check.context_extensions.get("tollgate.route").unwrap_or_default();
-            tracing::debug!(service = unknown, route, "asked about a service that policy does not know");
-        }
+        may_ask(asker, check, &snapshot, &question)?;
         let decided = self.authorizer.decide(&snapshot, &question, path, &presented, context);
         let mut fields = metadata::of_decision(&decided, &presented, snapshot.epoch);
         metadata::claims(&mut fields, &snapshot, &presented);
@@ -94,6 +103,45 @@ impl ExtAuthz {
         let id = decided.id.to_string();
         Ok(answer::refused(&refused, speaks, metadata, request_id.unwrap_or(&id)))
     }
+
+    fn answer_to_connection(
+        &self,
+        asker: &Asker,
+        check: &CheckRequest<'_>,
+        context: &Context,
+    ) -> Result<CheckResponse, Status> {
+        let snapshot = self.authorizer.cell().load_full();
+        let certificate = certificate_of(&check.source)?;
+        let question = question(check, (asker, &snapshot), &NoHeaders)?;
+        let question = Question { certificate: certificate.as_ref(), host: check.server_name, ..question };
+        may_ask(asker, check, &snapshot, &question)?;
+        let path =
+            PathReadings::of_target(question.target).map_err(|error| Status::internal(error.to_string()))?;
+        let nobody = Presented::Unasked;
+        let decided = self.authorizer.decide(&snapshot, &question, path, &nobody, context);
+        let metadata = metadata::of_decision(&decided, &nobody, snapshot.epoch).under_tollgate();
+        if decided.decision.verdict == Verdict::Allow {
+            return Ok(answer::allowed(Changes::default(), metadata));
+        }
+        let refused = refused(&decided.decision, &nobody);
+        Ok(answer::refused(&refused, Speaks::Http, metadata, &decided.id.to_string()))
+    }
+}
+
+/// Whether the asker may ask about the service that it asks about.
+fn may_ask(
+    asker: &Asker,
+    check: &CheckRequest<'_>,
+    snapshot: &Snapshot,
+    question: &Question<'_>,
+) -> Result<(), Status> {
+    if let Some(service) = crate::authorize::service_of(snapshot, question) {
+        asker.may_ask_about(&service.service.key)?;
+    } else if let Some(unknown) = question.service {
+        let route = check.context_extensions.get("tollgate.route").unwrap_or_default();
+        tracing::debug!(service = unknown, route, "asked about a service that policy does not know");
+    }
+    Ok(())
 }
 
 impl From<Malformed> for Status {
@@ -111,11 +159,25 @@ fn certificate_of(source: &Peer<'_>) -> Result<Option<PeerCertificate>, Status> 
         .map_err(|problem| Status::invalid_argument(format!("attributes.source.certificate: {problem}")))
 }
 
+/// The certificate that a token may be bound to: the one that the client has shown. Behind an entry of ours the client is
+/// at its other end, and the asker says what the entry saw.
+fn holder<'a>(
+    check: &CheckRequest<'_>,
+    snapshot: &Snapshot,
+    certificate: Option<&'a PeerCertificate>,
+) -> Option<Cow<'a, str>> {
+    if Asker::is_entry(check.source.principal, snapshot) {
+        let hash = check.context_extensions.get("tollgate.client_certificate")?;
+        return x509::thumbprint_of_hash(hash).map(Cow::Owned);
+    }
+    certificate.map(|shown| Cow::Borrowed(&*shown.thumbprint))
+}
+
+/// What is asked of a connection, and of every request on it.
 fn question<'a>(
     check: &'a CheckRequest<'_>,
-    (http, headers): (&'a Http<'_>, &'a Headers<'a>),
     (asker, snapshot): (&Asker, &Snapshot),
-    certificate: Option<&'a PeerCertificate>,
+    headers: &'a dyn facts::Headers,
 ) -> Result<Question<'a>, Status> {
     let said = |key: &str| check.context_extensions.get(key).filter(|value| !value.is_empty());
     let principal = |peer: &'a Peer<'_>| Some(peer.principal).filter(|principal| !principal.is_empty());
@@ -128,10 +190,11 @@ fn question<'a>(
         destination: principal(&check.destination),
         entry: asker.entry(said("tollgate.point"), peer, snapshot)?,
         peer,
-        certificate,
-        method: http.method,
-        host: http.host,
-        target: http.path,
+        certificate: None,
+        holder: None,
+        method: OF_A_CONNECTION,
+        host: "",
+        target: "/",
         guard: Asker::guard(said("tollgate.guard"))?,
         headers,
         source: check.source.address,

@@ -74,6 +74,7 @@ async fn answer(
         entry: asker.entry(None, None, &snapshot)?,
         peer: None,
         certificate: None,
+        holder: None,
         method: asked.method,
         host: asked.host,
         target: asked.target,

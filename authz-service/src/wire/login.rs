@@ -37,7 +37,7 @@ fn is_logged_out(presented: &Presented) -> bool {
     match presented {
         Presented::Absent => true,
         Presented::Refused(refusal) => refusal.reason == Reason::TokenExpired,
-        Presented::Verified(_) => false,
+        Presented::Unasked | Presented::Verified(_) => false,
     }
 }
 

@@ -141,7 +141,7 @@ async fn objects_come_and_go_and_every_change_is_kept() {
     assert_eq!((first["items"].as_array().unwrap().len(), &first["next"]), (2, &json!("editor-edits")));
     let rest = format!("{list}&cursor=editor-edits");
     let rest: Value = mesh.send(Method::GET, &rest, &root, None).await.json().await.unwrap();
-    assert_eq!(rest["items"][0]["name"], "reader-reads");
+    assert_eq!(rest["items"][0]["name"], "quotes-quotes");
 }
 
 #[tokio::test]

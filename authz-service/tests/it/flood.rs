@@ -101,6 +101,7 @@ impl Flooded {
             entry: Entry::Outside,
             peer: None,
             certificate: None,
+            holder: None,
             method: "GET",
             host: "",
             target: "/policies/1",

@@ -12,6 +12,7 @@ mod admin_tls;
 mod authzen;
 mod ca;
 mod check;
+mod connections;
 mod crash;
 mod database_tls;
 mod enforcers;

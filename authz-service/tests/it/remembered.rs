@@ -43,7 +43,7 @@ fn a_verification_counts_while_everything_is_as_it_was() {
     }
     let token = signer.token(&json!({"iss": ISSUER, "sub": "u", "aud": "x", "exp": EXPIRES}));
     let audiences = [Box::from("x")];
-    let at = |now| Occasion { audiences: &audiences, certificate: None, now };
+    let at = |now| Occasion { audiences: &audiences, holder: None, now };
     let found = Found { token: &token, place: &TokenPlace::Bearer };
     let named = |snapshot: &Snapshot, key: &str| snapshot.service(key).unwrap().service.clone();
     let verified = judge(&before, &secrets)
@@ -60,7 +60,7 @@ fn a_verification_counts_while_everything_is_as_it_was() {
     assert!(!holds(&before, bearer, "a/t", NOW), "the service does not accept the issuer");
     assert!(!holds(&before, &TokenPlace::Cookie("c".into()), "a/s", NOW), "it stands elsewhere");
     let nobody = [Box::from("y")];
-    let elsewhere = Occasion { audiences: &nobody, certificate: None, now: NOW };
+    let elsewhere = Occasion { audiences: &nobody, holder: None, now: NOW };
     assert!(
         !judge(&before, &secrets).still_holds(&known, Some(bearer), None, &elsewhere),
         "it is meant for others"

@@ -147,6 +147,7 @@ async fn evaluate(authorizer: &Authorizer, may_ask: &MayAsk, asked: &Evaluation)
         entry: if workload.is_some() { Entry::Inside } else { Entry::Outside },
         peer: workload,
         certificate: None,
+        holder: None,
         method: &action.name,
         host: resource.properties.host.as_deref().unwrap_or_default(),
         target: resource.properties.path.as_deref().unwrap_or("/"),
