@@ -91,6 +91,12 @@ pub const TOLLGATE_RESPONSE_FLAGS: &str = "tollgate.response.flags";
 /// `tollgate.response.details`
 pub const TOLLGATE_RESPONSE_DETAILS: &str = "tollgate.response.details";
 
+// Connections of bytes.
+/// `tollgate.connection.received`: bytes from the client
+pub const TOLLGATE_CONNECTION_RECEIVED: &str = "tollgate.connection.received";
+/// `tollgate.connection.sent`: bytes to the client
+pub const TOLLGATE_CONNECTION_SENT: &str = "tollgate.connection.sent";
+
 // The upstream.
 /// `tollgate.upstream.cluster`
 pub const TOLLGATE_UPSTREAM_CLUSTER: &str = "tollgate.upstream.cluster";
@@ -275,6 +281,8 @@ pub const ALL: &[&str] = &[
     TOLLGATE_EJECTED,
     TOLLGATE_MIRROR,
     TOLLGATE_SUBSET,
+    TOLLGATE_CONNECTION_RECEIVED,
+    TOLLGATE_CONNECTION_SENT,
     TOLLGATE_DURATION_US,
     TOLLGATE_TTFB_US,
     TOLLGATE_ACCEPT_US,

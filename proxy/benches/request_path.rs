@@ -9,7 +9,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method};
 use tollgate_proxy::config::{Role, RouteConfig};
-use tollgate_proxy::route::{Ask, Table};
+use tollgate_proxy::route::{Ask, PeerNames, Table};
 use tollgate_proxy::stages::address_limit::AddressLimit;
 use tollgate_proxy::stages::headers;
 
@@ -42,7 +42,7 @@ fn find(c: &mut Criterion) {
                 query: None,
                 method: &Method::GET,
                 headers: &headers,
-                peer: None,
+                peer: PeerNames::default(),
             };
             bench.iter(|| black_box(table.find(black_box(&ask))));
         });

@@ -27,6 +27,8 @@ pub(crate) struct Metrics {
     breakers: Counter<u64>,
     ejections: Counter<u64>,
     unregistered: Counter<u64>,
+    carried_connections: Counter<u64>,
+    carried_bytes: Counter<u64>,
 }
 
 /// What a request is labelled with.
@@ -115,6 +117,16 @@ impl Metrics {
                     "Requests refused because no route names their destination; a bounded number of names",
                 )
                 .with_unit("{request}")
+                .build(),
+            carried_connections: meter
+                .u64_counter("tollgate.proxy.tcp.connections")
+                .with_description("Connections to TCP listeners that have ended, by why")
+                .with_unit("{connection}")
+                .build(),
+            carried_bytes: meter
+                .u64_counter("tollgate.proxy.tcp.bytes")
+                .with_description("Bytes of TCP connections that have ended, received from clients and sent to them")
+                .with_unit("By")
                 .build(),
             mirrored: meter
                 .u64_counter("tollgate.proxy.mirrored")
@@ -235,6 +247,16 @@ impl Metrics {
         let cluster = KeyValue::new(attributes::TOLLGATE_UPSTREAM_CLUSTER, Arc::clone(cluster));
         let status = KeyValue::new("status", if same { "same" } else { "different" });
         self.compared.record(longer_seconds, &[cluster, status]);
+    }
+
+    /// A connection of bytes has ended.
+    pub(crate) fn carried(&self, listener: &str, reason: Reason, received: u64, sent: u64) {
+        let listener = KeyValue::new("listener", listener.to_owned());
+        let reason = KeyValue::new(attributes::TOLLGATE_REASON, reason.as_str());
+        self.carried_connections.add(1, &[listener.clone(), reason]);
+        for (way, bytes) in [("received", received), ("sent", sent)] {
+            self.carried_bytes.add(bytes, &[listener.clone(), KeyValue::new("way", way)]);
+        }
     }
 
     pub(crate) fn reload(&self, outcome: &'static str) {

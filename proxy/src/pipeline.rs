@@ -89,6 +89,9 @@ async fn pass(
     record.host = Some(host.authority().clone());
 
     // Strip what clients may not say, and say it ourselves.
+    if listener.role == Role::Sidecar && connection.peer_id().is_some() {
+        record.client_certificate = headers::client_certificate(&parts.headers);
+    }
     headers::strip_request(&mut parts.headers, listener.role);
     if listener.role == Role::Ingress {
         headers::say_forwarded(&mut parts.headers, record.client, connection.scheme(), host.authority());
@@ -213,7 +216,7 @@ fn find<'s>(
             query: parts.uri.query(),
             method,
             headers: &parts.headers,
-            peer: connection.peer_name(),
+            peer: connection.peer_names(),
         })
     };
     let announced = cors::announced(parts);

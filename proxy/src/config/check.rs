@@ -3,7 +3,7 @@
 use rustc_hash::FxHashSet;
 use tollgate_runtime::config::Invalid;
 
-use super::{AuthzMode, Config, ListenerConfig, Mtls, Role, RouteConfig};
+use super::{AuthzMode, Config, ListenerConfig, Mtls, Role, RouteConfig, TcpConfig};
 use crate::route::Table;
 
 pub(super) fn check(config: &Config) -> Result<(), Invalid> {
@@ -34,6 +34,9 @@ fn listeners(config: &Config) -> Result<(), Invalid> {
     for (index, listener) in config.listeners.iter().enumerate() {
         let key = |name: &str| format!("listeners[{index}].{name}");
         listener_tls(config, listener, &key)?;
+        if let Some(tcp) = &listener.tcp {
+            listener_tcp(config, listener, tcp, &key)?;
+        }
         if !listener.bind.ip().is_loopback() && !listener.speaks_tls() {
             return Err(Invalid::new(
                 key("bind"),
@@ -99,10 +102,41 @@ fn listener_tls(
     Ok(())
 }
 
+fn listener_tcp(
+    config: &Config,
+    listener: &ListenerConfig,
+    tcp: &TcpConfig,
+    key: &impl Fn(&str) -> String,
+) -> Result<(), Invalid> {
+    super::check_route::known(config, &tcp.cluster, &key("tcp.cluster"))?;
+    if listener.mtls == Mtls::Permissive {
+        let problem = "who speaks first is not known, so TLS cannot be told from what is none";
+        return Err(Invalid::new(key("mtls"), problem, "`strict` or `off`"));
+    }
+    if tcp.authz.mode == AuthzMode::On && config.authz.is_none() {
+        let problem = "nobody is asked whether a connection may be";
+        let remedy = "a section `authz` with an address, or `authz: off` where anyone may connect";
+        return Err(Invalid::new(key("tcp"), problem, remedy));
+    }
+    if tcp.authz.guard.is_some() {
+        return Err(Invalid::new(key("tcp.authz.guard"), "a connection has no path", "no `guard`"));
+    }
+    if listener.limit_by_address.is_some() || !listener.local_limits.is_empty() {
+        let name = if listener.limit_by_address.is_some() { "limit_by_address" } else { "local_limits" };
+        let problem = "it counts requests, and bytes are none";
+        return Err(Invalid::new(key(name), problem, "`connection_limit`, or `limits.max_connections`"));
+    }
+    if tcp.max_duration.is_some_and(|most| most.is_zero()) {
+        return Err(Invalid::new(key("tcp.max_duration"), "no time at all", "a duration such as 8h"));
+    }
+    Ok(())
+}
+
 /// What a route wants asked must have somebody to answer it: a forgotten section must not open the door.
 fn somebody_to_ask(config: &Config, route: &RouteConfig, at: &str) -> Result<(), Invalid> {
-    let is_ingress = config.listeners.iter().any(|listener| listener.role == Role::Ingress);
-    if is_ingress && config.authz.is_none() && route.authz.mode == AuthzMode::On {
+    let is_ingress = |listener: &ListenerConfig| listener.role == Role::Ingress && listener.tcp.is_none();
+    if config.listeners.iter().any(is_ingress) && config.authz.is_none() && route.authz.mode == AuthzMode::On
+    {
         return Err(Invalid::new(
             at,
             format!("`{}` enters by an ingress and nobody is asked whether it may", route.name),

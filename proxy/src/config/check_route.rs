@@ -62,7 +62,10 @@ fn on_listeners(config: &Config, route: &RouteConfig, key: &str) -> Result<(), I
         }
     }
     let is_for = |name: &String| route.listeners.is_empty() || route.listeners.contains(name);
-    let out = config.listeners.iter().find(|one| one.role.is_registry_only() && is_for(&one.name));
+    let out = config
+        .listeners
+        .iter()
+        .find(|one| one.role.is_registry_only() && one.tcp.is_none() && is_for(&one.name));
     match out {
         Some(listener) if route.hostnames.is_empty() => Err(Invalid::new(
             key,
@@ -103,7 +106,7 @@ fn one_destination(route: &RouteConfig, key: &str) -> Result<(), Invalid> {
     }
 }
 
-fn known(config: &Config, cluster: &str, key: &str) -> Result<(), Invalid> {
+pub(super) fn known(config: &Config, cluster: &str, key: &str) -> Result<(), Invalid> {
     if config.clusters.iter().any(|known| known.name == cluster) {
         return Ok(());
     }

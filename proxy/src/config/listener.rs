@@ -10,6 +10,7 @@ use tollgate_paths::Level;
 use tollgate_runtime::config::duration;
 
 use super::limit::{ConnectionLimit, LocalLimit};
+use super::tcp::TcpConfig;
 use super::tls::{ListenerTls, Mtls};
 use super::words::Workload;
 
@@ -32,6 +33,9 @@ pub struct ListenerConfig {
     /// Who signs for clients, where that is not our own trust domain: a file of roots. Such clients are no workloads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
+    /// Carries bytes to a cluster instead of speaking HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<TcpConfig>,
     /// How much of a path's spelling is undone before it is routed, judged and forwarded.
     #[serde(default)]
     pub normalize: Normalize,
@@ -128,11 +132,11 @@ pub struct LimitsConfig {
     pub header_bytes: usize,
     /// Headers of one request. More is 431.
     pub headers: usize,
-    /// From the first byte of a head to its last. Longer is 408.
+    /// From the first byte of a head to its last; longer is 408. Also for the handshake of TLS.
     #[serde(with = "duration")]
     #[schemars(with = "String")]
     pub head_timeout: Duration,
-    /// How long a connection may be open without a request.
+    /// How long a connection may be open without a request, or one of bytes without a byte.
     #[serde(with = "duration")]
     #[schemars(with = "String")]
     pub idle_timeout: Duration,

@@ -15,6 +15,7 @@ mod outline;
 mod resilience;
 mod route;
 mod route_authz;
+mod tcp;
 mod tls;
 mod words;
 
@@ -46,6 +47,7 @@ pub use resilience::{
 };
 pub use route::{Backend, DescriptorEntry, DirectResponse, Override, RouteConfig, RouteRateLimit};
 pub use route_authz::{AuthzMode, Guard, RouteAuthz};
+pub use tcp::TcpConfig;
 pub use tls::{ClusterTls, ListenerTls, MinimumVersion, Mtls, ServerCertificate};
 pub use words::{Percent, Workload};
 

@@ -7,8 +7,10 @@ use super::{AuthzMode, Backend, ClusterConfig, Config, Endpoints, Match, RouteCo
 impl Config {
     /// One line a listener, route and cluster, in the order of the file.
     pub fn outline(&self) -> Vec<String> {
-        let listeners =
-            self.listeners.iter().map(|one| format!("listener {}: {:?} at {}", one.name, one.role, one.bind));
+        let listeners = self.listeners.iter().map(|one| {
+            let bytes = one.tcp.as_ref().map(|tcp| format!("; bytes -> {}", tcp.cluster)).unwrap_or_default();
+            format!("listener {}: {:?} at {}{bytes}", one.name, one.role, one.bind)
+        });
         let routes = self.routes.iter().map(route);
         let clusters = self.clusters.iter().map(cluster);
         listeners.chain(routes).chain(clusters).collect()

@@ -282,7 +282,10 @@ pub(super) async fn refuse_plaintext(proxy: &Proxy, connection: &Arc<Connection>
     let details = "plaintext on a port that speaks TLS only";
     let status = StatusCode::BAD_REQUEST;
     connection_failed(&proxy.reporter, connection, status, Reason::MtlsRequired, details);
-    last_words(&mut WatchedStream::new(socket, Arc::clone(connection)), MTLS_REQUIRED).await;
+    // Who speaks of something else than HTTP would not understand.
+    if connection.listener.config().tcp.is_none() {
+        last_words(&mut WatchedStream::new(socket, Arc::clone(connection)), MTLS_REQUIRED).await;
+    }
 }
 
 async fn time_out(proxy: &Proxy, connection: &Connection, mut io: WatchedStream) {

@@ -5,13 +5,16 @@
 //! * [`clock`]: when a connection has waited long enough;
 //! * [`io`]: the socket, watched;
 //! * [`secure`]: TLS, and what it tells about the other end;
-//! * [`framing`]: where messages begin and end, read strictly.
+//! * [`framing`]: where messages begin and end, read strictly;
+//! * [`tcp`]: a connection of bytes that are nobody's business here; [`flow`]: what has moved on it.
 
 mod clock;
 mod connection;
+mod flow;
 mod framing;
 mod io;
 pub(crate) mod secure;
+mod tcp;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,12 +33,14 @@ use tollgate_runtime::tasks::Tasks;
 
 use crate::config::{LimitsConfig, ListenerConfig, Role, Workload};
 use crate::pipeline::Proxy;
+use crate::route::PeerNames;
 use crate::socket::Socket;
 use crate::stages::address_limit::AddressLimit;
 use crate::stages::connection_limit::ConnectionLimit;
 use crate::stages::local_limit::LocalLimit;
 
 pub(crate) use clock::ConnectionClock;
+pub(crate) use flow::Flow;
 use secure::{Opened, PeerCertificate, Secure, Secured};
 
 /// How long accepting rests when the system is out of file descriptors.
@@ -148,9 +153,15 @@ impl Connection {
         self.certificate()?.id.as_ref()
     }
 
-    /// What routes and descriptors know the other end by.
+    /// What the other end is called.
     pub(crate) fn peer_name(&self) -> Option<&str> {
         self.certificate()?.name()
+    }
+
+    /// What routes and descriptors know it by.
+    pub(crate) fn peer_names(&self) -> PeerNames<'_> {
+        let others = self.certificate().map_or(&[][..], |certificate| &certificate.other_ids);
+        PeerNames { name: self.peer_name(), others }
     }
 
     /// `http` or `https`
@@ -217,8 +228,8 @@ pub(crate) async fn serve(
                 None => Opened::Served(Socket::Plain(stream), None),
                 // On the heap: a handshake is large, and a connection keeps the room of its largest moment.
                 Some(secure) => {
-                    let now = proxy.reporter.service.clock().unix_nanos();
-                    let opening = Box::pin(secure.open(&listener, stream, peer, now));
+                    let clock = proxy.reporter.service.clock();
+                    let opening = Box::pin(secure.open(&listener, stream, peer, clock));
                     tokio::select! {
                         () = closing.cancelled() => Opened::Gone,
                         opened = opening => opened,
@@ -229,7 +240,12 @@ pub(crate) async fn serve(
             match opened {
                 Opened::Served(socket, secured) => {
                     let connection = Arc::new(Connection::new(ends, listener, secured));
-                    connection::serve(&proxy, &connection, socket, &closing).await;
+                    match &connection.listener.config.tcp {
+                        None => connection::serve(&proxy, &connection, socket, &closing).await,
+                        Some(tcp) => {
+                            Box::pin(tcp::serve(&proxy, &connection, socket, tcp, &closing)).await;
+                        }
+                    }
                 }
                 Opened::Plaintext(socket) => {
                     let connection = Arc::new(Connection::new(ends, listener, None));

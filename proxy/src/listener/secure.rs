@@ -21,6 +21,7 @@ use tollgate_identity::tls::{
 };
 use tollgate_identity::{Identity, Leaf, Shown, SpiffeId, pem};
 use tollgate_runtime::Service;
+use tollgate_runtime::clock::Clock;
 
 use super::Listener;
 use crate::config::{ListenerConfig, Mtls};
@@ -63,6 +64,8 @@ pub(crate) struct Secured {
 pub(crate) struct PeerCertificate {
     /// The workload that it is; none where somebody else than our trust domains signs for clients.
     pub(crate) id: Option<SpiffeId>,
+    /// The same workload by the aliases of its trust domain.
+    pub(crate) other_ids: Vec<SpiffeId>,
     pub(crate) shown: Shown,
     pub(crate) fingerprint: String,
     /// As Envoy sends it with a Check.
@@ -114,7 +117,10 @@ impl Secure {
                 Mtls::Off => Ask::Nothing,
             },
             minimum: tls.min_version,
-            alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            alpn: match config.tcp {
+                None => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+                Some(_) => Vec::new(),
+            },
         })?;
         let acceptor = TlsAcceptor::from(acceptor);
         Ok(Some(Self { acceptor, mtls: config.mtls, identity: identity.cloned(), workloads }))
@@ -126,7 +132,7 @@ impl Secure {
         listener: &Listener,
         stream: TcpStream,
         peer: SocketAddr,
-        now: u64,
+        clock: &Clock,
     ) -> Opened {
         let limits = &listener.limits;
         // In plaintext a connection may be idle from its beginning.
@@ -148,7 +154,8 @@ impl Secure {
         let shaken = tokio::time::timeout(limits.head_timeout, self.acceptor.accept(stream)).await;
         let settled = shaken
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .and_then(|stream| Ok((self.settled(&stream, now)?, stream)));
+            // A handshake may take a while, and the certificate ends no later for it.
+            .and_then(|stream| Ok((self.settled(&stream, clock.unix_nanos())?, stream)));
         match settled {
             Ok((secured, stream)) => {
                 Opened::Served(Socket::Tls(Box::new(stream.into())), Some(Box::new(secured)))
@@ -166,13 +173,17 @@ impl Secure {
         let own = material.as_ref().map(|material| material.credential.leaf.id.clone());
         let leaf = connection.peer_certificates().and_then(<[_]>::first);
         let peer = leaf
-            .map(|leaf| {
+            .map(|leaf| -> io::Result<PeerCertificate> {
                 let id = self.workloads.then(|| Leaf::read(leaf)).transpose().map_err(io::Error::other)?;
                 let id = id.map(|leaf| match &material {
                     Some(material) => material.bundles.canonical(&leaf.id),
                     None => leaf.id,
                 });
-                PeerCertificate::of(leaf, id, own.as_ref(), now)
+                let mut peer = PeerCertificate::of(leaf, id, own.as_ref(), now)?;
+                if let (Some(material), Some(id)) = (&material, &peer.id) {
+                    peer.other_ids = material.bundles.other_names(id).collect();
+                }
+                Ok(peer)
             })
             .transpose()?;
         let suite = connection.negotiated_cipher_suite();
@@ -208,7 +219,7 @@ impl PeerCertificate {
         let url_pem = utf8_percent_encode(&pem::certificate(leaf), PEM).to_string();
         let forwarded = forwarded(&shown, &fingerprint, id.as_ref(), own);
         let lifetime = Lifetime::of(shown.not_before, shown.not_after, now, rand::random());
-        Ok(Self { id, fingerprint, url_pem, forwarded, lifetime, shown })
+        Ok(Self { id, other_ids: Vec::new(), fingerprint, url_pem, forwarded, lifetime, shown })
     }
 }
 
@@ -261,6 +272,7 @@ mod tests {
         };
         let mut peer = PeerCertificate {
             id: None,
+            other_ids: Vec::new(),
             shown,
             fingerprint: String::new(),
             url_pem: String::new(),

@@ -15,8 +15,8 @@ use tollgate_proto::opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNu
 use tollgate_proto::reason::Outcome;
 use tollgate_runtime::http_server::method_name;
 
-use super::Record;
-use crate::config::Role;
+use super::{Authz, Record};
+use crate::config::{Role, Workload};
 use crate::listener::Connection;
 use crate::listener::secure::Secured;
 
@@ -24,7 +24,7 @@ use crate::listener::secure::Secured;
 const USUAL_ATTRIBUTES: usize = 56;
 
 /// Attributes in the making; absent values are left out.
-struct Attributes(Vec<KeyValue>);
+pub(super) struct Attributes(Vec<KeyValue>);
 
 /// Bytes of one text in a record. What clients send may be longer; a record must not grow with it.
 const MAX_TEXT: usize = 2048;
@@ -38,22 +38,26 @@ pub(super) fn cut(mut text: String) -> String {
 }
 
 impl Attributes {
+    pub(super) fn with_capacity(count: usize) -> Self {
+        Self(Vec::with_capacity(count))
+    }
+
     fn push(&mut self, key: &str, value: Value) {
         let value = Some(AnyValue { value: Some(value) });
         self.0.push(KeyValue { key: key.to_owned(), value, ..Default::default() });
     }
 
-    fn text(&mut self, key: &str, text: impl Into<String>) {
+    pub(super) fn text(&mut self, key: &str, text: impl Into<String>) {
         self.push(key, Value::StringValue(cut(text.into())));
     }
 
-    fn maybe(&mut self, key: &str, text: Option<impl Into<String>>) {
+    pub(super) fn maybe(&mut self, key: &str, text: Option<impl Into<String>>) {
         if let Some(text) = text {
             self.text(key, text);
         }
     }
 
-    fn int(&mut self, key: &str, number: impl TryInto<i64>) {
+    pub(super) fn int(&mut self, key: &str, number: impl TryInto<i64>) {
         self.push(key, Value::IntValue(number.try_into().unwrap_or(i64::MAX)));
     }
 
@@ -63,7 +67,7 @@ impl Attributes {
         }
     }
 
-    fn micros(&mut self, key: &str, duration: Option<Duration>) {
+    pub(super) fn micros(&mut self, key: &str, duration: Option<Duration>) {
         self.maybe_int(key, duration.map(|duration| duration.as_micros()));
     }
 
@@ -78,25 +82,15 @@ impl Attributes {
 
 /// The record of a finished request.
 pub(super) fn record(record: &Record, took: Duration, sent: u64) -> LogRecord {
-    let mut list = Attributes(Vec::with_capacity(USUAL_ATTRIBUTES));
+    let mut list = Attributes::with_capacity(USUAL_ATTRIBUTES);
     add_ends(&mut list, record);
     add_request(&mut list, record);
     add_answer(&mut list, record, sent);
     add_times(&mut list, record, took);
-    add_authorization(&mut list, record);
+    add_authorization(&mut list, &record.authz, record.started_unix_nanos);
     add_rate_limit(&mut list, record);
     let span = record.trace.span_context();
-    let (severity, severity_text) = severity(record.reason);
-    let mut log = LogRecord {
-        time_unix_nano: record.started_unix_nanos,
-        observed_time_unix_nano: record.started_unix_nanos + nanos(took),
-        severity_number: severity.into(),
-        severity_text: severity_text.to_owned(),
-        body: Some(AnyValue { value: Some(Value::StringValue(cut(line(record, took)))) }),
-        attributes: list.0,
-        event_name: a::ACCESS_EVENT.to_owned(),
-        ..Default::default()
-    };
+    let mut log = log(list, record.reason, record.started_unix_nanos, took, line(record, took));
     if span.is_valid() {
         log.flags = u32::from(span.trace_flags().to_u8());
         log.trace_id = span.trace_id().to_bytes().to_vec();
@@ -113,7 +107,7 @@ pub(super) fn of_connection(
     reason: Reason,
     details: &str,
 ) -> LogRecord {
-    let mut list = Attributes(Vec::with_capacity(12));
+    let mut list = Attributes::with_capacity(12);
     add_reporter(&mut list, connection);
     list.text(a::HTTP_REQUEST_METHOD, "_OTHER");
     list.int(a::HTTP_RESPONSE_STATUS_CODE, status.as_u16());
@@ -123,12 +117,23 @@ pub(super) fn of_connection(
     list.text(a::TOLLGATE_RESPONSE_DETAILS, details);
     list.text(a::CLIENT_ADDRESS, connection.peer.ip().to_string());
     list.int(a::CLIENT_PORT, connection.peer.port());
-    let (severity, severity_text) = severity(reason);
     let line =
         format!("request that could not be read {} {reason} from {}", status.as_u16(), connection.peer.ip());
+    log(list, reason, now, Duration::ZERO, line)
+}
+
+/// The record around its attributes.
+pub(super) fn log(
+    list: Attributes,
+    reason: Reason,
+    started_unix_nanos: u64,
+    took: Duration,
+    line: String,
+) -> LogRecord {
+    let (severity, severity_text) = severity(reason);
     LogRecord {
-        time_unix_nano: now,
-        observed_time_unix_nano: now,
+        time_unix_nano: started_unix_nanos,
+        observed_time_unix_nano: started_unix_nanos + nanos(took),
         severity_number: severity.into(),
         severity_text: severity_text.to_owned(),
         body: Some(AnyValue { value: Some(Value::StringValue(cut(line))) }),
@@ -138,7 +143,7 @@ pub(super) fn of_connection(
     }
 }
 
-fn add_reporter(list: &mut Attributes, connection: &Connection) {
+pub(super) fn add_reporter(list: &mut Attributes, connection: &Connection) {
     list.text(a::TOLLGATE_REPORTER, connection.listener.reporter());
     list.text(a::TOLLGATE_DIRECTION, connection.listener.direction());
     list.text(a::TOLLGATE_CONNECTION_SECURITY_POLICY, connection.security_policy());
@@ -164,12 +169,20 @@ fn add_tls(list: &mut Attributes, secured: &Secured) {
 fn add_ends(list: &mut Attributes, record: &Record) {
     add_reporter(list, &record.connection);
     list.text(a::TOLLGATE_REQUEST_ID, record.id.as_str());
-    let own = record.connection.secured.as_ref().and_then(|secured| secured.own.as_ref());
-    if let Some(own) = own.filter(|_| record.connection.listener.role == Role::Sidecar) {
+    let route = record.found.as_ref().map(|found| &found.route);
+    add_both_ends(list, &record.connection, route.and_then(|route| route.service.as_ref()));
+    list.text(a::CLIENT_ADDRESS, record.client.to_string());
+    list.int(a::CLIENT_PORT, record.connection.peer.port());
+}
+
+/// Who calls whom.
+pub(super) fn add_both_ends(list: &mut Attributes, connection: &Connection, service: Option<&Workload>) {
+    let own = connection.secured.as_ref().and_then(|secured| secured.own.as_ref());
+    if let Some(own) = own.filter(|_| connection.listener.role == Role::Sidecar) {
         list.text(a::TOLLGATE_DESTINATION_PRINCIPAL, own.as_str());
     }
-    let shown = record.connection.peer_id().and_then(SpiffeId::workload);
-    match &record.connection.listener.source {
+    let shown = connection.peer_id().and_then(SpiffeId::workload);
+    match &connection.listener.source {
         _ if shown.is_some() => {
             let (namespace, name) = shown.unwrap_or_default();
             list.text(a::TOLLGATE_SOURCE_WORKLOAD, name);
@@ -180,18 +193,15 @@ fn add_ends(list: &mut Attributes, record: &Record) {
             list.text(a::TOLLGATE_SOURCE_NAMESPACE, &source.namespace);
         }
         // What enters by an ingress comes from outside the mesh.
-        None if record.connection.listener.role == Role::Ingress => {
+        None if connection.listener.role == Role::Ingress => {
             list.text(a::TOLLGATE_SOURCE_WORKLOAD, "external");
         }
         None => {}
     }
-    let route = record.found.as_ref().map(|found| &found.route);
-    if let Some(service) = route.and_then(|route| route.service.as_ref()) {
+    if let Some(service) = service {
         list.text(a::TOLLGATE_DESTINATION_WORKLOAD, &service.name);
         list.text(a::TOLLGATE_DESTINATION_NAMESPACE, &service.namespace);
     }
-    list.text(a::CLIENT_ADDRESS, record.client.to_string());
-    list.int(a::CLIENT_PORT, record.connection.peer.port());
 }
 
 fn add_request(list: &mut Attributes, record: &Record) {
@@ -253,14 +263,14 @@ fn add_times(list: &mut Attributes, record: &Record, took: Duration) {
     list.micros(a::TOLLGATE_UPSTREAM_US, since(record.upstream.began, record.first_byte_at));
 }
 
-fn add_authorization(list: &mut Attributes, record: &Record) {
-    let Some(decision) = record.authz.decision else { return };
+pub(super) fn add_authorization(list: &mut Attributes, authz: &Authz, started_unix_nanos: u64) {
+    let Some(decision) = authz.decision else { return };
     list.text(a::TOLLGATE_AUTHZ_DECISION, decision);
-    list.maybe(a::TOLLGATE_AUTHZ_REASON, record.authz.reason.map(Reason::as_str));
-    if let Some(mode) = record.authz.failure_mode {
+    list.maybe(a::TOLLGATE_AUTHZ_REASON, authz.reason.map(Reason::as_str));
+    if let Some(mode) = authz.failure_mode {
         list.text(a::TOLLGATE_AUTHZ_FAILURE_MODE, mode.as_str());
     }
-    let verdict = &record.authz.verdict;
+    let verdict = &authz.verdict;
     list.maybe(a::TOLLGATE_AUTHZ_DECISION_ID, verdict.decision_id.as_deref());
     list.maybe_int(a::TOLLGATE_AUTHZ_EPOCH, verdict.epoch);
     list.texts(a::TOLLGATE_AUTHZ_MISSING, &verdict.missing);
@@ -279,7 +289,7 @@ fn add_authorization(list: &mut Attributes, record: &Record) {
     list.maybe(a::TOLLGATE_TOKEN_KID, verdict.token.kid.as_deref());
     list.maybe(a::TOLLGATE_TOKEN_ALG, verdict.token.alg.as_deref());
     list.maybe_int(a::TOLLGATE_TOKEN_EXPIRES_AT, verdict.token.expires_at);
-    let seconds = i64::try_from(record.started_unix_nanos / 1_000_000_000).unwrap_or(i64::MAX);
+    let seconds = i64::try_from(started_unix_nanos / 1_000_000_000).unwrap_or(i64::MAX);
     let age = verdict.token.issued_at.map(|issued| seconds.saturating_sub(issued).max(0));
     list.maybe_int(a::TOLLGATE_TOKEN_AGE_S, age);
 }

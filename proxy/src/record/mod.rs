@@ -9,9 +9,11 @@
 
 mod access;
 mod ids;
+mod passage;
 mod trace;
 
 pub(crate) use ids::RequestId;
+pub(crate) use passage::Passage;
 pub(crate) use trace::Trace;
 
 use std::net::IpAddr;
@@ -71,6 +73,8 @@ pub(crate) struct Record {
     declared_size: Option<u64>,
     pub(crate) upload: Option<Arc<Upload>>,
     pub(crate) found: Option<Found>,
+    /// The SHA-256 of the client's certificate, as the entry tells it that passed the request on.
+    pub(crate) client_certificate: Option<String>,
     /// The origin whose pages may read the answer.
     pub(crate) origin: Option<HeaderValue>,
     pub(crate) routed_at: Option<Instant>,
@@ -157,6 +161,7 @@ impl Recording {
             declared_size: length.and_then(|length| length.to_str().ok()?.parse().ok()),
             upload: None,
             found: None,
+            client_certificate: None,
             origin: None,
             routed_at: None,
             authz: Authz::default(),

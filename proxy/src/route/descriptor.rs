@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, Method};
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
-use super::matcher::query_param;
+use super::matcher::{PeerNames, query_param};
 use crate::config::DescriptorEntry;
 
 /// One descriptor of a route.
@@ -58,7 +58,7 @@ pub struct Facts<'r> {
     /// Further claims that authorization tells, by their names.
     pub claims: &'r [(String, String)],
     /// Who is at the other end, where a certificate says so.
-    pub peer: Option<&'r str>,
+    pub peer: PeerNames<'r>,
     /// The listener's name.
     pub listener: &'r str,
     /// The request's method.
@@ -87,7 +87,7 @@ impl<'r> Facts<'r> {
             scopes: &[],
             groups: &[],
             claims: &[],
-            peer: None,
+            peer: PeerNames::default(),
             listener: "",
             method,
             route: "",
@@ -213,7 +213,7 @@ impl Piece {
             Self::TokenClaim(name) => {
                 facts.claims.iter().find(|(claim, _)| claim == name).map(|(_, value)| value.as_str())?.into()
             }
-            Self::Peer => facts.peer?.into(),
+            Self::Peer => facts.peer.name?.into(),
             Self::Listener => facts.listener.into(),
             Self::PathTemplate => facts.path.into(),
             Self::Query(name) => percent_decode_str(query_param(facts.query?, name)?).decode_utf8_lossy(),
@@ -238,7 +238,7 @@ mod tests {
             subject,
             issuer: Some("demo"),
             claims: &claims,
-            peer: Some("spiffe://tollgate.demo/ns/a/sa/b"),
+            peer: PeerNames { name: Some("spiffe://tollgate.demo/ns/a/sa/b"), others: &[] },
             listener: "main",
             route: "policies",
             path: "/policies/{id}",

@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
 use regex::bytes::{Regex, RegexBuilder};
+use tollgate_identity::SpiffeId;
 use tollgate_runtime::config::Invalid;
 
 use super::descriptor::Facts;
@@ -113,6 +114,15 @@ pub(super) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> 
     })
 }
 
+/// Who is at the other end, where a certificate says so.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PeerNames<'r> {
+    /// By its trust domain's own name, where it is a workload.
+    pub name: Option<&'r str>,
+    /// By the aliases of that trust domain.
+    pub others: &'r [SpiffeId],
+}
+
 /// Who must be calling.
 #[derive(Debug, Clone)]
 pub(super) struct Peer(Text);
@@ -123,8 +133,9 @@ impl Peer {
         wanted.map(compile).transpose().map(|text| text.map(Self))
     }
 
-    pub(super) fn is(&self, peer: Option<&str>) -> bool {
-        peer.is_some_and(|peer| self.0.fits(peer.as_bytes()))
+    pub(super) fn is(&self, peer: PeerNames<'_>) -> bool {
+        let fits = |name: &str| self.0.fits(name.as_bytes());
+        peer.name.is_some_and(fits) || peer.others.iter().any(|other| fits(other.as_str()))
     }
 }
 
@@ -170,6 +181,18 @@ mod tests {
         }
         let bad = Text::compile(ValueMatchType::RegularExpression, "v[", "k").unwrap_err();
         assert_eq!(bad.key, "k.value");
+    }
+
+    #[test]
+    fn a_peer_is_known_by_every_name_of_its_trust_domain() {
+        let wanted = |value: &str| PeerMatch { kind: ValueMatchType::Exact, value: value.to_owned() };
+        let (new, old) = ("spiffe://new.example/ns/a/sa/b", "spiffe://old.example/ns/a/sa/b");
+        let others: Vec<SpiffeId> = vec![old.parse().unwrap()];
+        for (value, expected) in [(new, true), (old, true), ("spiffe://other.example/ns/a/sa/b", false)] {
+            let peer = Peer::compile(Some(&wanted(value)), "k").unwrap().unwrap();
+            assert_eq!(peer.is(PeerNames { name: Some(new), others: &others }), expected, "{value}");
+            assert!(!peer.is(PeerNames::default()));
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod tests;
 pub use backends::Backends;
 pub(crate) use key::Hash;
 pub use key::Key;
+pub use matcher::PeerNames;
 pub use mirror::Mirror;
 pub use modify::{Modifier, Redirect, Rewrite};
 pub use table::{Ask, Found, Table};

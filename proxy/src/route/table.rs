@@ -9,7 +9,7 @@ use tollgate_paths::{Template, TemplateTrie};
 use tollgate_runtime::config::Invalid;
 
 use super::Route;
-use super::matcher::{Header, Peer, QueryParam};
+use super::matcher::{Header, Peer, PeerNames, QueryParam};
 use crate::config::{Match, PathMatchType, RouteConfig};
 
 /// All routes, by host and path.
@@ -59,7 +59,7 @@ pub struct Ask<'r> {
     /// The headers.
     pub headers: &'r HeaderMap,
     /// Who is at the other end, where a certificate says so.
-    pub peer: Option<&'r str>,
+    pub peer: PeerNames<'r>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -57,7 +57,7 @@ fn the_most_specific_route_wins() {
                 query: None,
                 method: &method,
                 headers: &headers,
-                peer: None,
+                peer: PeerNames::default(),
             })
             .map(|found| &*found.route.name);
         assert_eq!(found, expected, "{method} {host}{path} preview={header}");

@@ -1,41 +1,32 @@
 //! Asking the authorization service: a request's head in, a verdict out.
 //!
-//! This is the only place that knows Envoy's `CheckRequest` and `CheckResponse`. What the answer may change about
-//! the request is in [`Grant`]; a request that may not pass is an error. `:path`, `host` and framing headers are
-//! never taken from an answer.
+//! Here and in [`check_request`] alone Envoy's messages are known. What the answer may change about the request is in
+//! [`Grant`]; a request that may not pass is an error. `:path`, `host` and framing headers are never taken from an answer.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, InvalidHeaderName, InvalidHeaderValue};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, request};
 use thiserror::Error;
 use tollgate_identity::tls::GrpcChannel;
 use tollgate_proto::Reason;
-use tollgate_proto::envoy_types::pb::envoy::config::core::v3::{
-    Address, HeaderValueOption, QueryParameter, SocketAddress, address, socket_address,
-};
-use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::attribute_context::{
-    HttpRequest, Peer, Request as AttributeRequest, TlsSession,
-};
+use tollgate_proto::envoy_types::pb::envoy::config::core::v3::{HeaderValueOption, QueryParameter};
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::{
-    AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, OkHttpResponse,
+    CheckRequest, CheckResponse, DeniedHttpResponse, OkHttpResponse,
 };
-use tollgate_proto::envoy_types::pb::google::protobuf::Timestamp;
 use tollgate_runtime::trace_context;
 use tonic::Code;
 
 use super::caller::Caller;
+use super::check_request::{self, Ends, Question};
 use super::headers::may_be_mutated;
 use super::verdict::Verdict;
-use crate::config::{AuthzConfig, Guard, OnError};
+use crate::config::{AuthzConfig, OnError};
 use crate::error::{Denial, ProxyError};
-use crate::listener::secure::Secured;
 
 /// The largest answer that is read.
 const MAX_ANSWER: usize = 256 << 10;
@@ -46,26 +37,6 @@ pub(crate) struct Authorizer {
     channels: Vec<GrpcChannel>,
     next: AtomicUsize,
     config: AuthzConfig,
-}
-
-/// What a question is about, beside the request's own head.
-#[derive(Debug)]
-pub(crate) struct Question<'r> {
-    pub(crate) request_id: &'r str,
-    pub(crate) source: SocketAddr,
-    pub(crate) destination: SocketAddr,
-    pub(crate) scheme: &'static str,
-    /// What the handshake has settled; none in plaintext.
-    pub(crate) secured: Option<&'r Secured>,
-    /// Whether the proxy stands for the workload that is called.
-    pub(crate) is_destination: bool,
-    pub(crate) host: &'r str,
-    pub(crate) size: Option<u64>,
-    pub(crate) service: Option<&'r str>,
-    pub(crate) route: &'r str,
-    pub(crate) guard: Option<Guard>,
-    pub(crate) point: &'static str,
-    pub(crate) unix_nanos: u64,
 }
 
 /// What came of a question.
@@ -171,14 +142,29 @@ impl Authorizer {
         }
     }
 
-    /// Asks, and waits for the answer no longer than `authz.timeout`.
+    /// Asks about a request, and waits for the answer no longer than `authz.timeout`.
     pub(crate) async fn ask(
         &self,
         question: &Question<'_>,
         parts: &request::Parts,
         trace: &opentelemetry::Context,
     ) -> Outcome {
-        let mut request = tonic::Request::new(check_request(question, parts));
+        self.send(check_request::of_request(question, parts), trace).await
+    }
+
+    /// Asks about a connection of a listener, in the same way.
+    pub(crate) async fn ask_about_connection(
+        &self,
+        ends: &Ends<'_>,
+        listener: &str,
+        service: Option<&str>,
+    ) -> Outcome {
+        let question = check_request::of_connection(ends, listener, service);
+        self.send(question, &opentelemetry::Context::new()).await
+    }
+
+    async fn send(&self, question: CheckRequest, trace: &opentelemetry::Context) -> Outcome {
+        let mut request = tonic::Request::new(question);
         trace_context::inject_metadata(trace, request.metadata_mut());
         request.set_timeout(self.config.timeout);
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.channels.len();
@@ -209,108 +195,6 @@ pub(crate) async fn within<T>(
     match tokio::time::timeout(limit, call).await {
         Ok(answer) => answer.map_err(Some),
         Err(_elapsed) => Err(None),
-    }
-}
-
-fn check_request(question: &Question<'_>, parts: &request::Parts) -> CheckRequest {
-    let mut extensions = HashMap::with_capacity(4);
-    extensions.insert("tollgate.route".to_owned(), question.route.to_owned());
-    extensions.insert("tollgate.point".to_owned(), question.point.to_owned());
-    if let Some(guard) = question.guard {
-        extensions.insert("tollgate.guard".to_owned(), guard.as_str().to_owned());
-    }
-    if let Some(service) = question.service {
-        extensions.insert("tollgate.service".to_owned(), service.to_owned());
-    }
-    let path = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-    let http = HttpRequest {
-        id: question.request_id.to_owned(),
-        method: parts.method.as_str().to_owned(),
-        headers: header_map(question, parts, path),
-        path: path.to_owned(),
-        host: question.host.to_owned(),
-        scheme: question.scheme.to_owned(),
-        size: question.size.and_then(|size| i64::try_from(size).ok()).unwrap_or(-1),
-        protocol: protocol(parts.version).to_owned(),
-        ..Default::default()
-    };
-    let seconds = question.unix_nanos / 1_000_000_000;
-    let time = Timestamp {
-        seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
-        nanos: i32::try_from(question.unix_nanos % 1_000_000_000).unwrap_or(0),
-    };
-    CheckRequest {
-        attributes: Some(AttributeContext {
-            source: Some(source(question)),
-            destination: Some(destination(question)),
-            tls_session: question
-                .secured
-                .map(|secured| TlsSession { sni: secured.server_name.clone().unwrap_or_default() }),
-            request: Some(AttributeRequest { time: Some(time), http: Some(http) }),
-            context_extensions: extensions,
-            ..Default::default()
-        }),
-    }
-}
-
-/// Headers as Envoy sends them: lower case, repeated ones joined by commas, with the pseudo-headers.
-fn header_map(question: &Question<'_>, parts: &request::Parts, path: &str) -> HashMap<String, String> {
-    let mut headers: HashMap<String, String> = HashMap::with_capacity(parts.headers.keys_len() + 4);
-    headers.insert(":method".to_owned(), parts.method.as_str().to_owned());
-    headers.insert(":path".to_owned(), path.to_owned());
-    headers.insert(":authority".to_owned(), question.host.to_owned());
-    headers.insert(":scheme".to_owned(), question.scheme.to_owned());
-    for (name, value) in &parts.headers {
-        let text = String::from_utf8_lossy(value.as_bytes());
-        match headers.get_mut(name.as_str()) {
-            Some(joined) => {
-                joined.push(',');
-                joined.push_str(&text);
-            }
-            None => {
-                headers.insert(name.as_str().to_owned(), text.into_owned());
-            }
-        }
-    }
-    headers
-}
-
-/// Who asks, by the certificate that it has shown.
-fn source(question: &Question<'_>) -> Peer {
-    let mut source = peer(question.source);
-    if let Some(certificate) = question.secured.and_then(|secured| secured.peer.as_ref()) {
-        source.principal = certificate.id.as_ref().map(ToString::to_string).unwrap_or_default();
-        source.certificate.clone_from(&certificate.url_pem);
-    }
-    source
-}
-
-fn destination(question: &Question<'_>) -> Peer {
-    let mut destination = peer(question.destination);
-    let own = question.secured.and_then(|secured| secured.own.as_ref());
-    if let Some(own) = own.filter(|_| question.is_destination) {
-        destination.principal = own.to_string();
-    }
-    destination
-}
-
-fn peer(address: SocketAddr) -> Peer {
-    let socket = SocketAddress {
-        address: address.ip().to_string(),
-        port_specifier: Some(socket_address::PortSpecifier::PortValue(address.port().into())),
-        ..Default::default()
-    };
-    Peer {
-        address: Some(Address { address: Some(address::Address::SocketAddress(socket)) }),
-        ..Default::default()
-    }
-}
-
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_2 => "HTTP/2",
-        _ => "HTTP/1.1",
     }
 }
 

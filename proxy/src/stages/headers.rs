@@ -69,6 +69,16 @@ fn is_proxys(name: &str, role: Role) -> bool {
         || role == Role::Ingress && AT_THE_EDGE.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// The SHA-256, in hexadecimal digits, of the certificate that a proxy says its client has shown (`Hash`). In what proxies
+/// write it comes before all that may be quoted. Whether that proxy is believed is for authorization to say.
+pub fn client_certificate(headers: &HeaderMap) -> Option<String> {
+    let mut said = headers.get_all(CLIENT_CERT).iter();
+    let (Some(one), None) = (said.next(), said.next()) else { return None };
+    let unquoted = one.to_str().ok()?.split('"').next()?;
+    let hash = unquoted.split(';').find_map(|pair| pair.strip_prefix("Hash="))?;
+    Some(hash.to_owned()).filter(|hash| hash.len() == 64)
+}
+
 /// HTTP/2 clients may split `cookie` into crumbs; everybody behind us reads one header (RFC 9113, 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(COOKIE).iter();
@@ -197,6 +207,33 @@ mod tests {
         check(Ingress, &[("x-forwarded-client-cert", "By=x")], &[]);
         check(Sidecar, &[("x-forwarded-client-cert", "By=x")], &[]);
         check(Ingress, &[("x-envoy-original-path", "/")], &[]);
+    }
+
+    #[test]
+    fn the_hash_of_a_certificate_is_read_before_anything_that_could_pretend_to_be_one() {
+        let hash = "2ce2678958b6a580216e6ddd7b0820c10bdc2f8c4db3bb497f9015590d9fc197";
+        let said = |values: &[&str]| -> HeaderMap {
+            values.iter().map(|value| (CLIENT_CERT, HeaderValue::from_str(value).unwrap())).collect()
+        };
+        let read = |value: &str| client_certificate(&said(&[value]));
+        let by = "By=spiffe://test.example/ns/a/sa/b";
+        for good in [
+            format!("{by};Hash={hash};Subject=\"CN=a\";URI=spiffe://x/y"),
+            format!("Hash={hash}"),
+            format!("Hash={hash};Subject=\"\",{by};Hash={}", "0".repeat(64)),
+        ] {
+            assert_eq!(read(&good).as_deref(), Some(hash), "{good}");
+        }
+        for bad in [
+            String::new(),
+            by.to_owned(),
+            format!("{by};Subject=\"CN=a;Hash={hash}\""),
+            format!("{by};Hash={}", &hash[1..]),
+        ] {
+            assert_eq!(read(&bad), None, "{bad}");
+        }
+        let one = format!("Hash={hash}");
+        assert_eq!(client_certificate(&said(&[&one, &one])), None);
     }
 
     #[test]

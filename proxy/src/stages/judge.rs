@@ -7,16 +7,18 @@ use http::request;
 use hyper::body::{Body as _, Incoming};
 use tollgate_proto::Reason;
 
-use super::authorize::{Grant, Outcome as Authorized, Question};
+use super::authorize::{Authorizer, Grant, Outcome as Authorized};
+use super::check_request::{Ends, Question};
 use super::local_limit::{When, take_all};
 use super::quota::{Decided, Held, Quota};
 use super::rate_limit::Outcome as Counted;
-use crate::config::{AuthzMode, OnError, Role};
+use crate::config::{AuthzMode, OnError, TcpConfig};
 use crate::error::ProxyError;
 use crate::head::Host;
 use crate::listener::Connection;
+use crate::metrics::Metrics;
 use crate::pipeline::Proxy;
-use crate::record::Record;
+use crate::record::{Authz, Record};
 use crate::route::Found;
 use crate::route::descriptor::{Descriptor, Facts};
 use crate::snapshot::Snapshot;
@@ -39,17 +41,14 @@ pub(crate) async fn authorize(
     };
     let question = Question {
         request_id: record.id.as_str(),
-        source: connection.peer,
-        destination: connection.local,
+        ends: Ends::of(connection),
         scheme: connection.scheme(),
-        secured: connection.secured.as_deref(),
-        is_destination: connection.listener.role == Role::Sidecar,
         host: host.authority().as_str(),
         size: body.size_hint().exact(),
         service: found.route.service_name.as_deref(),
         route: &found.route.name,
         guard: found.route.authz_guard,
-        point: connection.listener.point(),
+        client_certificate: record.client_certificate.as_deref(),
         unix_nanos: proxy.reporter.service.clock().unix_nanos(),
     };
     let span = record.trace.child("authz.check");
@@ -57,30 +56,62 @@ pub(crate) async fn authorize(
     let outcome = authorizer.ask(&question, parts, &span).await;
     record.authz.took = Some(began.elapsed());
     let on_error = authorizer.on_error(found.route.authz_on_error);
-    let metrics = &proxy.reporter.metrics;
+    let settled = settle(authorizer, outcome, on_error, &proxy.reporter.metrics, &mut record.authz);
+    let problem = record.authz.reason.filter(|_| record.authz.decision == Some("error"));
+    record.trace.end_child(&span, problem.map(Reason::as_str));
+    settled
+}
+
+/// Whether a connection may be, where nothing is known of requests in it.
+pub(crate) async fn authorize_connection(
+    proxy: &Proxy,
+    snapshot: &Snapshot,
+    connection: &Connection,
+    tcp: &TcpConfig,
+    record: &mut Authz,
+) -> Result<(), ProxyError> {
+    let asked = snapshot.authorizer.as_ref().filter(|_| tcp.authz.mode == AuthzMode::On);
+    let Some(authorizer) = asked else {
+        record.decision = Some("skipped");
+        return Ok(());
+    };
+    let service = tcp.service.as_ref().map(ToString::to_string);
+    let (ends, listener) = (Ends::of(connection), &connection.listener.config().name);
+    let began = Instant::now();
+    let outcome = authorizer.ask_about_connection(&ends, listener, service.as_deref()).await;
+    record.took = Some(began.elapsed());
+    let on_error = authorizer.on_error(tcp.authz.on_error);
+    settle(authorizer, outcome, on_error, &proxy.reporter.metrics, record).map(drop)
+}
+
+/// What an answer means, and what is recorded of it.
+fn settle(
+    authorizer: &Authorizer,
+    outcome: Authorized,
+    on_error: OnError,
+    metrics: &Metrics,
+    record: &mut Authz,
+) -> Result<Grant, ProxyError> {
     match outcome {
         Authorized::Allow(verdict, grant) => {
-            record.trace.end_child(&span, None);
-            record.authz.decision = Some("allow");
-            record.authz.reason = Some(verdict.reason.unwrap_or(Reason::Ok));
-            record.authz.verdict = verdict;
+            record.decision = Some("allow");
+            record.reason = Some(verdict.reason.unwrap_or(Reason::Ok));
+            record.verdict = verdict;
             metrics.authz("allow", Reason::Ok, "none");
             Ok(grant)
         }
         Authorized::Deny(verdict, denial) => {
-            record.trace.end_child(&span, None);
-            record.authz.decision = Some("deny");
-            record.authz.reason = Some(denial.reason);
-            record.authz.verdict = verdict;
+            record.decision = Some("deny");
+            record.reason = Some(denial.reason);
+            record.verdict = verdict;
             metrics.authz("deny", denial.reason, "none");
             Err(ProxyError::Denied(denial))
         }
         problem => {
             let error = authorizer.error(problem);
-            record.trace.end_child(&span, Some(error.reason().as_str()));
-            record.authz.decision = Some("error");
-            record.authz.reason = Some(error.reason());
-            record.authz.failure_mode = Some(on_error);
+            record.decision = Some("error");
+            record.reason = Some(error.reason());
+            record.failure_mode = Some(on_error);
             metrics.authz("error", error.reason(), on_error.as_str());
             // `allow` is for a service that does not answer. One that answers with an error has not allowed anything.
             match on_error {
@@ -223,7 +254,7 @@ pub(crate) fn facts<'r>(
         scopes: &verdict.scopes,
         groups: &verdict.groups,
         claims: &verdict.claims,
-        peer: connection.peer_name(),
+        peer: connection.peer_names(),
         listener: &connection.listener.config().name,
         path: &found.path,
         method: &parts.method,

@@ -4,6 +4,7 @@ pub mod address_limit;
 pub mod authorize;
 mod buckets;
 pub(crate) mod caller;
+pub(crate) mod check_request;
 pub(crate) mod connection_limit;
 pub mod cors;
 pub mod fault;

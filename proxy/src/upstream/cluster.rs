@@ -238,7 +238,7 @@ impl Cluster {
     }
 
     /// What came of one try.
-    fn note(&self, endpoint: &Endpoint, outcome: Outcome) {
+    pub(super) fn note(&self, endpoint: &Endpoint, outcome: Outcome) {
         if let Some(cause) = endpoint.tally.note(outcome, &self.config.outlier_detection) {
             self.bad(endpoint.address, cause);
         }

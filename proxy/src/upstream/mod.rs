@@ -1,7 +1,7 @@
 //! The way to the upstreams. In reading order:
 //!
 //! * `cluster`: who belongs to it and who may be used; `endpoint`: one address; `selection`: what is picked from.
-//! * `forward`: one request, its tries and its time; `pool`: connections; `mirror`: copies.
+//! * `forward`: one request, its tries and its time; `pool`: connections; `mirror`: copies; `through`: bytes alone.
 //! * Pure: `balance` and `hashing` (which endpoint), `eject` (who is left out and why), `retry` (whether again);
 //!   `tally` and `breaker` count.
 //! * `health`: asking endpoints how they are; `discover`: finding them; `report`: telling about them.
@@ -22,6 +22,7 @@ pub(crate) mod report;
 mod retry;
 mod selection;
 mod tally;
+mod through;
 
 pub(crate) use breaker::Full;
 pub(crate) use cluster::Cluster;

@@ -334,7 +334,7 @@ impl Pool {
         }
     }
 
-    async fn connect(&self) -> Result<Dialed, ProxyError> {
+    pub(super) async fn connect(&self) -> Result<Dialed, ProxyError> {
         match tokio::time::timeout(self.connect_timeout, self.dialer.dial(self.address)).await {
             Ok(dialed) => dialed.map_err(ProxyError::UpstreamConnect),
             Err(_elapsed) => Err(ProxyError::UpstreamConnect(std::io::ErrorKind::TimedOut.into())),

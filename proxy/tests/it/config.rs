@@ -7,7 +7,14 @@ use tollgate_runtime::config::{Env, load, load_text};
 
 #[test]
 fn the_examples_load() {
-    for name in ["ingress.yaml", "sidecar.yaml", "egress.yaml", "patterns.yaml"] {
+    for name in [
+        "ingress.yaml",
+        "sidecar.yaml",
+        "sidecar-quotes.yaml",
+        "sidecar-payments.yaml",
+        "egress.yaml",
+        "patterns.yaml",
+    ] {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config").join(name);
         if let Err(error) = load::<Config>(&file, &[], &Env::empty()) {
             panic!("{error}");
@@ -141,6 +148,35 @@ fn mistakes_are_named_with_their_place() {
         (7, "routes[0].retry.on: no try times out"),
     );
     check("authz: {", "authz: {on_eror: deny, ", (10, "authz.on_eror: unknown field"));
+}
+
+#[test]
+fn mistakes_in_tcp_listeners_are_named_with_their_place() {
+    for (keys, expected) in [
+        ("tcp: {cluster: d}", "listeners[0].tcp.cluster: there is no cluster `d`; expected one of: c"),
+        ("tcp: {cluster: c, max_duration: 0s}", "listeners[0].tcp.max_duration: no time at all"),
+        ("tcp: {cluster: c, authz: {guard: log}}", "listeners[0].tcp.authz.guard: a connection has no path"),
+        (
+            "tcp: {cluster: c}, local_limits: [{requests: 5, per: 1s}]",
+            "listeners[0].local_limits: it counts requests",
+        ),
+        ("tcp: {cluster: c}, limit_by_address: {per_second: 5}", "listeners[0].limit_by_address: it counts"),
+    ] {
+        check("role: ingress", &format!("role: ingress, {keys}"), (2, expected));
+    }
+    let load = |listener: &str| {
+        let text = format!(
+            "listeners:\n  - {{name: main, bind: '127.0.0.1:0', role: sidecar, {listener}}}\n\
+             clusters:\n  - {{name: c, endpoints: {{static: ['127.0.0.1:1']}}}}\n\
+             identity: {{files: {{certificate: a, key: b, bundle: c}}}}\n"
+        );
+        load_text::<Config>(Path::new("p.yaml"), &text, &[], &Env::empty()).map_err(|error| error.to_string())
+    };
+    let unasked = load("tcp: {cluster: c}").unwrap_err();
+    assert!(unasked.contains("listeners[0].tcp: nobody is asked"), "{unasked}");
+    let permissive = load("mtls: permissive, tcp: {cluster: c, authz: off}").unwrap_err();
+    assert!(permissive.contains("listeners[0].mtls: who speaks first is not known"), "{permissive}");
+    load("mtls: strict, tcp: {cluster: c, authz: off, max_duration: 8h}").unwrap();
 }
 
 /// Every YAML block of the page on identity is a configuration, with what it leaves out; those of authz say so.

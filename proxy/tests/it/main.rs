@@ -22,3 +22,4 @@ mod resilience;
 mod rotation;
 mod routing;
 mod status;
+mod tcp;

@@ -87,6 +87,51 @@ async fn a_workload_is_known_by_its_certificate_everywhere() {
 }
 
 #[tokio::test]
+async fn workloads_of_a_renamed_mesh_and_of_a_partners_are_told_apart() {
+    let (pki, partner) = (Pki::new(), Authority::new("partner"));
+    let theirs = pki.write("partner.ca", &partner.root_pem());
+    let more = format!(", federated: {{partner.example: {}}}, aliases: [old.example]}}}}", quoted(&theirs));
+    let top = pki.identity("proxy", PROXY).replace("}}", &more);
+    let routes = r#"
+routes:
+  - name: by-new-name
+    matches: [{path: {value: /new}, peer: {value: "spiffe://test.example/ns/shop/sa/client"}}]
+    authz: off
+    backends: [{cluster: app}]
+  - name: by-old-name
+    matches: [{path: {value: /old}, peer: {value: "spiffe://old.example/ns/shop/sa/client"}}]
+    authz: off
+    backends: [{cluster: app}]
+  - name: partner
+    matches: [{path: {value: /partner}, peer: {value: "spiffe://partner.example/ns/shop/sa/client"}}]
+    authz: off
+    backends: [{cluster: app}]
+"#;
+    let listener = "role: sidecar, mtls: strict";
+    let mesh = Setup { top: &top, listener, routes: Some(routes), ..Setup::default() }.start().await;
+    let (old, foreign) =
+        (CLIENT.replace("test.example", "old.example"), CLIENT.replace("test.example", "partner.example"));
+    for (shown, passes) in [
+        (pki.workload(CLIENT), ["/new", "/old"].as_slice()),
+        (pki.workload(&old), &["/new", "/old"]),
+        (partner.workload(&foreign), &["/partner"]),
+    ] {
+        for path in ["/new", "/old", "/partner"] {
+            let status = mesh.get(path).over(&pki.client(&shown)).send().await.status;
+            assert_eq!(status == 200, passes.contains(&path), "{path} {status}");
+        }
+    }
+    let said =
+        |at: usize| mesh.app.seen()[at].headers["x-forwarded-client-cert"].to_str().unwrap().to_owned();
+    assert!(said(2).ends_with(&format!(";URI={CLIENT}")), "{}", said(2));
+    assert!(said(4).ends_with(&format!(";URI={foreign}")), "{}", said(4));
+    // Neither root signs for the other's workloads.
+    for stolen in [partner.workload(CLIENT), partner.workload(&old), pki.workload(&foreign)] {
+        assert!(mesh.get("/new").over(&pki.client(&stolen)).try_send().await.is_err());
+    }
+}
+
+#[tokio::test]
 async fn whose_certificate_is_not_believed_stays_outside() {
     let pki = Pki::new();
     let mesh = mesh(&pki.identity("proxy", PROXY), "role: sidecar, mtls: strict").await;
