@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tollgate::demo::issuer::{Grant, Issuer};
 use tollgate::up::{Mesh, Options, Ports};
+use tollgate_identity::{Shown, pem};
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::Env;
 
@@ -70,6 +71,8 @@ impl Demo {
             "ingress.authz.timeout=5s",
             "ingress.rate_limit.timeout=5s",
             "policies-sidecar.authz.timeout=5s",
+            "payments-sidecar.authz.timeout=5s",
+            "quotes-sidecar.authz.timeout=5s",
             "ratelimit.counters.redis.timeout=1s",
         ];
         let sets = sets.iter().chain(more).map(|&set| set.to_owned()).collect();
@@ -97,12 +100,28 @@ impl Demo {
     }
 
     fn grant(&self, subject: &str, scopes: &[&str], expired: bool) -> String {
+        self.sign(subject, scopes, expired, None)
+    }
+
+    /// A token that is good with one certificate only: that of [`Self::workload`] of this name.
+    pub fn bound_token(&self, subject: &str, scopes: &[&str], client: &str) -> String {
+        self.sign(subject, scopes, false, Some(self.certificate(client).sha256))
+    }
+
+    /// The certificate of [`Self::workload`] of this name.
+    pub fn certificate(&self, client: &str) -> Shown {
+        let chain = pem::certificates(&self.data().join("clients").join(client).join("tls.crt"));
+        Shown::read(&chain.expect("the client has a certificate")[0]).expect("a certificate")
+    }
+
+    fn sign(&self, subject: &str, scopes: &[&str], expired: bool, bound_to: Option<[u8; 32]>) -> String {
         let grant = Grant {
             subject: subject.to_owned(),
             client: "e2e".to_owned(),
             scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
             ttl: Duration::from_secs(600),
             expired,
+            bound_to,
         };
         self.issuer.token(&grant, &Clock::system()).expect("the demo issuer signs")
     }
@@ -171,14 +190,24 @@ impl Demo {
         .await;
     }
 
-    /// A client that shows a certificate of the mesh's authority, issued for `id`.
+    /// A client that shows a certificate of the mesh's authority, issued for `id`. It knows servers by their names.
     pub async fn workload(&self, id: &str) -> reqwest::Client {
+        self.client_of(id, false).await
+    }
+
+    /// As [`Self::workload`], and it also talks to servers without a name, such as sidecars.
+    pub async fn workload_in_the_mesh(&self, id: &str) -> reqwest::Client {
+        self.client_of(id, true).await
+    }
+
+    async fn client_of(&self, id: &str, any_name: bool) -> reqwest::Client {
         let folder = self.data().join("clients").join(id.rsplit('/').next().unwrap_or("client"));
         self.mesh.issue(id, &folder).await.expect("the authority signs");
         let read = |name: &str| std::fs::read(folder.join(name)).expect("it was written");
         let identity = [read("tls.crt"), read("tls.key")].concat();
         reqwest::Client::builder()
             .timeout(PATIENCE)
+            .tls_danger_accept_invalid_hostnames(any_name)
             .tls_certs_only([reqwest::Certificate::from_pem(&read("ca.crt")).expect("a root")])
             .identity(reqwest::Identity::from_pem(&identity).expect("a certificate and its key"))
             .build()

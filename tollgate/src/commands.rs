@@ -1,17 +1,20 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 bad input.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use tollgate_identity::{Shown, pem};
 use tollgate_runtime::cli;
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::{Env, duration};
 
+use crate::demo::apps::{self, App};
 use crate::demo::issuer::{self, Grant, Issuer};
-use crate::demo::{apps, patterns};
+use crate::demo::patterns;
 use crate::{ca, check, explain, policy, proxy, ratelimit, token, up};
 
 #[derive(Debug, Parser)]
@@ -110,6 +113,9 @@ struct TokenArgs {
     /// Make one that expired an hour ago.
     #[arg(long)]
     expired: bool,
+    /// Make one that is good with this client certificate only (RFC 8705), such as `tls.crt` of `tollgate ca issue`.
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -137,8 +143,14 @@ enum DemoCommand {
     },
     /// Show what the proxy does when things go wrong, on applications of this process's own.
     Patterns,
-    /// Serve one instance of the demo's application `policies`.
+    /// Serve one instance of a demo application.
     App {
+        /// Which.
+        #[arg(long, value_enum, default_value = "policies")]
+        name: AppName,
+        /// The sidecar by way of which `quotes` asks the others.
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8112")]
+        outbound: SocketAddr,
         /// Where; loopback only.
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001")]
         listen: SocketAddr,
@@ -146,6 +158,13 @@ enum DemoCommand {
         #[arg(long, default_value = "1.0")]
         version: String,
     },
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum AppName {
+    Policies,
+    Quotes,
+    Payments,
 }
 
 /// Reads the arguments and does what they say.
@@ -179,6 +198,7 @@ fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
                 scopes: args.scopes,
                 ttl: args.ttl,
                 expired: args.expired,
+                bound_to: args.certificate.as_deref().map(certificate_hash).transpose()?,
             };
             say(&Issuer::open(&args.data.path(env))?.token(&grant, &Clock::system())?);
         }
@@ -196,12 +216,26 @@ fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
             say(&format!("the demo's issuer and policy are in {}", data.display()));
         }
         Command::Demo(DemoCommand::Patterns) => block_on(patterns::run())?,
-        Command::Demo(DemoCommand::App { listen, version }) => block_on(apps::run_policies(listen, version))?,
+        Command::Demo(DemoCommand::App { name, outbound, listen, version }) => {
+            let app = match name {
+                AppName::Policies => App::Policies,
+                AppName::Quotes => App::Quotes(outbound),
+                AppName::Payments => App::Payments,
+            };
+            block_on(apps::run(listen, app, version))?;
+        }
         Command::Dashboard(DashboardCommand::Login { data }) => {
             say(&block_on(up::login_link(&data.path(env)))?);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The SHA-256 of the first certificate of a PEM file.
+fn certificate_hash(file: &Path) -> anyhow::Result<[u8; 32]> {
+    let chain = pem::certificates(file)?;
+    let leaf = chain.first().with_context(|| format!("{} holds no certificate", file.display()))?;
+    Ok(Shown::read(leaf).with_context(|| file.display().to_string())?.sha256)
 }
 
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

@@ -46,6 +46,7 @@ impl Stack {
             scopes: vec!["policies:read".to_owned()],
             ttl: Duration::from_secs(3600),
             expired: false,
+            bound_to: None,
         };
         let token = issuer.token(&grant, &Clock::system())?;
 

@@ -19,7 +19,7 @@ async fn envoy_allows_denies_and_limits_as_our_services_tell_it() {
         identity: Some(identity),
         authz: at.authz,
         ratelimit: at.ratelimit,
-        upstream: at.sidecar,
+        upstream: at.policies,
         otlp: None,
         concurrency: 1,
         service: "insurance/policies",

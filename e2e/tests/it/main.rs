@@ -18,6 +18,7 @@ mod observed;
 mod parts;
 mod policy_changes;
 mod quota;
+mod quotes;
 mod revoked;
 mod root_rotation;
 mod stores;

@@ -47,12 +47,39 @@ async fn clients_with_a_certificate_of_the_demo_come_in_by_mtls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sidecar_takes_nobody_but_whom_policy_names() {
     let demo = Demo::start().await;
-    let sidecar = demo.mesh.addresses().sidecar;
+    let sidecar = demo.mesh.addresses().policies;
     let token = demo.token("reader", &["policies:read"]);
     let plain = demo.send_to(sidecar, http::Method::GET, "/policies/POL-1", Some(&token), &[]).await;
     assert_eq!(
         (plain.status, plain.body["reason"].as_str()),
         (StatusCode::BAD_REQUEST, Some("mtls_required"))
     );
+    demo.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bound_token_is_good_with_its_certificate_alone() {
+    let demo = Demo::start().await;
+    let at = demo.mesh.addresses();
+    let url = format!("https://localhost:{}/policies/POL-1", at.ingress_mtls.port());
+    let (me, other) = (demo.workload(ME).await, demo.workload(&ME.replace("/me", "/other")).await);
+    let token = demo.bound_token("reader", &["policies:read"], "me");
+    // Both proxies on the way ask; the sidecar sees the ingress's certificate, which it is not bound to.
+    let answer = me.get(&url).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let stolen = other.get(&url).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(stolen.status(), StatusCode::UNAUTHORIZED);
+    let challenge = stolen.headers()["www-authenticate"].to_str().unwrap();
+    assert!(challenge.contains(r#"error="invalid_token""#), "{challenge}");
+    // Without any, and with somebody's word for one.
+    let bare = demo.get("/policies/POL-1", Some(&token)).await;
+    assert_eq!(bare.status, StatusCode::UNAUTHORIZED);
+    let claimed = format!("Hash={}", demo.certificate("me").fingerprint());
+    let claimed = [("x-forwarded-client-cert", &*claimed)];
+    let forged = demo.send_with(http::Method::GET, "/policies/POL-1", Some(&token), &claimed).await;
+    assert_eq!(forged.status, StatusCode::UNAUTHORIZED);
+    // Others' tokens are not held to anything.
+    let free = demo.token("reader", &["policies:read"]);
+    assert_eq!(other.get(&url).bearer_auth(&free).send().await.unwrap().status(), StatusCode::OK);
     demo.stop().await;
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
@@ -49,6 +49,8 @@ pub struct Grant {
     pub ttl: Duration,
     /// Issues it in the past, so that it has expired already.
     pub expired: bool,
+    /// The SHA-256 of the one certificate with which it is any good (`cnf`, RFC 8705).
+    pub bound_to: Option<[u8; 32]>,
 }
 
 #[derive(Serialize)]
@@ -61,6 +63,15 @@ struct Claims<'a> {
     iat: u64,
     exp: u64,
     jti: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cnf: Option<Confirmation>,
+}
+
+/// RFC 8705, section 3.1.
+#[derive(Serialize)]
+struct Confirmation {
+    #[serde(rename = "x5t#S256")]
+    thumbprint: String,
 }
 
 impl Issuer {
@@ -125,6 +136,7 @@ impl Issuer {
             iat: issued,
             exp: issued + lifetime,
             jti: uuid::Uuid::new_v4().to_string(),
+            cnf: grant.bound_to.map(|hash| Confirmation { thumbprint: URL_SAFE_NO_PAD.encode(hash) }),
         };
         let mut header = Header::new(Algorithm::EdDSA);
         header.kid = Some(self.kid.clone());
@@ -187,6 +199,7 @@ mod tests {
                 scopes: vec!["policies:read".into()],
                 ttl: Duration::from_secs(60),
                 expired,
+                bound_to: None,
             };
             let token = issuer.token(&grant, &Clock::system()).unwrap();
             jsonwebtoken::decode::<serde_json::Value>(&token, &key, &rules)

@@ -22,26 +22,44 @@ struct Kind {
     subject: Option<&'static str>,
     scopes: &'static [&'static str],
     expired: bool,
-    create: bool,
+    to: To,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum To {
+    OnePolicy,
+    Policies,
+    Quotes,
 }
 
 const fn kind(weight: u32, subject: Option<&'static str>, scopes: &'static [&'static str]) -> Kind {
-    Kind { weight, method: Method::GET, subject, scopes, expired: false, create: false }
+    Kind { weight, method: Method::GET, subject, scopes, expired: false, to: To::OnePolicy }
 }
 
 fn kinds() -> Vec<Kind> {
     let write = Kind {
         method: Method::POST,
-        create: true,
+        to: To::Policies,
         ..kind(60, Some("traffic-editor"), &["policies:read", "policies:write"])
     };
-    let may_not_write =
-        Kind { method: Method::POST, create: true, ..kind(6, Some("traffic-reader"), &["policies:read"]) };
+    let may_not_write = Kind {
+        method: Method::POST,
+        to: To::Policies,
+        ..kind(6, Some("traffic-reader"), &["policies:read"])
+    };
+    // Few, so that they stay within their limit.
+    let quote = Kind {
+        method: Method::POST,
+        to: To::Quotes,
+        ..kind(3, Some("traffic-adjuster"), &["quotes:create"])
+    };
     vec![
         kind(500, Some("traffic-reader"), &["policies:read"]),
         kind(380, Some("traffic-editor"), &["policies:read", "policies:write"]),
         write,
         may_not_write,
+        quote,
         kind(12, Some("traffic-reader"), &["profile"]),
         kind(14, Some("traffic-outsider"), &["policies:read"]),
         Kind { expired: true, ..kind(10, Some("traffic-reader"), &["policies:read"]) },
@@ -95,14 +113,18 @@ fn request(
     ingress: SocketAddr,
     kind: &Kind,
 ) -> Option<reqwest::RequestBuilder> {
-    let url = if kind.create {
-        format!("http://{ingress}/policies")
-    } else {
-        format!("http://{ingress}/policies/POL-{}", 1000 + rand::random_range(0..1000))
+    let policy = format!("POL-{}", 1000 + rand::random_range(0..1000));
+    let path = match kind.to {
+        To::OnePolicy => format!("policies/{policy}"),
+        To::Policies => "policies".to_owned(),
+        To::Quotes => "quotes".to_owned(),
     };
+    let url = format!("http://{ingress}/{path}");
     let mut request = client.request(kind.method.clone(), url).header("user-agent", "tollgate-demo-traffic");
-    if kind.create {
-        request = request.json(&serde_json::json!({ "holder": "demo" }));
+    match kind.to {
+        To::OnePolicy => {}
+        To::Policies => request = request.json(&serde_json::json!({ "holder": "demo" })),
+        To::Quotes => request = request.json(&serde_json::json!({ "policy": policy })),
     }
     if let Some(subject) = kind.subject {
         let grant = Grant {
@@ -111,6 +133,7 @@ fn request(
             scopes: kind.scopes.iter().map(|s| (*s).to_owned()).collect(),
             ttl: TOKEN_LIFE,
             expired: kind.expired,
+            bound_to: None,
         };
         request = request.bearer_auth(issuer.token(&grant, &Clock::system()).ok()?);
     }

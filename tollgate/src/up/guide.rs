@@ -56,6 +56,14 @@ pub(super) async fn print(mesh: &Mesh, options: &Options) -> anyhow::Result<()> 
         ),
         ("201", format!("curl -i -X POST {url}/policies {}", token("editor", "policies:write"))),
         (
+            "200, having called policies and payments by way of its sidecar",
+            format!("curl -i -X POST {url}/quotes {}", token("adjuster", "quotes:create")),
+        ),
+        (
+            "403, whoever asks: only the workload quotes may",
+            format!("curl -i {url}/payments {}", token("adjuster", "quotes:create")),
+        ),
+        (
             "200, over mTLS as a workload of the mesh",
             format!(
                 "{command} ca issue{data} --id spiffe://{DOMAIN}/ns/insurance/sa/me --out /tmp/tollgate-me && \

@@ -9,7 +9,7 @@ use tollgate_runtime::Service;
 
 use super::Options;
 use super::lock::FolderLock;
-use super::parts::{self, Parts};
+use super::parts::{self, Parts, Services, Workloads};
 use crate::demo::issuer::Issuer;
 use crate::demo::traffic;
 
@@ -21,7 +21,13 @@ pub struct Addresses {
     /// The ingress, for clients with a certificate of the demo's authority.
     pub ingress_mtls: SocketAddr,
     /// The sidecar of `policies`.
-    pub sidecar: SocketAddr,
+    pub policies: SocketAddr,
+    /// The sidecar of `quotes`.
+    pub quotes: SocketAddr,
+    /// The same sidecar, for what its application asks of others.
+    pub quotes_outbound: SocketAddr,
+    /// The sidecar of `payments`.
+    pub payments: SocketAddr,
     /// `ext_authz`.
     pub authz: SocketAddr,
     /// The policy's admin API.
@@ -74,16 +80,19 @@ impl Mesh {
         let (authz, authz_http) = parts.authz(otlp_grpc, issuer).await.context("authz")?;
         parts.run_dashboard().await.context("dashboard")?;
         let ratelimit = parts.ratelimit(otlp_grpc).await.context("rate limit")?;
-        let apps = parts.apps().context("demo applications")?;
-        let sidecar = parts.sidecar(otlp_grpc, authz, &apps).await.context("sidecar")?;
-        let (ingress, ingress_mtls) =
-            parts.ingress(otlp_grpc, authz, ratelimit, sidecar).await.context("ingress")?;
+        let services = Services { otlp: otlp_grpc, authz, ratelimit };
+        let workloads = parts.workloads(services).await.context("demo workloads")?;
+        let (ingress, ingress_mtls) = parts.ingress(services, workloads).await.context("ingress")?;
+        let Workloads { policies, quotes, quotes_outbound, payments } = workloads;
         traffic::start(parts.host(), issuer.clone(), ingress, options.traffic)?;
         let processes = parts.processes();
         Ok(Addresses {
             ingress,
             ingress_mtls,
-            sidecar,
+            policies,
+            quotes,
+            quotes_outbound,
+            payments,
             authz,
             authz_http,
             ratelimit,

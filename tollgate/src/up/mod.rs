@@ -1,8 +1,8 @@
 //! `tollgate up`: the whole system in one process, with the demo mesh behind it.
 //!
 //! ```text
-//! client -> ingress 8080 -> authz 7001, ratelimit 7002 -> sidecar 8101 -> policies 9001, 9002
-//!              \-------------- OTLP --> dashboard 4317, page 7080 <---------/
+//! client -> ingress 8080 -> authz 7001, ratelimit 7002 -> sidecars 8101.. -> policies, quotes, payments
+//!              \-------------- OTLP --> dashboard 4317, page 7080 <-----------/
 //! ```
 //!
 //! Every part is configured from the example file of its own binary in `config/`, with the addresses

@@ -27,6 +27,7 @@ async fn a_refusal_is_explained_by_its_request_id() {
         scopes: vec!["profile".to_owned()],
         ttl: Duration::from_secs(600),
         expired: false,
+        bound_to: None,
     };
     let token = Issuer::open(folder.path()).unwrap().token(&grant, &Clock::system()).unwrap();
     let url = format!("http://{}/policies/POL-1", mesh.addresses().ingress);

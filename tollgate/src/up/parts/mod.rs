@@ -1,5 +1,7 @@
 //! Each part, configured from the example file of its own binary with this run's addresses laid over it.
 
+mod workloads;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -14,19 +16,18 @@ use tollgate_identity::source::AuthorityConfig;
 use tollgate_runtime::config::{Env, ServiceConfig, load_text};
 use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
-use tollgate_runtime::{App, Service, net};
+use tollgate_runtime::{App, Service};
 
 use super::{Options, Ports};
-use crate::demo::apps;
 use crate::demo::issuer::Issuer;
 use crate::policy;
 
-const AUTHZ: (&str, &str) = ("config/authz.yaml", include_str!("../../../config/authz.yaml"));
-const RATELIMIT: (&str, &str) = ("config/ratelimit.yaml", include_str!("../../../config/ratelimit.yaml"));
-const DASHBOARD: (&str, &str) = ("config/dashboard.yaml", include_str!("../../../config/dashboard.yaml"));
-const INGRESS: (&str, &str) = ("config/ingress.yaml", include_str!("../../../config/ingress.yaml"));
-const SIDECAR: (&str, &str) = ("config/sidecar.yaml", include_str!("../../../config/sidecar.yaml"));
-const LIMITS: &str = include_str!("../../../config/limits/insurance.yaml");
+pub(super) use workloads::{Services, Workloads};
+
+const AUTHZ: (&str, &str) = ("config/authz.yaml", include_str!("../../../../config/authz.yaml"));
+const RATELIMIT: (&str, &str) = ("config/ratelimit.yaml", include_str!("../../../../config/ratelimit.yaml"));
+const DASHBOARD: (&str, &str) = ("config/dashboard.yaml", include_str!("../../../../config/dashboard.yaml"));
+const LIMITS: &str = include_str!("../../../../config/limits/insurance.yaml");
 
 /// The trust domain of the demo.
 pub(super) const DOMAIN: &str = "tollgate.demo";
@@ -38,9 +39,6 @@ const PAGE_FILE: &str = "dashboard.url";
 const OPERATOR_ID: &str = "spiffe://tollgate.demo/ns/tollgate-system/sa/operator";
 /// HTTP ports speak TLS, and plaintext to this machine, where nobody need know the demo's roots.
 const DOOR: &str = "{}={plaintext: loopback}";
-
-/// The demo's instances of `policies` 1.0.
-const APP_PORTS: [u16; 2] = [9001, 9002];
 
 /// The running parts, in the order in which they were started.
 pub(super) struct Parts {
@@ -57,7 +55,8 @@ pub(super) struct Parts {
 }
 
 /// The parts by the names that `--set` and `/config` know them by.
-const NAMES: [&str; 5] = ["dashboard", "authz", "ratelimit", "policies-sidecar", "ingress"];
+const NAMES: [&str; 7] =
+    ["dashboard", "authz", "ratelimit", "policies-sidecar", "payments-sidecar", "quotes-sidecar", "ingress"];
 
 /// Refuses an override of a part that does not exist.
 pub(super) fn check_sets(sets: &[String]) -> anyhow::Result<()> {
@@ -202,79 +201,18 @@ impl Parts {
         Ok(at)
     }
 
-    /// The applications, behind the sidecar.
-    pub(super) fn apps(&mut self) -> anyhow::Result<Vec<SocketAddr>> {
-        APP_PORTS
-            .into_iter()
-            .map(|port| {
-                let listener = net::bind(self.port(port), "demo application")?;
-                let address = listener.local_addr()?;
-                apps::serve_policies(&self.host, listener, "1.0");
-                Ok(address)
-            })
-            .collect()
-    }
-
-    pub(super) async fn sidecar(
-        &mut self,
-        otlp: SocketAddr,
-        authz: SocketAddr,
-        apps: &[SocketAddr],
-    ) -> anyhow::Result<SocketAddr> {
-        let apps: Vec<String> = apps.iter().map(|app| format!("\"{app}\"")).collect();
-        let sets = vec![
-            format!("listeners.0.bind={}", self.port(8101)),
-            format!("clusters.0.endpoints.static=[{}]", apps.join(", ")),
-            self.identity_set("insurance", "policies").await?,
-            "listeners.0.mtls=strict".to_owned(),
-            format!("authz.address=https://{authz}"),
-            endpoint(otlp),
-        ];
-        Ok(self.proxy("policies-sidecar", SIDECAR, sets).await?.0)
-    }
-
-    pub(super) async fn ingress(
-        &mut self,
-        otlp: SocketAddr,
-        authz: SocketAddr,
-        ratelimit: SocketAddr,
-        sidecar: SocketAddr,
-    ) -> anyhow::Result<(SocketAddr, SocketAddr)> {
-        let mut sets = ingress_sets(self.port(8080), authz, ratelimit, sidecar);
-        let mtls = self.port(8443);
-        sets.extend([
-            self.identity_set("tollgate-system", "ingress").await?,
-            format!("authz.address=https://{authz}"),
-            format!("rate_limit.address=https://{ratelimit}"),
-            format!("clusters.0.tls={{spiffe_ids: ['spiffe://{DOMAIN}/ns/insurance/sa/policies']}}"),
-            format!("listeners.1={{name: ingress-mtls, bind: '{mtls}', role: ingress, mtls: strict}}"),
-        ]);
-        sets.push(endpoint(otlp));
-        let ready: Vec<String> = self
-            .processes
-            .iter()
-            .map(|(_, address)| format!("\"http://{address}/ready\""))
-            .chain(["self".to_owned()])
-            .collect();
-        sets.push(format!("routes.0.direct_response.when_ready=[{}]", ready.join(", ")));
-        let (plain, listeners) = self.proxy("ingress", INGRESS, sets).await?;
-        let mtls = listeners.get(1).context("the ingress has no second listener")?.1;
-        Ok((plain, mtls))
-    }
-
     async fn proxy(
         &mut self,
         name: &'static str,
         file: (&str, &str),
         sets: Vec<String>,
-    ) -> anyhow::Result<(SocketAddr, Vec<(String, SocketAddr)>)> {
+    ) -> anyhow::Result<Vec<(String, SocketAddr)>> {
         let config: tollgate_proxy::Config = self.configure(name, file, sets)?;
         let service = self.service(name, &config)?;
         let app = service.scope(tollgate_proxy::App::build(config, service.clone())).await?;
         let listeners = app.addresses().listeners.clone();
-        let at = listeners.first().context("the proxy has no listener")?.1;
         self.run(service, app);
-        Ok((at, listeners))
+        Ok(listeners)
     }
 
     pub(super) async fn login_link(&self) -> anyhow::Result<String> {
