@@ -60,6 +60,7 @@ bench: ui ## Measure against peers doing the same job (two minutes after the bui
 	target/release/tollgate-bench check
 	target/release/tollgate-bench limits
 	target/release/tollgate-bench keys
+	target/release/tollgate-bench mtls
 
 clean: ## Remove what was built and downloaded (not ./data)
 	cargo clean

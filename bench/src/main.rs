@@ -12,6 +12,7 @@ mod check;
 mod grpc;
 mod keys;
 mod limits;
+mod mtls;
 mod process;
 
 use std::path::PathBuf;
@@ -42,6 +43,8 @@ enum Scenario {
     Limits(limits::Args),
     /// The memory that counters take: ten million live ones, and a storm of new ones on a store that is full.
     Keys,
+    /// A request over mTLS on a kept connection, against the same in plaintext through the same proxy.
+    Mtls,
     /// That empty service: prints its address, and serves until it is ended.
     #[command(hide = true)]
     ServeEmpty { runtime: grpc::empty::Runtime },
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Scenario::Check => check::run(&args.options),
         Scenario::Limits(limits) => limits::run(&args.options, &limits),
         Scenario::Keys => keys::run(),
+        Scenario::Mtls => mtls::run(&args.options),
         Scenario::ServeEmpty { runtime } => grpc::empty::serve(runtime),
     };
     match done {

@@ -3,7 +3,7 @@
 //! Both sides share core 1 with the services they ask, so requests a second say less than CPU time does.
 
 mod stack;
-mod upstream;
+pub(crate) mod upstream;
 mod wrk;
 
 use std::time::Duration;
