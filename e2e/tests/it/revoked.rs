@@ -63,10 +63,8 @@ async fn a_revoked_certificate_ends_at_the_next_check_and_handshake() {
             assert_eq!(status, StatusCode::FORBIDDEN);
             false
         }
-        Err(error) => {
-            assert!(error.contains("CertificateRevoked"), "{error}");
-            true
-        }
+        // Who is still sending when the connection is closed may not see why.
+        Err(error) => error.contains("CertificateRevoked"),
     })
     .await;
     // Another certificate of the same workload is not that one.
