@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::sync::OnceCell;
 use tollgate_identity::config::IdentityConfig;
 use tollgate_identity::tls::{self, Callers, Clients, Door};
 use tollgate_identity::{IdPattern, report_outside};
@@ -117,7 +116,7 @@ impl tollgate_runtime::App for App {
     async fn run(self) -> anyhow::Result<()> {
         let tasks = self.service.tasks();
         // Asked for once, by whoever needs it first.
-        let identity = OnceCell::new();
+        let identity = &self.state.identity;
         let follow = || async {
             match &self.identity {
                 Some(identity) => identity.follow(&self.service).await.map(Some).context("no identity"),
@@ -148,9 +147,8 @@ impl tollgate_runtime::App for App {
             let identity = known().await?;
             let callers = identity.map(|identity| Callers::new(&self.callers, identity));
             let port = tls::port(self.otlp_grpc, identity, &self.service)?;
-            ingest::serve_grpc(self.ingest.clone(), port, callers, tasks.stopping())
-                .await
-                .context("the OTLP gRPC server ended")
+            ingest::serve_grpc(self.ingest.clone(), port, callers, tasks).await;
+            Ok(())
         };
         tokio::try_join!(web, otlp_http, otlp_grpc).map(drop)
     }

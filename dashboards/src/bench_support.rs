@@ -41,7 +41,7 @@ impl Bench {
 
     /// Takes a log request as it comes from the wire; returns once it is committed.
     pub async fn ingest(&self, wire: &[u8]) -> anyhow::Result<()> {
-        self.ingest.accept(OtlpRequest::decode(0, wire)?).await?;
+        self.ingest.accept(OtlpRequest::decode(0, wire)?, None).await?;
         Ok(())
     }
 

@@ -44,8 +44,10 @@ pub struct Identity {
 #[derive(Debug)]
 struct Inner {
     current: ArcSwap<Material>,
-    /// Unix seconds of the last change.
+    /// Unix seconds since which the certificate is in force.
     since: AtomicI64,
+    /// Where it comes from.
+    source: &'static str,
     rotations: watch::Sender<u64>,
     clock: Clock,
     provider: Arc<CryptoProvider>,
@@ -70,10 +72,14 @@ pub fn report_outside(service: &Service) -> Result<(), CertificatesFault> {
 impl Identity {
     /// An identity that does not change.
     pub fn fixed(material: Material, clock: Clock) -> Self {
+        Self::of("fixed", material, clock)
+    }
+
+    fn of(source: &'static str, material: Material, clock: Clock) -> Self {
         let (rotations, _) = watch::channel(0);
         let current = ArcSwap::from_pointee(material);
         let since = AtomicI64::new(clock.unix_seconds().cast_signed());
-        Self { inner: Arc::new(Inner { current, since, rotations, clock, provider: provider() }) }
+        Self { inner: Arc::new(Inner { current, since, source, rotations, clock, provider: provider() }) }
     }
 
     /// Waits for the first material and then keeps it current until the service stops.
@@ -105,7 +111,7 @@ impl Identity {
                 () = tokio::time::sleep(wait_after(&fault, failures)) => {}
             }
         };
-        let identity = Self::fixed(first, service.clock().clone());
+        let identity = Self::of(source.name(), first, service.clock().clone());
         identity.tell(source.name());
         identity.report(service)?;
         let (following, stopping) = (identity.clone(), service.tasks().stopping());
@@ -170,8 +176,12 @@ impl Identity {
 
     /// Puts new material in force for the handshakes to come.
     pub fn replace(&self, material: Material) {
-        self.inner.current.store(Arc::new(material));
-        self.inner.since.store(self.now(), Ordering::Relaxed);
+        let serial = material.credential.leaf.serial.clone();
+        let before = self.inner.current.swap(Arc::new(material));
+        // Whom we trust changes without a new certificate of ours, too.
+        if before.credential.leaf.serial != serial {
+            self.inner.since.store(self.now(), Ordering::Relaxed);
+        }
         self.inner.rotations.send_modify(|count| *count += 1);
     }
 
@@ -194,9 +204,14 @@ impl Identity {
         format!("spiffe://{domain}/ns/tollgate-system/sa/{service}").parse()
     }
 
-    /// Unix seconds since which it is in force.
+    /// Unix seconds since which our certificate is in force.
     pub fn since(&self) -> i64 {
         self.inner.since.load(Ordering::Relaxed)
+    }
+
+    /// Where it comes from, as [`Source::name`] has it.
+    pub fn source(&self) -> &'static str {
+        self.inner.source
     }
 
     /// Counts the changes, and tells of each.

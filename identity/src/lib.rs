@@ -14,7 +14,7 @@ pub mod config;
 pub mod credential;
 mod fresh_key;
 mod identity;
-mod metrics;
+pub mod metrics;
 pub mod pem;
 pub mod renewal;
 mod revoked;

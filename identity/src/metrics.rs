@@ -1,4 +1,5 @@
-//! What a service tells about its certificate: whose it is, who signed it, when it ends, since when it is in force.
+//! What a service tells about its certificate: whose it is, who signed it, where it is from, when it ends, since when it is
+//! in force.
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
@@ -6,17 +7,24 @@ use opentelemetry::metrics::Meter;
 use crate::identity::Identity;
 
 /// Unix seconds at which a certificate ends.
-const EXPIRY: &str = "tollgate.certificate.expiry";
+pub const EXPIRY: &str = "tollgate.certificate.expiry";
 /// Unix seconds since which it is in force.
-const SINCE: &str = "tollgate.certificate.since";
+pub const SINCE: &str = "tollgate.certificate.since";
+/// Whose certificate.
+pub const ID: &str = "tollgate.certificate.id";
+/// The name of who signed it.
+pub const ISSUER: &str = "tollgate.certificate.issuer";
+/// Where the workload has it from.
+pub const SOURCE: &str = "tollgate.certificate.source";
 
 /// Observes `identity` for as long as the meter lives.
 pub(crate) fn observe(identity: &Identity, meter: &Meter) {
     let about = |identity: &Identity| {
         let leaf = &identity.material().credential.leaf;
         let labels = [
-            KeyValue::new("tollgate.certificate.id", leaf.id.to_string()),
-            KeyValue::new("tollgate.certificate.issuer", leaf.issuer.clone()),
+            KeyValue::new(ID, leaf.id.to_string()),
+            KeyValue::new(ISSUER, leaf.issuer.clone()),
+            KeyValue::new(SOURCE, identity.source()),
         ];
         (leaf.not_after, labels)
     };

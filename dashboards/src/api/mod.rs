@@ -2,6 +2,7 @@
 
 pub mod types;
 
+mod certificates;
 mod export;
 mod findings;
 mod guard;
@@ -20,6 +21,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use tokio::sync::OnceCell;
+use tollgate_identity::Identity;
 use tollgate_runtime::Service;
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::tasks::Stopping;
@@ -39,6 +42,8 @@ pub(crate) struct ApiState {
     pub(crate) clock: Clock,
     pub(crate) keep_days: u32,
     pub(crate) hosts: Arc<Vec<String>>,
+    /// Our own, once it is known, where we have one.
+    pub(crate) identity: Arc<OnceCell<Option<Identity>>>,
     tails: Arc<tokio::sync::Semaphore>,
     stopping: Stopping,
 }
@@ -61,6 +66,7 @@ impl ApiState {
             clock: service.clock().clone(),
             keep_days,
             hosts: Arc::new(hosts),
+            identity: Arc::default(),
             tails: live::permits(),
             stopping: service.tasks().stopping(),
         }
@@ -101,6 +107,7 @@ fn v1() -> OpenApiRouter<ApiState> {
         .routes(routes!(telemetry::logs))
         .routes(routes!(telemetry::metric_series))
         .routes(routes!(live::requests))
+        .routes(routes!(certificates::list))
 }
 
 /// The API and the page behind their guards.

@@ -1,13 +1,15 @@
-//! The door: takes credentials out of a request, refuses what cannot be kept, and says what and why.
+//! The door: takes credentials out of a request, refuses what cannot be kept, says what and why, and notes who brought it.
 //!
 //! It changes the request itself, so that what is logged is what is stored, and reading the log again gives the same.
 
+use tollgate_proto::attributes::TOLLGATE_EXPORTER_IDENTITY;
 use tollgate_proto::opentelemetry_proto::tonic::metrics::v1::{Metric, metric::Data};
+use tollgate_proto::opentelemetry_proto::tonic::resource::v1::Resource;
 
 use super::OtlpRequest;
 use super::bounds::cut;
 use crate::record::{redact, redact_text};
-use tollgate_proto::opentelemetry_proto::tonic::common::v1::KeyValue;
+use tollgate_proto::opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 
 /// A record may be this far ahead of our clock.
 const AHEAD_NS: u64 = 3_600_000_000_000;
@@ -95,12 +97,23 @@ fn points(metric: &Metric) -> usize {
     }
 }
 
-pub(super) fn admit(request: &mut OtlpRequest, window: &Window) -> Refusals {
+/// `exporter` is the workload whose certificate the request came by, where it came by one.
+pub(super) fn admit(request: &mut OtlpRequest, window: &Window, exporter: Option<&str>) -> Refusals {
     let mut refused = Refusals::default();
     let mut attributes = 0;
     let mut clean = |list: &mut Vec<KeyValue>| {
         attributes += cut(list);
         redact(list);
+        // Who exports is what the certificate says, never what the request does.
+        list.retain(|pair| pair.key != TOLLGATE_EXPORTER_IDENTITY);
+    };
+    let stamp = |resource: &mut Option<Resource>| {
+        if let Some(id) = exporter {
+            let value = Some(AnyValue { value: Some(Value::StringValue(id.to_owned())) });
+            let key = TOLLGATE_EXPORTER_IDENTITY.to_owned();
+            let stamped = KeyValue { key, value, ..KeyValue::default() };
+            resource.get_or_insert_default().attributes.push(stamped);
+        }
     };
     let mut keep = |kept: bool| {
         refused.by_time += u64::from(!kept);
@@ -110,6 +123,7 @@ pub(super) fn admit(request: &mut OtlpRequest, window: &Window) -> Refusals {
         OtlpRequest::Logs(request) => {
             for resource in &mut request.resource_logs {
                 resource.resource.iter_mut().for_each(|r| clean(&mut r.attributes));
+                stamp(&mut resource.resource);
                 for scope in &mut resource.scope_logs {
                     scope.scope.iter_mut().for_each(|s| clean(&mut s.attributes));
                     scope.log_records.retain_mut(|record| {
@@ -123,6 +137,7 @@ pub(super) fn admit(request: &mut OtlpRequest, window: &Window) -> Refusals {
         OtlpRequest::Traces(request) => {
             for resource in &mut request.resource_spans {
                 resource.resource.iter_mut().for_each(|r| clean(&mut r.attributes));
+                stamp(&mut resource.resource);
                 for scope in &mut resource.scope_spans {
                     scope.scope.iter_mut().for_each(|s| clean(&mut s.attributes));
                     scope.spans.retain_mut(|span| {
@@ -142,6 +157,7 @@ pub(super) fn admit(request: &mut OtlpRequest, window: &Window) -> Refusals {
         OtlpRequest::Metrics(request) => {
             for resource in &mut request.resource_metrics {
                 resource.resource.iter_mut().for_each(|r| clean(&mut r.attributes));
+                stamp(&mut resource.resource);
                 for scope in &mut resource.scope_metrics {
                     scope.scope.iter_mut().for_each(|s| clean(&mut s.attributes));
                     scope.metrics.retain_mut(|metric| admit_metric(metric, window, &mut refused, &mut clean));

@@ -3,10 +3,7 @@
 //! No span and no log line is made for these calls: the dashboard's own telemetry comes back in here, and each
 //! export would cause the next.
 
-use std::io;
-
-use futures_util::Stream;
-use tollgate_identity::tls::{Callers, PortStream};
+use tollgate_identity::tls::{Callers, PortStreams, caller};
 use tollgate_proto::opentelemetry_proto::tonic::collector::{
     logs::v1::{
         ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
@@ -21,41 +18,34 @@ use tollgate_proto::opentelemetry_proto::tonic::collector::{
         trace_service_server::{TraceService, TraceServiceServer},
     },
 };
-use tollgate_runtime::tasks::Stopping;
+use tollgate_runtime::grpc::{self, Bounds};
+use tollgate_runtime::tasks::Tasks;
 use tonic::codec::CompressionEncoding::Gzip;
-use tonic::service::InterceptorLayer;
-use tonic::transport::Server;
+use tonic::service::{InterceptorLayer, Routes};
 use tonic::{Request, Response, Status};
+use tower::Layer as _;
 
 use super::{Ingest, IngestError, OtlpRequest, Refused};
 
 /// Calls of one connection that are worked on at once.
-const MAX_CALLS: usize = 64;
+const MAX_CALLS: u32 = 64;
 
 /// Serves the three collector services until the process stops.
-pub(crate) async fn serve(
-    ingest: Ingest,
-    port: impl Stream<Item = io::Result<PortStream>>,
-    callers: Option<Callers>,
-    stopping: Stopping,
-) -> Result<(), tonic::transport::Error> {
+pub(crate) async fn serve(ingest: Ingest, port: PortStreams, callers: Option<Callers>, tasks: &Tasks) {
     let max = ingest.max_request_bytes();
     let admission = InterceptorLayer::new(move |call: Request<()>| match &callers {
         Some(callers) => callers.admit(call),
         None => Ok(call),
     });
-    Server::builder()
-        .layer(admission)
-        .concurrency_limit_per_connection(MAX_CALLS)
-        .add_service(
-            LogsServiceServer::new(ingest.clone()).accept_compressed(Gzip).max_decoding_message_size(max),
-        )
-        .add_service(
-            TraceServiceServer::new(ingest.clone()).accept_compressed(Gzip).max_decoding_message_size(max),
-        )
-        .add_service(MetricsServiceServer::new(ingest).accept_compressed(Gzip).max_decoding_message_size(max))
-        .serve_with_incoming_shutdown(port, stopping.wait())
-        .await
+    let routes = Routes::new(
+        LogsServiceServer::new(ingest.clone()).accept_compressed(Gzip).max_decoding_message_size(max),
+    )
+    .add_service(
+        TraceServiceServer::new(ingest.clone()).accept_compressed(Gzip).max_decoding_message_size(max),
+    )
+    .add_service(MetricsServiceServer::new(ingest).accept_compressed(Gzip).max_decoding_message_size(max));
+    let bounds = Bounds { streams: MAX_CALLS, ..Bounds::DEFAULT };
+    grpc::serve(admission.layer(routes.prepare()), port, bounds, tasks).await;
 }
 
 impl From<IngestError> for Status {
@@ -102,7 +92,8 @@ impl LogsService for Ingest {
         &self,
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
-        let refused = self.accept(OtlpRequest::Logs(request.into_inner())).await?;
+        let exporter = caller(&request);
+        let refused = self.accept(OtlpRequest::Logs(request.into_inner()), exporter).await?;
         Ok(Response::new(logs_response(&refused)))
     }
 }
@@ -113,7 +104,8 @@ impl TraceService for Ingest {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let refused = self.accept(OtlpRequest::Traces(request.into_inner())).await?;
+        let exporter = caller(&request);
+        let refused = self.accept(OtlpRequest::Traces(request.into_inner()), exporter).await?;
         Ok(Response::new(trace_response(&refused)))
     }
 }
@@ -124,7 +116,8 @@ impl MetricsService for Ingest {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        let refused = self.accept(OtlpRequest::Metrics(request.into_inner())).await?;
+        let exporter = caller(&request);
+        let refused = self.accept(OtlpRequest::Metrics(request.into_inner()), exporter).await?;
         Ok(Response::new(metrics_response(&refused)))
     }
 }

@@ -3,16 +3,17 @@
 use std::io::Read as _;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use axum::{Extension, Router};
 use http::{HeaderMap, StatusCode, header};
 use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tollgate_identity::SpiffeId;
 use tollgate_identity::tls::{Callers, Peer};
 use tollgate_proto::opentelemetry_proto::tonic::collector::{
     logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
@@ -93,30 +94,41 @@ impl IntoResponse for BodyError {
     }
 }
 
-async fn logs(State(ingest): State<Ingest>, headers: HeaderMap, body: Bytes) -> Result<Response, BodyError> {
+async fn logs(
+    State(ingest): State<Ingest>,
+    by: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, BodyError> {
     let (encoding, request) = read::<ExportLogsServiceRequest>(&ingest, &headers, &body)?;
-    let refused = ingest.accept(OtlpRequest::Logs(request)).await?;
+    let refused = ingest.accept(OtlpRequest::Logs(request), exporter(by)).await?;
     Ok(answer(encoding, &logs_response(&refused)))
 }
 
 async fn traces(
     State(ingest): State<Ingest>,
+    by: Option<Extension<Peer>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, BodyError> {
     let (encoding, request) = read::<ExportTraceServiceRequest>(&ingest, &headers, &body)?;
-    let refused = ingest.accept(OtlpRequest::Traces(request)).await?;
+    let refused = ingest.accept(OtlpRequest::Traces(request), exporter(by)).await?;
     Ok(answer(encoding, &trace_response(&refused)))
 }
 
 async fn metrics(
     State(ingest): State<Ingest>,
+    by: Option<Extension<Peer>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, BodyError> {
     let (encoding, request) = read::<ExportMetricsServiceRequest>(&ingest, &headers, &body)?;
-    let refused = ingest.accept(OtlpRequest::Metrics(request)).await?;
+    let refused = ingest.accept(OtlpRequest::Metrics(request), exporter(by)).await?;
     Ok(answer(encoding, &metrics_response(&refused)))
+}
+
+fn exporter(by: Option<Extension<Peer>>) -> Option<SpiffeId> {
+    by?.0.leaf.map(|leaf| leaf.id.clone())
 }
 
 fn read<T: Message + Default + DeserializeOwned>(

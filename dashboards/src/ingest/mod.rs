@@ -1,7 +1,7 @@
 //! OTLP in: gRPC on 4317, HTTP on 4318. Both end in [`Ingest::accept`].
 //!
 //! ```text
-//! decode -> size cap -> credentials out, unkeepable records refused -> columns -> store -> acknowledge
+//! decode -> size cap -> credentials out, unkeepable records refused, exporter noted -> columns -> store -> acknowledge
 //! ```
 //! A request is acknowledged only once it would survive the end of this process. What is refused is said in
 //! `partial_success` or by RESOURCE_EXHAUSTED, and counted; nothing is swallowed.
@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use tokio::sync::Semaphore;
+use tollgate_identity::SpiffeId;
 use tollgate_proto::opentelemetry_proto::tonic::collector::{
     logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
     trace::v1::ExportTraceServiceRequest,
@@ -121,8 +122,12 @@ impl Ingest {
         self.limits.max_request_bytes
     }
 
-    /// Stores a request. Returns once it is safe, with what of it was not kept.
-    pub(crate) async fn accept(&self, request: OtlpRequest) -> Result<Refused, IngestError> {
+    /// Stores a request that `exporter`'s certificate came with. Returns once it is safe, with what of it was not kept.
+    pub(crate) async fn accept(
+        &self,
+        request: OtlpRequest,
+        exporter: Option<SpiffeId>,
+    ) -> Result<Refused, IngestError> {
         if let Err(cap) = bounds::check(&request) {
             self.store.metrics().dropped(DropReason::TooLarge, admit::count(&request));
             return Err(IngestError::TooLarge(cap));
@@ -134,9 +139,11 @@ impl Ingest {
         };
         let received_ns = self.clock.unix_nanos();
         let window = Window::around(received_ns, self.limits.keep_days);
-        let (batch, refused) = tokio::task::spawn_blocking(move || prepare(request, &window, received_ns))
-            .await
-            .map_err(|_| IngestError::Store)?;
+        let (batch, refused) = tokio::task::spawn_blocking(move || {
+            prepare(request, &window, received_ns, exporter.as_ref().map(SpiffeId::as_str))
+        })
+        .await
+        .map_err(|_| IngestError::Store)?;
         self.store.metrics().dropped(DropReason::Time, refused.by_time);
         self.store.metrics().dropped(DropReason::Unsupported, refused.unsupported);
         self.store.metrics().attributes_dropped(refused.attributes);
@@ -149,8 +156,13 @@ impl Ingest {
 }
 
 /// Everything between the wire and the store that needs no store: pure, and the CPU time of ingest.
-fn prepare(mut request: OtlpRequest, window: &Window, received_ns: u64) -> (Batch, admit::Refusals) {
-    let refused = admit::admit(&mut request, window);
+fn prepare(
+    mut request: OtlpRequest,
+    window: &Window,
+    received_ns: u64,
+    exporter: Option<&str>,
+) -> (Batch, admit::Refusals) {
+    let refused = admit::admit(&mut request, window, exporter);
     let received_ns = i64::try_from(received_ns).unwrap_or(i64::MAX);
     let parts = rows::parts(&request);
     let packed = zstd::bulk::compress(&request.encode(), 1).expect("compressing to memory cannot fail");

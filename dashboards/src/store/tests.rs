@@ -110,7 +110,7 @@ async fn send(fixture: &Fixture, from: u64, to: u64) -> u64 {
             .flat_map(|n| story(n, NOON - 1_800_000_000_000 + n * 900_000_000))
             .collect();
         sent += records.len() as u64;
-        let refused = fixture.ingest.accept(request(records)).await.unwrap();
+        let refused = fixture.ingest.accept(request(records), None).await.unwrap();
         assert_eq!(refused.records, 0, "{}", refused.message);
     }
     sent
@@ -265,7 +265,7 @@ async fn hostile_attributes_are_kept_and_found() {
                 }
             })
             .collect();
-        fixture.ingest.accept(request(records)).await.unwrap();
+        fixture.ingest.accept(request(records), None).await.unwrap();
     }
     until("everything is sealed", async || fixture.store.view().open.is_empty()).await;
     for block in fixture.store.view().sealed.iter() {
@@ -324,7 +324,7 @@ async fn old_days_are_deleted_and_times_out_of_reach_refused() {
     const DAY: u64 = 86_400_000_000_000;
     let refused = fixture
         .ingest
-        .accept(request(vec![at(NOON), at(NOON - 3 * DAY), at(NOON + DAY), at(0)]))
+        .accept(request(vec![at(NOON), at(NOON - 3 * DAY), at(NOON + DAY), at(0)]), None)
         .await
         .unwrap();
     assert_eq!(refused.records, 2);
@@ -332,7 +332,7 @@ async fn old_days_are_deleted_and_times_out_of_reach_refused() {
     assert_eq!(fixture.store.metrics().drops().get("time"), Some(&2));
 
     fixture.hand.advance(Duration::from_secs(4 * 86_400));
-    fixture.ingest.accept(request(vec![at(NOON + 4 * DAY)])).await.unwrap();
+    fixture.ingest.accept(request(vec![at(NOON + 4 * DAY)]), None).await.unwrap();
     fixture.service.stop().await;
     drop(fixture);
 
@@ -356,7 +356,7 @@ async fn credentials_are_in_no_file() {
     record.body = Some(AnyValue {
         value: Some(any_value::Value::StringValue("with Bearer s3cr3t-value inside".to_owned())),
     });
-    fixture.ingest.accept(request(vec![record])).await.unwrap();
+    fixture.ingest.accept(request(vec![record]), None).await.unwrap();
     let rows = search(
         &fixture.store,
         &Ask { kind: Kind::Access, range: ALWAYS, filter: &Filter::default(), before: None, limit: 1 },

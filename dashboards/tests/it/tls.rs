@@ -11,13 +11,13 @@ use tollgate_identity::tls::{DoorTls, Plaintext};
 use tollgate_runtime::{App as _, Service};
 use tollgate_testkit::authority::{Authority, Signed, workload};
 
-const DASHBOARD: &str = "spiffe://test.example/ns/tollgate-system/sa/dashboard";
-const REPORTER: &str = "spiffe://test.example/ns/shop/sa/reporter";
+pub(crate) const DASHBOARD: &str = "spiffe://test.example/ns/tollgate-system/sa/dashboard";
+pub(crate) const REPORTER: &str = "spiffe://test.example/ns/shop/sa/reporter";
 
-struct Secure {
-    addresses: Addresses,
-    token: String,
-    root: Authority,
+pub(crate) struct Secure {
+    pub(crate) addresses: Addresses,
+    pub(crate) token: String,
+    pub(crate) root: Authority,
     _service: Service,
     _dir: tempfile::TempDir,
 }
@@ -25,10 +25,15 @@ struct Secure {
 fn identity(root: &Authority, folder: &Path) -> IdentityConfig {
     let mut params = workload(DASHBOARD);
     params.subject_alt_names.push(rcgen::SanType::IpAddress([127, 0, 0, 1].into()));
-    let signed = root.sign(params);
+    files(root, &root.sign(params), folder)
+}
+
+/// Writes a certificate, its key and its root, as cert-manager does.
+pub(crate) fn files(root: &Authority, signed: &Signed, folder: &Path) -> IdentityConfig {
     let write = |name: &str, text: &str| {
-        let file = folder.join(name);
-        std::fs::write(&file, text).unwrap();
+        let (file, beside) = (folder.join(name), folder.join(format!("{name}.new")));
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(beside, &file).unwrap();
         file
     };
     IdentityConfig::Files(FilesConfig {
@@ -41,7 +46,7 @@ fn identity(root: &Authority, folder: &Path) -> IdentityConfig {
 }
 
 impl Secure {
-    async fn start(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> Self {
         let (dir, root) = (tempfile::tempdir().unwrap(), Authority::new("root"));
         let mut config = Config::default();
         config.store.dir = dir.path().join("telemetry");
@@ -60,7 +65,7 @@ impl Secure {
         Self { addresses, token, root, _service: service, _dir: dir }
     }
 
-    fn client(&self, shown: Option<&Signed>) -> Client {
+    pub(crate) fn client(&self, shown: Option<&Signed>) -> Client {
         let root = Certificate::from_pem(self.root.root_pem().as_bytes()).unwrap();
         let mut builder = Client::builder().tls_certs_only([root]);
         if let Some(signed) = shown {

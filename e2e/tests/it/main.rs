@@ -7,6 +7,7 @@
 )]
 
 mod authority_away;
+mod certificates;
 mod demo_table;
 mod envoy;
 mod failures;

@@ -5,10 +5,12 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
 use tollgate_identity::source::{Source, SourceFault};
-use tollgate_identity::{Identity, Material};
+use tollgate_identity::{Identity, Material, TrustBundles};
 use tollgate_runtime::Service;
+use tollgate_runtime::clock::Clock;
 use tollgate_testkit::authority::Authority;
 
 use crate::wire::{CLIENT, material};
@@ -102,4 +104,20 @@ async fn while_the_source_is_away_the_old_certificate_serves_and_the_log_counts_
     assert!(warned.iter().all(|line| line.contains("WARN") && line.contains("seconds_left=")), "{warned:?}");
     let refused = logged.lines("identity not renewed: it is refused until somebody acts");
     assert!(refused.len() == 1 && refused[0].contains("ERROR") && refused[0].contains(CLIENT), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_certificate_is_in_force_since_it_came_whatever_else_changes() {
+    let (clock, moving) = Clock::manual(1_800_000_000 * 1_000_000_000);
+    let (authority, other) = (Authority::new("root"), Authority::new("other"));
+    let first = material(&authority, CLIENT);
+    let identity = Identity::fixed(first.clone(), clock);
+    moving.advance(Duration::from_secs(60));
+    // Whom we trust changes, and our own certificate does not.
+    let roots = [&authority, &other].map(|root| CertificateDer::from(root.root_der())).to_vec();
+    let bundles = TrustBundles::default().with("test.example".parse().unwrap(), roots).unwrap();
+    identity.replace(Material { bundles, ..first });
+    assert_eq!(identity.since(), 1_800_000_000);
+    identity.replace(material(&authority, CLIENT));
+    assert_eq!(identity.since(), 1_800_000_060);
 }

@@ -3,12 +3,14 @@
 //! The OpenAPI document is generated from these, and the page's TypeScript types from that document, so a
 //! change here is a change of the page's compiler errors. Numbers that may pass 2^53 (nanoseconds) travel as strings.
 
+mod certificates;
 mod overview;
 mod requests;
 mod services;
 mod session;
 mod telemetry;
 
+pub use certificates::{Certificates, WorkloadCertificate};
 pub use overview::{
     Change, ChangeKind, Finding, FindingKind, Level, Overview, Proxies, ReasonCount, Retention, Series,
     ServiceRow, Spark, Status, TimeRange, Totals, Verdict,

@@ -55,6 +55,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/certificates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The certificates that workloads show. */
+        get: operations["list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/live/requests": {
         parameters: {
             query?: never;
@@ -113,7 +130,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The first page. */
+        /** The first page. Ranges of twenty minutes and more are widened to whole ten seconds, which is what sums are kept by. */
         get: operations["overview"];
         put?: never;
         post?: never;
@@ -303,6 +320,16 @@ export interface components {
             attributes: components["schemas"]["KeyValue"][];
             /** @description `Decision`, `Token`, `Caller`, `Request`, `Limit`, `Upstream`, `Connection` or `Other`. */
             title: string;
+        };
+        /** @description The certificates that are in use. */
+        Certificates: {
+            /** @description What ends first comes first. */
+            certificates: components["schemas"]["WorkloadCertificate"][];
+            /**
+             * Format: int64
+             * @description Workloads left out because there were more than an answer takes.
+             */
+            left_out: number;
         };
         /** @description Something that changed in the range. */
         Change: {
@@ -1240,6 +1267,41 @@ export interface components {
             /** @description The version, empty when no reporter named one. */
             version: string;
         };
+        /** @description The certificate that an instance of a workload shows, as the workload itself reports it. */
+        WorkloadCertificate: {
+            /** @description Whether that is over. */
+            ended: boolean;
+            /**
+             * Format: int64
+             * @description When it ends, unix milliseconds.
+             */
+            expires_ms: number;
+            /** @description Which of its instances. */
+            instance: string;
+            /** @description The name of who signed it. */
+            issuer: string;
+            /** @description As whom it said so: the id of the certificate that the report came by. Empty where it came without one. */
+            reported_by: string;
+            /**
+             * Format: int64
+             * @description When the workload last said so, unix milliseconds.
+             */
+            reported_ms: number;
+            /**
+             * Format: int64
+             * @description Since when the workload uses it: its last rotation, or its own start. Unix milliseconds; absent where it does not
+             *     say.
+             */
+            rotated_ms?: number | null;
+            /** @description The service that shows it. */
+            service: string;
+            /** @description Where the workload has it from: `built-in authority`, `files`, `workload API`. Empty where it does not say. */
+            source: string;
+            /** @description Whose it is. */
+            spiffe_id: string;
+            /** @description Whether it spoke of itself: then `reported_by` is `spiffe_id`, and nobody else can have made this up. */
+            verified: boolean;
+        };
     };
     responses: never;
     parameters: never;
@@ -1328,6 +1390,46 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Session"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list: {
+        parameters: {
+            query?: {
+                /** @description Start, unix milliseconds; an hour before `to` when absent. Who has reported nothing since is not listed. */
+                from?: number;
+                /** @description End, unix milliseconds; now when absent. */
+                to?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Certificates"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
             401: {
