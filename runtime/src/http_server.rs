@@ -1,6 +1,5 @@
 //! Serving an axum router: graceful drain, bounded head time, a span and a duration per request.
 
-use std::future::pending;
 use std::io;
 use std::pin::pin;
 use std::task::{Context as TaskContext, Poll};
@@ -22,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer, Service as TowerService};
 
 use crate::Service;
+use crate::net::{Ends, due};
 use crate::tasks::Tasks;
 use crate::trace_context;
 
@@ -29,21 +29,14 @@ use crate::trace_context;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections at once; more wait in the backlog.
 const MAX_CONNECTIONS: usize = 1024;
-/// How long a connection is served that has to end soon.
-const LEAST_LIFE: Duration = Duration::from_secs(1);
 /// Boundaries of `http.server.request.duration` (semantic conventions).
 pub const DURATION_BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
 /// A connection that requests come by.
-pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+pub trait Connection: AsyncRead + AsyncWrite + Ends + Unpin + Send + 'static {
     /// Says who is at the other end, to whoever answers its requests.
     fn introduce(&self, extensions: &mut Extensions);
-
-    /// When it shall take no more requests, from now: it may have to end at a time that is known already.
-    fn drain_after(&self) -> Option<Duration> {
-        None
-    }
 }
 
 impl Connection for TcpStream {
@@ -115,16 +108,9 @@ async fn serve_connection<C: Connection>(tasks: &Tasks, connection: C, router: R
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
     let mut connection = pin!(server.serve_connection_with_upgrades(TokioIo::new(connection), service));
-    let due = async {
-        match drain_after {
-            // Whoever has just come in is heard at least.
-            Some(after) => tokio::time::sleep(after.max(LEAST_LIFE)).await,
-            None => pending().await,
-        }
-    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = async { tokio::select! { () = stopping.cancelled() => {}, () = due => {} } } => {
+        () = async { tokio::select! { () = stopping.cancelled() => {}, () = due(drain_after) => {} } } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -1,16 +1,38 @@
-//! Binding sockets.
+//! Binding sockets, and when a connection ends.
 //!
 //! A listener without TLS serves loopback only: a plaintext port that the network can reach is
 //! refused when it is bound, not discovered later.
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
+/// How long a connection is served that has to end soon: whoever has just come in is heard at least.
+const LEAST_LIFE: Duration = Duration::from_secs(1);
+
+/// A connection that may have to end at a time that is known already.
+pub trait Ends {
+    /// When it shall take no more requests, from now; what is under way then may finish.
+    fn drain_after(&self) -> Option<Duration> {
+        None
+    }
+}
+
+impl Ends for TcpStream {}
+
+/// Waits until it is time to drain; forever, where no time is known.
+pub(crate) async fn due(drain_after: Option<Duration>) {
+    match drain_after {
+        Some(after) => tokio::time::sleep(after.max(LEAST_LIFE)).await,
+        None => pending().await,
+    }
+}
 
 /// Why a listener could not be bound.
 #[derive(Debug, thiserror::Error)]

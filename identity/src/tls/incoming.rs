@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A slow or hostile handshake holds one of a bounded number of places and no more, and so does whoever then says
-//! nothing. A connection is cut at the end of its peer's certificate, whatever it is doing: by then the peer has had half
-//! a life to renew. Who shows no certificate has come to ask one thing, and is cut soon.
+//! nothing. A connection says when to drain it, and is cut at the end of its peer's certificate, whatever it is doing: by
+//! then the peer has had half a life to renew. Who shows no certificate has come to ask one thing, and is cut soon.
 
 use std::collections::HashMap;
 use std::io;
@@ -29,6 +29,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tollgate_runtime::Service;
 use tollgate_runtime::clock::Clock;
+use tollgate_runtime::net::Ends;
 use tonic::transport::server::Connected;
 
 use super::{HANDSHAKE_RECORD, Lifetime};
@@ -278,11 +279,6 @@ impl Server {
 }
 
 impl Accepted {
-    /// When it should take no more requests, from its handshake on.
-    pub fn drain_after(&self) -> Option<Duration> {
-        self.drain
-    }
-
     fn ended(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.end.as_mut().poll(cx).is_pending() {
             return Ok(());
@@ -292,6 +288,12 @@ impl Accepted {
             None => "the time of a peer without a certificate is over",
         };
         Err(io::Error::new(io::ErrorKind::ConnectionAborted, why))
+    }
+}
+
+impl Ends for Accepted {
+    fn drain_after(&self) -> Option<Duration> {
+        self.drain
     }
 }
 

@@ -12,6 +12,7 @@ use http::uri::Scheme;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
+use tollgate_runtime::net::Ends;
 use tollgate_runtime::{Service, http_server};
 use tonic::transport::server::Connected;
 use tonic::{Request, Status};
@@ -122,7 +123,9 @@ impl http_server::Connection for PortStream {
             Self::Secure(_) => Scheme::HTTPS,
         });
     }
+}
 
+impl Ends for PortStream {
     fn drain_after(&self) -> Option<Duration> {
         match self {
             Self::Plain(..) => None,

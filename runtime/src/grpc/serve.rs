@@ -7,6 +7,9 @@
 //!
 //! Most calls of ours are answered from memory. A server that spawns a task for each pays for its scheduling, and for a
 //! system call for its answer, which together cost more than the answer does.
+//!
+//! A connection whose end is known is drained before it: the peer is told to come back on another one (GOAWAY), and what
+//! is under way may finish.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -30,6 +33,7 @@ use tonic::transport::server::Connected;
 use tower::{BoxError, Service as TowerService};
 
 use super::batch::batched;
+use crate::net::{Ends, due};
 use crate::tasks::Tasks;
 
 /// `ENFILE` and `EMFILE`: none can be accepted until one is given back.
@@ -65,7 +69,7 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
     I: Stream<Item = io::Result<IO>>,
-    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Connected + Ends + Unpin + Send + 'static,
     IO::ConnectInfo: Send + Sync,
 {
     let stopping = tasks.stopping();
@@ -103,10 +107,10 @@ where
     B: http_body::Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
-    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Connected + Ends + Unpin + Send + 'static,
     IO::ConnectInfo: Send + Sync,
 {
-    let peer = stream.connect_info();
+    let (peer, drain_after) = (stream.connect_info(), stream.drain_after());
     let stopping = tasks.stopping();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
@@ -121,9 +125,12 @@ where
         .keep_alive_timeout(bounds.keepalive_timeout);
     let (stream, outbox) = batched(stream);
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-    let mut stop = pin!(stopping.cancelled().fuse());
+    let drain = async {
+        tokio::select! { () = stopping.cancelled() => {}, () = due(drain_after) => {} }
+    };
+    let mut drain = pin!(drain.fuse());
     let ended: Result<(), BoxError> = poll_fn(|context| {
-        if stop.as_mut().poll(context).is_ready() {
+        if drain.as_mut().poll(context).is_ready() {
             connection.as_mut().graceful_shutdown();
         }
         let polled = connection.as_mut().poll(context);
