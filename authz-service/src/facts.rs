@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use smol_str::SmolStr;
 use tollgate_paths::{PathError, Readings, SentPath, TooManyReadings, Upstream};
 
 use crate::policy::snapshot::ServiceRules;
@@ -110,7 +111,7 @@ impl<'a> Credential<'a> {
     }
 
     /// The scopes of the token, if it is good.
-    pub fn scopes(self) -> &'a [String] {
+    pub fn scopes(self) -> &'a [SmolStr] {
         self.token().map_or(&[], |token| &token.scopes)
     }
 

@@ -16,7 +16,7 @@ use tollgate_authz::store::{Authorship, Store, load};
 use tollgate_authz::token::keys::refresh::{KeyRefresh, Schedule};
 use tollgate_authz::token::keys::source::HttpKeys;
 use tollgate_authz::token::keys::{Freshness, KeySet, SharedSecrets};
-use tollgate_authz::token::{Judge, Occasion, Unverified};
+use tollgate_authz::token::{Judge, Jws, Occasion};
 use tollgate_authz::wire::check_request::CheckRequest;
 use tollgate_authz::wire::ext_authz::ExtAuthz;
 use tollgate_authz::x509::{PeerCertificate, keys_of_pem};
@@ -35,7 +35,7 @@ pub fn token(data: &[u8]) {
     let _ = KeySet::parse_text(data);
     let Ok(text) = std::str::from_utf8(data) else { return };
     let _ = (keys_of_pem(text), KeySet::parse_pem(text), PeerCertificate::from_check(text));
-    let _ = Unverified::parse(text);
+    let _ = Jws::parse(text).map(|jws| jws.claims().is_ok());
     let (snapshot, secrets) = (Snapshot::default(), SharedSecrets::default());
     let judge = Judge { snapshot: &snapshot, secrets: &secrets, max_stale: 60 };
     let occasion = Occasion { audiences: &[], holder: None, now: 1_800_000_000 };

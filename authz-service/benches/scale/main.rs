@@ -99,10 +99,10 @@ fn draw(random: &mut SmallRng, size: Size, drawn: Drawn) -> (String, Held) {
 fn token(subject: &str) -> VerifiedToken {
     VerifiedToken {
         issuer_url: big::ISSUER.into(),
-        client_id: Some("web".to_owned()),
-        scopes: vec!["openid".to_owned(), "things:read".to_owned()],
-        groups: vec!["staff".to_owned()],
-        audience: vec!["insurance".to_owned()],
+        client_id: Some("web".into()),
+        scopes: vec!["openid".into(), "things:read".into()],
+        groups: vec!["staff".into()],
+        audience: vec!["insurance".into()],
         expires_at: i64::MAX,
         ..VerifiedToken::of_subject("demo", subject)
     }

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use smol_str::SmolStr;
 use tollgate_proto::Reason;
 
 use crate::authorize::{Presented, Question};
@@ -93,7 +94,7 @@ fn nearest(
         line.push_str(", token has ");
         match scopes {
             [] => line.push_str("none"),
-            scopes => names(line, scopes.iter().map(String::as_str))?,
+            scopes => names(line, scopes.iter().map(SmolStr::as_str))?,
         }
         next = "; ";
     }

@@ -229,9 +229,9 @@ impl Record {
         self.ends.push(u32::try_from(self.text.len()).unwrap_or(u32::MAX));
     }
 
-    fn list(&mut self, list: List, items: &[String]) {
+    fn list(&mut self, list: List, items: &[impl AsRef<str>]) {
         for item in items.iter().take(MAX_ITEMS) {
-            self.push(item, MAX_ITEM_BYTES);
+            self.push(item.as_ref(), MAX_ITEM_BYTES);
             self.lists[list as usize] += 1;
         }
     }

@@ -258,8 +258,8 @@ fn is(who: &WhoSpec, token: &VerifiedToken) -> bool {
     who.workload.is_none()
         && says(&who.issuer, &token.issuer)
         && says(&who.subject, &token.subject)
-        && who.client.as_ref().is_none_or(|client| token.client_id.as_ref() == Some(client))
-        && who.group.as_ref().is_none_or(|group| token.groups.contains(group))
+        && who.client.as_ref().is_none_or(|client| token.client_id.as_deref() == Some(&**client))
+        && who.group.as_ref().is_none_or(|group| token.groups.iter().any(|one| one == group))
 }
 
 #[cfg(test)]

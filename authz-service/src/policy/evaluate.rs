@@ -12,6 +12,7 @@
 use std::fmt;
 
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 use tollgate_paths::MAX_READINGS;
 use tollgate_proto::Reason;
 
@@ -396,7 +397,7 @@ impl<'s> Judge<'_, '_, 's> {
 
 impl Decision<'_> {
     /// What would have been enough, as `scope:…`, `role:…`, `period:…` and `condition:…`.
-    pub fn missing(&self, scopes: &[String]) -> Vec<String> {
+    pub fn missing(&self, scopes: &[SmolStr]) -> Vec<String> {
         self.nearest_miss.as_ref().map_or_else(Vec::new, |miss| miss.missing(scopes))
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use utoipa::ToSchema;
 
 use super::check::{self, Fault};
@@ -264,10 +265,10 @@ impl Hypothetical {
             return Presented::Refused(Refusal::new(Check::IssuerAccepted, detail));
         }
         let mut token = VerifiedToken::of_subject(issuer, who.subject.as_deref().unwrap_or_default());
-        token.client_id.clone_from(&who.client);
-        token.scopes.clone_from(&who.scopes);
-        token.groups.clone_from(&who.groups);
-        token.claims.clone_from(&who.claims);
+        token.client_id = who.client.as_deref().map(SmolStr::new);
+        token.scopes = who.scopes.iter().map(SmolStr::new).collect();
+        token.groups = who.groups.iter().map(SmolStr::new).collect();
+        token.claims = who.claims.clone().into();
         Presented::Verified(Arc::new(token))
     }
 }

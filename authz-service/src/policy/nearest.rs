@@ -8,6 +8,7 @@
 use std::fmt;
 
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 use tollgate_proto::Reason;
 
 use super::condition::Truth;
@@ -164,7 +165,7 @@ impl<'s> NearestMiss<'s> {
 
     /// What would have been enough, as `scope:…`, `role:…`, `period:…` and `condition:…`. Nothing, where no role
     /// allows this method or host to anybody.
-    pub fn missing(&self, scopes: &[String]) -> Vec<String> {
+    pub fn missing(&self, scopes: &[SmolStr]) -> Vec<String> {
         let Some(permission) = self.permission() else { return Vec::new() };
         if self.failed.contains(Failed::METHOD) || self.failed.contains(Failed::HOST) {
             return Vec::new();
@@ -235,7 +236,7 @@ impl<'s> Search<'s> {
 }
 
 /// Scopes that `permission` asks for and `scopes` has not; of alternatives, the first stands for all.
-pub fn missing_scopes<'s>(permission: &'s Permission, scopes: &[String]) -> impl Iterator<Item = &'s str> {
+pub fn missing_scopes<'s>(permission: &'s Permission, scopes: &[SmolStr]) -> impl Iterator<Item = &'s str> {
     let has = |wanted: &str| scopes.iter().any(|scope| scope == wanted);
     let any_holds = permission.scopes_any.iter().any(|scope| has(scope));
     let alternative = (!any_holds).then(|| permission.scopes_any.first()).flatten();

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use serde_json::Value;
+use smol_str::SmolStr;
 
 use super::condition::ClaimPath;
 use super::footprint::{Footprint, Parts};
@@ -143,7 +144,7 @@ impl<'a, 's> Reader<'a, 's> {
     }
 
     /// The scopes; none where there is no token.
-    pub(super) fn scopes(&mut self) -> &'s [String] {
+    pub(super) fn scopes(&mut self) -> &'s [SmolStr] {
         self.footprint.read(Parts::SCOPES);
         self.credential().scopes()
     }
@@ -179,7 +180,7 @@ impl<'a, 's> Reader<'a, 's> {
     /// A claim of the token.
     pub(super) fn claim(&mut self, path: &'s ClaimPath) -> Option<&'s Value> {
         self.footprint.read_claim(path.name());
-        self.credential().token().and_then(|token| path.find(&token.claims))
+        self.credential().token().and_then(|token| path.find(token.claims.members()))
     }
 
     /// A header's value, by its name in lower case.

@@ -38,7 +38,7 @@ pub struct Snapshot {
     /// By name.
     pub(super) issuers: Shards<Arc<str>, Arc<TrustedIssuer>>,
     /// By the value of `iss`.
-    pub(super) issuer_urls: Shards<Box<str>, Arc<TrustedIssuer>>,
+    pub(super) issuer_urls: Shards<Arc<str>, Arc<TrustedIssuer>>,
     /// By name.
     pub(super) enforcers: Shards<Arc<str>, Arc<Enforcer>>,
     /// By SPIFFE id.

@@ -3,10 +3,8 @@
 //! Apart from verification, because a token that was verified once stays verified, while this has to be asked again
 //! for every request.
 
-use serde_json::Value;
-
 use super::check::Check;
-use super::{Issuer, Refusal, VerifiedToken};
+use super::{Binding, Issuer, Refusal, VerifiedToken};
 
 /// Where a token is shown.
 #[derive(Debug, Clone, Copy)]
@@ -94,14 +92,13 @@ fn names_one(token: &VerifiedToken, accepted: &[Box<str>]) -> Result<(), &'stati
 /// A token that is bound to a key is worth nothing without it. We know one binding, to a client certificate; whoever
 /// is bound in another way has proved nothing that we could see.
 fn shown_by_its_holder(token: &VerifiedToken, _: &Issuer, at: &Occasion<'_>) -> Result<(), &'static str> {
-    let Some(confirmation) = token.claims.get("cnf") else { return Ok(()) };
-    let only = confirmation.as_object().filter(|members| members.len() == 1);
-    let Some(bound_to) = only.and_then(|members| members.get("x5t#S256")).and_then(Value::as_str) else {
-        return Err("bound to a key in a way that we cannot check");
-    };
-    match at.holder {
-        None => Err("bound to a client certificate, and the caller has shown none"),
-        Some(shown) if shown == bound_to => Ok(()),
-        Some(_) => Err("bound to another client certificate"),
+    match (&token.binding, at.holder) {
+        (Binding::None, _) => Ok(()),
+        (Binding::Unknown, _) => Err("bound to a key in a way that we cannot check"),
+        (Binding::Certificate(_), None) => {
+            Err("bound to a client certificate, and the caller has shown none")
+        }
+        (Binding::Certificate(bound_to), Some(shown)) if *shown == **bound_to => Ok(()),
+        (Binding::Certificate(_), Some(_)) => Err("bound to another client certificate"),
     }
 }

@@ -59,7 +59,7 @@ impl ClaimHeader {
 
     /// The header's value for a token: `None` where the token does not say it, or says what is no value.
     pub fn value(&self, token: &VerifiedToken) -> Option<String> {
-        let value = match claim(&token.claims, &self.claim)? {
+        let value = match claim(token.claims.members(), &self.claim)? {
             list @ Value::Array(_) => text(list)?,
             scalar => plain(scalar, false)?,
         };
@@ -109,6 +109,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::token::ClaimSet;
 
     #[test]
     fn values_are_what_a_header_can_carry() {
@@ -131,7 +132,7 @@ mod tests {
         ] {
             let header = ClaimHeader { claim: "c".into(), header: "x-c".into() };
             let mut token = VerifiedToken::of_subject("demo", "reader");
-            token.claims.insert("c".to_owned(), value.clone());
+            token.claims = ClaimSet::from_iter([("c".to_owned(), value.clone())]);
             assert_eq!(header.value(&token).as_deref(), expected, "{value}");
         }
     }

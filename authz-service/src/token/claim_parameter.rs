@@ -37,7 +37,7 @@ impl ClaimParameter {
     /// The value as it stands in a query: `None` where the token does not say it, or says what is no value. Decoded
     /// it is the text of the claim; a list is joined as in a header.
     pub fn value(&self, token: &VerifiedToken) -> Option<String> {
-        let text = claim_header::text(claim(&token.claims, &self.claim)?)?;
+        let text = claim_header::text(claim(token.claims.members(), &self.claim)?)?;
         let value = utf8_percent_encode(&text, ENCODED).to_string();
         (value.len() <= MAX_VALUE_BYTES).then_some(value)
     }
@@ -59,6 +59,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::token::ClaimSet;
 
     #[test]
     fn values_are_encoded_once() {
@@ -74,7 +75,7 @@ mod tests {
         ] {
             let parameter = ClaimParameter { claim: "c".into(), parameter: "p".into() };
             let mut token = VerifiedToken::of_subject("demo", "reader");
-            token.claims.insert("c".to_owned(), value.clone());
+            token.claims = ClaimSet::from_iter([("c".to_owned(), value.clone())]);
             assert_eq!(parameter.value(&token).as_deref(), expected, "{value}");
         }
     }

@@ -5,12 +5,14 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use smol_str::SmolStr;
 use utoipa::ToSchema;
 
 use super::admission::ADMISSION;
 use super::check::Check;
 use super::judge::{Judge, accepted_by};
-use super::{Occasion, Refusal, Unverified, VerifiedToken, jws};
+use super::jws::header_of;
+use super::{Jws, Occasion, Refusal, Unverified, VerifiedToken};
 use crate::policy::model::Service;
 
 /// What is to be said about a token.
@@ -143,12 +145,14 @@ impl Judge<'_> {
     pub fn explain(&self, token: &str, service: Option<&Service>, at: &Occasion<'_>) -> Explanation {
         let mut trail = Trail::default();
         let (mut claims, mut reads) = (None, None);
-        let header = token.split('.').next().and_then(|part| jws::read_header(part).ok());
-        if let Some(unverified) = trail.note(&PARSED, Unverified::parse(token)) {
-            claims = Some(unverified.claims().clone());
+        let jws = Jws::parse(token);
+        let parsed = jws.as_ref().map_err(Clone::clone).and_then(Jws::claims);
+        if let Some(unverified) = trail.note(&PARSED, parsed) {
+            claims = Some(unverified.members());
             reads = self.walk(&mut trail, unverified, service, at).as_ref().map(Reads::of);
         }
-        Explanation { verdict: trail.first.unwrap_or("ok"), checks: trail.steps, header, claims, reads }
+        let verdict = trail.first.unwrap_or("ok");
+        Explanation { verdict, checks: trail.steps, header: header_of(token), claims, reads }
     }
 
     fn walk(
@@ -179,15 +183,16 @@ impl Judge<'_> {
 
 impl Reads {
     fn of(token: &VerifiedToken) -> Self {
+        let owned = |texts: &[SmolStr]| texts.iter().map(SmolStr::to_string).collect();
         Self {
             issuer: token.issuer.to_string(),
-            subject: token.subject.clone(),
-            client: token.client_id.clone(),
-            scopes: token.scopes.clone(),
-            groups: token.groups.clone(),
-            audience: token.audience.clone(),
-            jti: token.jti.clone(),
-            key_id: token.kid.clone(),
+            subject: token.subject.to_string(),
+            client: token.client_id.as_ref().map(SmolStr::to_string),
+            scopes: owned(&token.scopes),
+            groups: owned(&token.groups),
+            audience: owned(&token.audience),
+            jti: token.jti.as_ref().map(SmolStr::to_string),
+            key_id: token.kid.as_deref().map(str::to_owned),
             issued_at: token.issued_at,
             expires_at: token.expires_at,
         }

@@ -19,7 +19,7 @@ pub struct Issuer {
     /// Its name in the policy.
     pub name: Arc<str>,
     /// The exact value of `iss`.
-    pub url: Box<str>,
+    pub url: Arc<str>,
     /// Where its keys come from.
     pub keys: KeyOrigin,
     /// Algorithms it may use.

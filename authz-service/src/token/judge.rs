@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 
+use smol_str::SmolStr;
+
 use super::check::Check;
 use super::keys::{KeySet, SharedSecrets};
 use super::{
-    KeyOrigin, Occasion, Refusal, TokenPlace, TrustedIssuer, Unverified, Verification, VerifiedToken,
+    Jws, KeyOrigin, Occasion, Refusal, TokenPlace, TrustedIssuer, Unverified, Verification, VerifiedToken,
 };
 use crate::policy::Snapshot;
 use crate::policy::model::Service;
@@ -29,7 +31,7 @@ pub struct Failure {
     /// Why the token is no good.
     pub refusal: Refusal,
     /// The issuer, and the key that the token names.
-    pub ask: Option<(Arc<TrustedIssuer>, Option<String>)>,
+    pub ask: Option<(Arc<TrustedIssuer>, Option<SmolStr>)>,
 }
 
 impl From<Refusal> for Failure {
@@ -48,12 +50,13 @@ impl<'s> Judge<'s> {
         service: Option<&Service>,
         at: &Occasion<'_>,
     ) -> Result<VerifiedToken, Failure> {
-        let unverified = Unverified::parse(token)?;
+        let jws = Jws::parse(token)?;
+        let unverified = jws.claims()?;
         let trusted = self.issuer_of(&unverified)?;
         accepted_by(service, trusted)?;
         stands_in(place, trusted)?;
         let may_ask = trusted.confirmed.is_some();
-        let kid = unverified.kid().map(str::to_owned);
+        let kid = unverified.kid().cloned();
         let ask = |refusal: Refusal| {
             let turned_by_keys = matches!(refusal.check, Check::Key | Check::KeysAtHand);
             let ask = (may_ask && turned_by_keys).then(|| (Arc::clone(trusted), kid.clone()));

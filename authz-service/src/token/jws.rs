@@ -1,15 +1,18 @@
 //! A compact JWS: its form, its header, its signature. What is in it is `unverified`'s.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
+use smol_str::SmolStr;
 
 use super::check::Check;
-use super::keys::KeySet;
-use super::{Refusal, json};
+use super::json::{self, Members, Tree};
+use super::keys::{KeySet, Verifier};
+use super::{Refusal, Unverified};
 
 /// Longer tokens are refused unread.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
@@ -39,9 +42,9 @@ pub struct Jws<'a> {
     /// With what it says it was signed; never `none`.
     pub algorithm: Algorithm,
     /// What it says it is.
-    pub typ: Option<String>,
+    pub typ: Option<SmolStr>,
     /// With which key it says it was signed.
-    pub kid: Option<String>,
+    pub kid: Option<SmolStr>,
 }
 
 impl<'a> Jws<'a> {
@@ -51,32 +54,35 @@ impl<'a> Jws<'a> {
             return Err(Refusal::new(Check::Size, "longer than 16 KiB"));
         }
         let (message, signature, header, payload) = parts(token)?;
-        let header = read_header(header)?;
+        let header = decode(header, "header")?;
+        let header = read_header(&header)?;
         let text = |name: &str| match header.get(name) {
             None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(Tree::Text(text)) => Ok(Some(&**text)),
             Some(_) => Err(Refusal::new(Check::Header, format!("header member {name} is not a text"))),
         };
-        if let Some((member, check)) = REFUSED_MEMBERS.iter().find(|(member, _)| header.contains_key(*member))
-        {
+        let refused = REFUSED_MEMBERS.iter().find(|(member, _)| header.get(member).is_some());
+        if let Some((member, check)) = refused {
             return Err(Refusal::new(*check, format!("header member {member} is not accepted")));
         }
-        let algorithm = match text("alg")?.map(|name| Algorithm::from_str(&name)) {
+        let algorithm = match text("alg")?.map(Algorithm::from_str) {
             Some(Ok(algorithm)) => algorithm,
             Some(Err(_)) => return Err(Refusal::new(Check::Algorithm, "not an accepted algorithm")),
             None => return Err(Refusal::new(Check::Header, "header member alg is missing")),
         };
-        let (typ, kid) = (text("typ")?, text("kid")?);
+        let (typ, kid) = (text("typ")?.map(SmolStr::new), text("kid")?.map(SmolStr::new));
         Ok(Self { message, signature, payload: decode(payload, "payload")?, algorithm, typ, kid })
     }
 
+    /// What the payload claims.
+    pub fn claims(&self) -> Result<Unverified<'_>, Refusal> {
+        Unverified::of(self)
+    }
+
     /// Which of `keys` made the signature; it is the one that is meant.
-    pub fn verify<'k>(&self, keys: &'k KeySet, now: i64) -> Result<&'k str, Refusal> {
-        let good = |key| {
-            let message = self.message.as_bytes();
-            matches!(jsonwebtoken::crypto::verify(self.signature, message, key, self.algorithm), Ok(true))
-        };
+    pub fn verify<'k>(&self, keys: &'k KeySet, now: i64) -> Result<&'k Arc<str>, Refusal> {
         let candidates = keys.find(self.kid.as_deref(), self.algorithm, now)?;
+        let good = |verifier: &Verifier| verifier.accepts(self.message.as_bytes(), self.signature);
         let found = candidates.into_iter().find(|candidate| good(candidate.key));
         found
             .map(|candidate| candidate.id)
@@ -97,9 +103,14 @@ fn parts(token: &str) -> Result<(&str, &str, &str, &str), Refusal> {
     })
 }
 
-/// The header of a token, as far as it is one; for [`Jws::parse`], and to show to an operator.
-pub(super) fn read_header(part: &str) -> Result<Map<String, Value>, Refusal> {
-    json::parse_object(&decode(part, "header")?)
+/// The header of a token, as far as it is one, to show to an operator.
+pub(super) fn header_of(token: &str) -> Option<Map<String, Value>> {
+    let header = decode(token.split('.').next()?, "header").ok()?;
+    read_header(&header).ok().map(|header| header.to_map())
+}
+
+fn read_header(header: &[u8]) -> Result<Members<'_>, Refusal> {
+    json::parse_members(header)
         .map_err(|error| Refusal::new(Check::Header, format!("header is not usable JSON: {error}")))
 }
 

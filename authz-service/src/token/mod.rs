@@ -12,6 +12,7 @@ mod admission;
 mod check;
 mod claim_header;
 mod claim_parameter;
+mod claim_set;
 mod claims;
 pub mod explain;
 mod issuer;
@@ -26,12 +27,14 @@ mod unverified;
 use std::sync::Arc;
 
 use jsonwebtoken::Algorithm;
+use smol_str::SmolStr;
 use tollgate_proto::Reason;
 
 pub use admission::Occasion;
 pub use check::Check;
 pub use claim_header::ClaimHeader;
 pub use claim_parameter::ClaimParameter;
+pub use claim_set::ClaimSet;
 pub use issuer::{Issuer, KeyOrigin, TrustedIssuer};
 pub use judge::{Failure, Judge};
 pub use jws::Jws;
@@ -45,22 +48,22 @@ pub struct VerifiedToken {
     /// The issuer's name in the policy.
     pub issuer: Arc<str>,
     /// The value of `iss`.
-    pub issuer_url: Box<str>,
+    pub issuer_url: Arc<str>,
     /// The user.
-    pub subject: String,
+    pub subject: SmolStr,
     /// The application that acts for the user.
-    pub client_id: Option<String>,
+    pub client_id: Option<SmolStr>,
     /// What the application may do.
-    pub scopes: Vec<String>,
+    pub scopes: Vec<SmolStr>,
     /// What the user belongs to.
-    pub groups: Vec<String>,
+    pub groups: Vec<SmolStr>,
     /// Whom the token is for.
-    pub audience: Vec<String>,
+    pub audience: Vec<SmolStr>,
     /// The token's own id.
-    pub jti: Option<String>,
+    pub jti: Option<SmolStr>,
     /// The key that signed it: what it calls itself, else its thumbprint. Never the token's word, so that a revoked
     /// key stays revoked under every name.
-    pub kid: Option<String>,
+    pub kid: Option<Arc<str>>,
     /// The algorithm that signed it; `None` for an opaque token.
     pub algorithm: Option<Algorithm>,
     /// Unix seconds.
@@ -69,14 +72,27 @@ pub struct VerifiedToken {
     pub issued_at: Option<i64>,
     /// Unix seconds.
     pub expires_at: i64,
+    /// Who alone may show it.
+    pub binding: Binding,
     /// Every claim, for conditions.
-    pub claims: serde_json::Map<String, serde_json::Value>,
+    pub claims: ClaimSet,
+}
+
+/// To whom a token is bound (`cnf`, RFC 7800).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Binding {
+    /// To nobody.
+    None,
+    /// To who holds the client certificate with this thumbprint (`x5t#S256`, RFC 8705).
+    Certificate(Box<str>),
+    /// In a way that we do not know.
+    Unknown,
 }
 
 impl VerifiedToken {
     /// The claim of this name, or at the end of this path.
     pub fn claim(&self, name: &str) -> Option<&serde_json::Value> {
-        claims::claim(&self.claims, name)
+        claims::claim(self.claims.members(), name)
     }
 
     /// What is known of somebody who was named in another way than by a JWT.
@@ -84,7 +100,7 @@ impl VerifiedToken {
         Self {
             issuer: issuer.into(),
             issuer_url: issuer.into(),
-            subject: subject.to_owned(),
+            subject: subject.into(),
             client_id: None,
             scopes: Vec::new(),
             groups: Vec::new(),
@@ -95,7 +111,8 @@ impl VerifiedToken {
             not_before: None,
             issued_at: None,
             expires_at: i64::MAX,
-            claims: serde_json::Map::new(),
+            binding: Binding::None,
+            claims: ClaimSet::default(),
         }
     }
 }

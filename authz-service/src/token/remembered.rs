@@ -15,7 +15,6 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use parking_lot::Mutex;
 use rustc_hash::FxBuildHasher;
-use serde_json::Value;
 
 use super::keys::KeySet;
 use super::{Issuer, VerifiedToken};
@@ -26,8 +25,9 @@ const SHARDS: usize = 16;
 const MAX_TOKENS: usize = 65_536;
 /// So much memory they take at most, by a count that is rather too high.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// What a value of a claim takes beside its text.
-const VALUE_BYTES: usize = 128;
+
+/// What the allocator and the table take beside, and the texts that a token has one of.
+const OTHER_BYTES: usize = 512;
 
 /// A token by its bytes: nobody can make another one with the same digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -122,22 +122,11 @@ impl Shard {
     }
 }
 
-/// What a token takes: its claims once more as they were, and what was read out of them.
+/// What a token takes: its claims as they were written and taken apart, and what was read out of them.
 fn weight(token: &VerifiedToken) -> usize {
-    let texts = [&token.scopes, &token.groups, &token.audience];
-    let read: usize = texts.into_iter().flatten().map(|text| text.len() + VALUE_BYTES / 4).sum();
-    let claims: usize = token.claims.iter().map(|(name, value)| name.len() + weight_of(value)).sum();
-    size_of::<VerifiedToken>() + size_of::<Verification>() + 4 * VALUE_BYTES + read + claims
-}
-
-fn weight_of(value: &Value) -> usize {
-    let inner: usize = match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-        Value::String(text) => text.len(),
-        Value::Array(items) => items.iter().map(weight_of).sum(),
-        Value::Object(members) => members.iter().map(|(name, value)| name.len() + weight_of(value)).sum(),
-    };
-    VALUE_BYTES + inner
+    let texts = [&token.scopes, &token.groups, &token.audience].into_iter().flatten();
+    let read: usize = texts.map(|text| size_of_val(text) + text.len()).sum();
+    size_of::<VerifiedToken>() + size_of::<Verification>() + OTHER_BYTES + read + token.claims.weight()
 }
 
 #[cfg(test)]
@@ -146,13 +135,16 @@ mod tests {
 
     use super::*;
     use crate::policy::spec::IssuerSpec;
+    use crate::token::ClaimSet;
+    use crate::token::json::parse_members;
 
     fn verification(subject: &str, claim: &str) -> Verification {
         let spec: IssuerSpec =
             serde_json::from_value(json!({"name": "i", "issuer": "https://i", "jwks_url": "https://i/keys"}))
                 .unwrap();
         let mut token = VerifiedToken::of_subject("i", subject);
-        token.claims.insert("claim".to_owned(), json!(claim));
+        let claims = json!({"claim": claim}).to_string();
+        token.claims = ClaimSet::of(claims.as_bytes(), &parse_members(claims.as_bytes()).unwrap());
         let issuer = Arc::new(Issuer::from_spec(&spec).unwrap());
         Verification { token: Arc::new(token), issuer, keys: Arc::default() }
     }

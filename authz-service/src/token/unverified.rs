@@ -3,38 +3,39 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use smol_str::SmolStr;
 
 use super::check::Check;
 use super::claims::Claims;
+use super::json::{self, Members, Tree};
 use super::jws::Jws;
 use super::keys::KeySet;
-use super::{Issuer, Refusal, VerifiedToken, json};
+use super::{Issuer, Refusal, VerifiedToken};
 
 /// A well-formed token.
 #[derive(Debug)]
 pub struct Unverified<'a> {
-    jws: Jws<'a>,
-    claims: Map<String, Value>,
+    jws: &'a Jws<'a>,
+    claims: Members<'a>,
 }
 
 impl<'a> Unverified<'a> {
-    /// Reads a token as far as that needs no key.
-    pub fn parse(token: &'a str) -> Result<Self, Refusal> {
-        let jws = Jws::parse(token)?;
-        let claims = json::parse_object(&jws.payload)
+    /// Reads a token's payload, as far as that needs no key.
+    pub(super) fn of(jws: &'a Jws<'a>) -> Result<Self, Refusal> {
+        let claims = json::parse_members(&jws.payload)
             .map_err(|error| Refusal::new(Check::Payload, format!("payload is not usable JSON: {error}")))?;
         Ok(Self { jws, claims })
     }
 
     /// Who the token says it is from.
     pub fn claimed_issuer(&self) -> Result<&str, Refusal> {
-        (self.claims.get("iss").and_then(Value::as_str))
+        (self.claims.get("iss").and_then(Tree::as_text))
             .ok_or_else(|| Refusal::new(Check::IssuerKnown, "claim iss is missing or no text"))
     }
 
     /// Which key the token names.
-    pub fn kid(&self) -> Option<&str> {
-        self.jws.kid.as_deref()
+    pub fn kid(&self) -> Option<&SmolStr> {
+        self.jws.kid.as_ref()
     }
 
     /// Believes who said it, or says why not. Whether it holds now, here and for this caller is asked afterwards, of
@@ -62,25 +63,31 @@ impl<'a> Unverified<'a> {
         Err(Refusal::new(Check::IssuerAlgorithm, detail))
     }
 
-    pub(super) fn check_signature<'k>(&self, keys: &'k KeySet, now: i64) -> Result<&'k str, Refusal> {
+    pub(super) fn check_signature<'k>(&self, keys: &'k KeySet, now: i64) -> Result<&'k Arc<str>, Refusal> {
         self.jws.verify(keys, now)
     }
 
     /// What the token says; only to be called once its signature was found good.
-    pub(super) fn read(self, issuer: &Arc<Issuer>, key: &str) -> Result<VerifiedToken, Refusal> {
-        Claims { issuer, members: self.claims, key, algorithm: self.jws.algorithm }.read()
+    pub(super) fn read(self, issuer: &Arc<Issuer>, key: &Arc<str>) -> Result<VerifiedToken, Refusal> {
+        let Self { jws, claims } = self;
+        Claims { issuer, text: &jws.payload, members: &claims, key, algorithm: jws.algorithm }.read()
     }
 
-    pub(super) fn claims(&self) -> &Map<String, Value> {
-        &self.claims
+    pub(super) fn members(&self) -> Map<String, Value> {
+        self.claims.to_map()
     }
 }
 
 fn typ_is_accepted(typ: Option<&str>, accepted: &[Box<str>]) -> bool {
-    let Some(typ) = typ.map(str::to_ascii_lowercase) else { return accepted.is_empty() };
-    let short = typ.strip_prefix("application/").unwrap_or(&typ);
+    const MEDIA_TYPE: &str = "application/";
+    let Some(typ) = typ else { return accepted.is_empty() };
+    let short = match typ.split_at_checked(MEDIA_TYPE.len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case(MEDIA_TYPE) => rest,
+        _ => typ,
+    };
     if accepted.is_empty() {
-        return matches!(short, "jwt" | "at+jwt");
+        return ["jwt", "at+jwt"].iter().any(|usual| usual.eq_ignore_ascii_case(short));
     }
-    accepted.iter().any(|accepted| accepted.strip_prefix("application/").unwrap_or(accepted) == short)
+    let names = accepted.iter().map(|accepted| accepted.strip_prefix(MEDIA_TYPE).unwrap_or(accepted));
+    names.into_iter().any(|accepted| accepted.eq_ignore_ascii_case(short))
 }

@@ -57,9 +57,14 @@ impl Fields {
         });
     }
 
-    pub(super) fn list<'t>(&mut self, key: &str, texts: impl IntoIterator<Item = &'t String> + Clone) {
-        let value_len = |text: &String| bytes_len(text.len());
-        let values_len = texts.clone().into_iter().map(|text| bytes_len(value_len(text))).sum();
+    pub(super) fn list<'t>(
+        &mut self,
+        key: &str,
+        texts: impl IntoIterator<Item = &'t (impl AsRef<str> + 't), IntoIter: Clone>,
+    ) {
+        let texts = texts.into_iter().map(AsRef::as_ref);
+        let value_len = |text: &str| bytes_len(text.len());
+        let values_len = texts.clone().map(|text| bytes_len(value_len(text))).sum();
         self.entry(key, bytes_len(values_len), |to| {
             head(number::LIST, values_len, to);
             for text in texts {

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 use tollgate_authz::policy::spec::IssuerSpec;
-use tollgate_authz::token::{
-    Check, Issuer, KeyOrigin, Occasion, Refusal, TrustedIssuer, Unverified, VerifiedToken,
-};
+use tollgate_authz::token::{Check, Issuer, Jws, KeyOrigin, Occasion, Refusal, TrustedIssuer, VerifiedToken};
 use tollgate_proto::Reason;
 
 use tollgate_testkit::signer::Signer;
@@ -24,7 +22,7 @@ pub(crate) fn trusted(mut spec: Value) -> TrustedIssuer {
 }
 
 pub(crate) fn verify(token: &str, issuer: &TrustedIssuer) -> Result<VerifiedToken, Refusal> {
-    let token = Unverified::parse(token)?.verify(&issuer.issuer, &issuer.keys, NOW)?;
+    let token = Jws::parse(token)?.claims()?.verify(&issuer.issuer, &issuer.keys, NOW)?;
     let occasion = Occasion { audiences: &["insurance".into()], holder: None, now: NOW };
     token.admit(&issuer.issuer, &occasion).map(|()| token)
 }
@@ -152,7 +150,8 @@ fn a_bound_token_is_for_whom_it_is_bound_to() {
     let issuer = trusted(json!({"jwks": signer.jwks()}));
     let check = |confirmation: Value, holder: Option<&str>, expected: Result<(), Check>| {
         let token = signer.token(&changed("cnf", confirmation.clone()));
-        let token = Unverified::parse(&token).unwrap().verify(&issuer.issuer, &issuer.keys, NOW).unwrap();
+        let jws = Jws::parse(&token).unwrap();
+        let token = jws.claims().unwrap().verify(&issuer.issuer, &issuer.keys, NOW).unwrap();
         let occasion = Occasion { audiences: &[], holder, now: NOW };
         let admitted = token.admit(&issuer.issuer, &occasion).map_err(|refusal| refusal.check);
         assert_eq!(admitted, expected, "{confirmation}");

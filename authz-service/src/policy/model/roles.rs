@@ -76,7 +76,7 @@ impl Permission {
     }
 
     /// Whether a token with `scopes` has what is asked for.
-    pub fn scopes_hold(&self, scopes: &[String]) -> bool {
+    pub fn scopes_hold(&self, scopes: &[SmolStr]) -> bool {
         let has = |wanted: &str| scopes.iter().any(|scope| scope == wanted);
         self.scopes_all.iter().all(|scope| has(scope))
             && (self.scopes_any.is_empty() || self.scopes_any.iter().any(|scope| has(scope)))

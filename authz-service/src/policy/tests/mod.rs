@@ -34,10 +34,10 @@ fn snapshot(set: &PolicySet) -> Snapshot {
 }
 
 fn token(subject: &str, groups: &[&str], scopes: &[&str]) -> VerifiedToken {
-    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).into()).collect();
     VerifiedToken {
         issuer_url: "https://demo".into(),
-        client_id: Some("web".to_owned()),
+        client_id: Some("web".into()),
         scopes: owned(scopes),
         groups: owned(groups),
         expires_at: NOW + 60,

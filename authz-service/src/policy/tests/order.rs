@@ -10,7 +10,7 @@ use crate::facts::{Credential, Entry, Facts, Guard, PathReadings};
 use crate::policy::explain::{Holds, explain};
 use crate::policy::snapshot::Snapshot;
 use crate::policy::{Verdict, evaluate};
-use crate::token::{Check, Refusal, VerifiedToken};
+use crate::token::{Check, ClaimSet, Refusal, VerifiedToken};
 
 /// A request about the service `a/s`.
 #[derive(Clone, Copy)]
@@ -120,8 +120,8 @@ fn rules(more: Value) -> Snapshot {
 
 fn ann() -> VerifiedToken {
     VerifiedToken {
-        jti: Some("t1".to_owned()),
-        kid: Some("k1".to_owned()),
+        jti: Some("t1".into()),
+        kid: Some("k1".into()),
         issued_at: Some(NOW - 50),
         ..token("ann", &["staff"], &["read"])
     }
@@ -275,7 +275,7 @@ fn denials_ask_everything_but_scopes() {
 #[test]
 fn a_condition_that_errors_is_safe_both_ways() {
     let mut ann = ann();
-    ann.claims.insert("tier".to_owned(), json!(["gold"]));
+    ann.claims = ClaimSet::from_iter([("tier".to_owned(), json!(["gold"]))]);
     let grant = |when: Value| {
         rules(json!([{"kind": "Role", "namespace": "a", "name": "reader", "permissions": [
             {"name": "read", "service": "s", "methods": ["GET"], "paths": ["/x"], "when": when}]}]))

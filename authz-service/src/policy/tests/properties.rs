@@ -89,13 +89,15 @@ fn alike(footprint: &Footprint<'_>, one: &Request, other: &Request) -> Request {
             made.kid.clone_from(&one.kid);
             made.issued_at = one.issued_at;
         }
+        let mut claims = made.claims.members().clone();
         for name in &footprint.claims {
             let outer = name.split('.').next().unwrap();
-            match one.claims.get(outer) {
-                Some(value) => made.claims.insert(outer.to_owned(), value.clone()),
-                None => made.claims.remove(outer),
+            match one.claims.members().get(outer) {
+                Some(value) => claims.insert(outer.to_owned(), value.clone()),
+                None => claims.remove(outer),
             };
         }
+        made.claims = claims.into();
     }
     made
 }

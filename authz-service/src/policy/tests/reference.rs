@@ -131,6 +131,7 @@ fn grants(set: &PolicySet, request: &Request, seen: &Seen<'_>, binding: &Binding
         && binding.when.as_ref().is_none_or(|when| holds(when, request, seen) == Some(true))
         && permissions(set, &binding.role).iter().any(|permission| {
             let scopes = request.token.as_ref().map_or(&[][..], |token| &token.scopes);
+            let has = |wanted: &String| scopes.iter().any(|scope| scope == wanted);
             (seen.dry || !permission.dry_run)
                 && requests(
                     request,
@@ -138,9 +139,8 @@ fn grants(set: &PolicySet, request: &Request, seen: &Seen<'_>, binding: &Binding
                     service_of(set),
                     (&permission.methods, &permission.paths, permission.grpc.as_ref(), &permission.hosts),
                 )
-                && permission.scopes.all.iter().all(|scope| scopes.contains(scope))
-                && (permission.scopes.any.is_empty()
-                    || permission.scopes.any.iter().any(|scope| scopes.contains(scope)))
+                && permission.scopes.all.iter().all(has)
+                && (permission.scopes.any.is_empty() || permission.scopes.any.iter().any(has))
                 && permission.when.as_ref().is_none_or(|when| holds(when, request, seen) == Some(true))
         })
 }
@@ -185,7 +185,10 @@ fn is(who: &WhoSpec, request: &Request) -> bool {
         && named(&who.issuer, token.map(|token| &*token.issuer))
         && named(&who.subject, token.map(|token| token.subject.as_str()))
         && named(&who.client, token.and_then(|token| token.client_id.as_deref()))
-        && who.group.as_ref().is_none_or(|group| token.is_some_and(|token| token.groups.contains(group)))
+        && who
+            .group
+            .as_ref()
+            .is_none_or(|group| token.is_some_and(|token| token.groups.iter().any(|one| one == group)))
         && who.workload.as_ref().is_none_or(|wanted| request.peer.is_some_and(|peer| workload(wanted, peer)))
 }
 
@@ -211,10 +214,11 @@ fn revoked(set: &PolicySet, request: &Request) -> Option<Answer> {
         let Some(token) = &request.token else { return false };
         let old =
             spec.issued_before.is_none_or(|before| token.issued_at.is_none_or(|at| at < before.as_second()));
-        let named = spec.jti.is_some() && spec.jti == token.jti
-            || spec.subject.as_ref() == Some(&token.subject)
-            || spec.client.is_some() && spec.client == token.client_id
-            || spec.key_id.is_some() && spec.key_id == token.kid;
+        let same = |wanted: &Option<String>, has: Option<&str>| wanted.is_some() && wanted.as_deref() == has;
+        let named = same(&spec.jti, token.jti.as_deref())
+            || same(&spec.subject, Some(&token.subject))
+            || same(&spec.client, token.client_id.as_deref())
+            || same(&spec.key_id, token.kid.as_deref());
         spec.issuer.as_deref() == Some(&*token.issuer) && old && named
     });
     let of_workload = all.iter().any(|spec| {
@@ -265,7 +269,7 @@ fn holds(when: &ConditionSpec, request: &Request, seen: &Seen<'_>) -> Option<boo
         }
         return compare(when, &Value::String((seen.pick)(sent)));
     }
-    let claims = request.token.as_ref().map(|token| Value::Object(token.claims.clone()));
+    let claims = request.token.as_ref().map(|token| Value::Object(token.claims.members().clone()));
     let pointer = format!("/{}", when.claim.as_ref().unwrap().replace('.', "/"));
     match claims.as_ref().and_then(|claims| claims.pointer(&pointer)) {
         None => Some(false),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
+use smol_str::SmolStr;
 
 use super::{NOW, document, snapshot};
 use crate::facts::{Credential, Entry, Facts, PathReadings};
@@ -264,10 +265,10 @@ fn claims() -> impl Strategy<Value = Map<String, Value>> {
 pub(super) fn token() -> impl Strategy<Value = VerifiedToken> {
     let some = |texts: &'static [&'static str]| {
         let any = prop::sample::subsequence(texts.to_vec(), 0..=texts.len());
-        any.prop_map(|texts| texts.into_iter().map(str::to_owned).collect::<Vec<_>>())
+        any.prop_map(|texts| texts.into_iter().map(SmolStr::new).collect::<Vec<_>>())
     };
     let maybe =
-        |texts: Vec<&'static str>| prop::option::of(prop::sample::select(texts).prop_map(str::to_owned));
+        |texts: Vec<&'static str>| prop::option::of(prop::sample::select(texts).prop_map(SmolStr::new));
     (
         (prop::sample::select(vec!["demo", "demo", "else"]), prop::sample::select(SUBJECTS.to_vec())),
         (some(&["read", "x", "z"]), some(&["staff", "boss"]), maybe(vec!["web", "app"])),
@@ -281,10 +282,10 @@ pub(super) fn token() -> impl Strategy<Value = VerifiedToken> {
                     groups,
                     client_id: client,
                     jti,
-                    kid,
+                    kid: kid.as_deref().map(Into::into),
                     issued_at: issued.map(|ago| NOW + ago),
                     expires_at: NOW + lives,
-                    claims,
+                    claims: claims.into(),
                     ..VerifiedToken::of_subject(issuer, subject)
                 }
             },

@@ -1,13 +1,21 @@
 //! One JSON Web Key (RFC 7517), read strictly.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters, RsaPublicKeyComponents,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
+use smallvec::smallvec;
+
+use super::verifier::{Verifier, Verifiers};
 
 const MIN_RSA_BITS: usize = 2048;
 const MAX_RSA_BITS: usize = 8192;
@@ -25,21 +33,20 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct Key {
     /// What revocations call it: its `kid`, else its thumbprint (RFC 7638).
-    pub(super) id: Box<str>,
+    pub(super) id: Arc<str>,
     /// Unix seconds between which it may be used, both included, where it came in a certificate.
     pub(super) valid: Option<(i64, i64)>,
-    decoding: DecodingKey,
-    algorithms: &'static [Algorithm],
-    only: Option<Algorithm>,
+    verifiers: Verifiers,
 }
 
-const RSA: &[Algorithm] = &[
-    Algorithm::RS256,
-    Algorithm::RS384,
-    Algorithm::RS512,
-    Algorithm::PS256,
-    Algorithm::PS384,
-    Algorithm::PS512,
+/// Everything an RSA key may verify: RFC 7518 §3.3 and §3.5.
+const RSA: [(Algorithm, &RsaParameters); 6] = [
+    (Algorithm::RS256, &RSA_PKCS1_2048_8192_SHA256),
+    (Algorithm::RS384, &RSA_PKCS1_2048_8192_SHA384),
+    (Algorithm::RS512, &RSA_PKCS1_2048_8192_SHA512),
+    (Algorithm::PS256, &RSA_PSS_2048_8192_SHA256),
+    (Algorithm::PS384, &RSA_PSS_2048_8192_SHA384),
+    (Algorithm::PS512, &RSA_PSS_2048_8192_SHA512),
 ];
 
 impl Key {
@@ -55,35 +62,31 @@ impl Key {
                 return Err("key_ops does not name verify".to_owned());
             }
         }
-        let (decoding, algorithms) = match (kind, text(jwk, "kty")?) {
-            (Kind::Public, "RSA") => (rsa(jwk)?, RSA),
+        let mut verifiers = match (kind, text(jwk, "kty")?) {
+            (Kind::Public, "RSA") => rsa(jwk)?,
             (Kind::Public, "EC") => elliptic(jwk)?,
             (Kind::Public, "OKP") => edwards(jwk)?,
             (Kind::Shared, "oct") => secret(jwk)?,
             (_, kind) => return Err(format!("kty {kind} is not supported")),
         };
-        let only = match optional_text(jwk, "alg")? {
-            None => None,
-            Some(name) => match name.parse::<Algorithm>() {
-                Ok(algorithm) if algorithms.contains(&algorithm) => Some(algorithm),
-                _ => return Err(format!("alg {name} does not fit this key")),
-            },
-        };
+        if let Some(name) = optional_text(jwk, "alg")? {
+            let only = name.parse::<Algorithm>().ok();
+            verifiers.retain(|(algorithm, _)| Some(*algorithm) == only);
+            if verifiers.is_empty() {
+                return Err(format!("alg {name} does not fit this key"));
+            }
+        }
         let id = named.map_or_else(|| thumbprint(jwk), |kid| Ok(kid.into()))?;
-        Ok((named.is_some(), Self { id, valid: None, decoding, algorithms, only }))
+        Ok((named.is_some(), Self { id, valid: None, verifiers }))
     }
 
     /// The key, if it may verify `algorithm`.
-    pub(super) fn for_algorithm(&self, algorithm: Algorithm) -> Option<&DecodingKey> {
-        let fits = match self.only {
-            Some(only) => only == algorithm,
-            None => self.algorithms.contains(&algorithm),
-        };
-        fits.then_some(&self.decoding)
+    pub(super) fn for_algorithm(&self, algorithm: Algorithm) -> Option<&Verifier> {
+        self.verifiers.iter().find(|(known, _)| *known == algorithm).map(|(_, verifier)| verifier)
     }
 }
 
-fn rsa(jwk: &Value) -> Result<DecodingKey, String> {
+fn rsa(jwk: &Value) -> Result<Verifiers, String> {
     let (modulus, exponent) = (bytes(jwk, "n", None)?, bytes(jwk, "e", None)?);
     let bits = bits(&modulus);
     if !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
@@ -93,7 +96,13 @@ fn rsa(jwk: &Value) -> Result<DecodingKey, String> {
     if self::bits(&exponent) < 2 || last.is_multiple_of(2) {
         return Err("the RSA exponent must be odd and at least 3".to_owned());
     }
-    Ok(DecodingKey::from_rsa_raw_components(&modulus, &exponent))
+    let components = RsaPublicKeyComponents { n: &modulus, e: &exponent };
+    RSA.iter()
+        .map(|(algorithm, parameters)| {
+            let key = components.to_parsed_public_key(parameters).map_err(|_| "not an RSA key".to_owned())?;
+            Ok((*algorithm, Verifier::Public(key)))
+        })
+        .collect()
 }
 
 fn bits(number: &[u8]) -> usize {
@@ -101,32 +110,32 @@ fn bits(number: &[u8]) -> usize {
     significant.first().map_or(0, |first| significant.len() * 8 - first.leading_zeros() as usize)
 }
 
-fn elliptic(jwk: &Value) -> Result<(DecodingKey, &'static [Algorithm]), String> {
-    let (length, verifier, algorithms) = match text(jwk, "crv")? {
-        "P-256" => (32, &ECDSA_P256_SHA256_FIXED, &[Algorithm::ES256][..]),
-        "P-384" => (48, &ECDSA_P384_SHA384_FIXED, &[Algorithm::ES384][..]),
+fn elliptic(jwk: &Value) -> Result<Verifiers, String> {
+    let (length, verifier, algorithm) = match text(jwk, "crv")? {
+        "P-256" => (32, &ECDSA_P256_SHA256_FIXED, Algorithm::ES256),
+        "P-384" => (48, &ECDSA_P384_SHA384_FIXED, Algorithm::ES384),
         curve => return Err(format!("curve {curve} is not supported")),
     };
     let (x, y) = (bytes(jwk, "x", Some(length))?, bytes(jwk, "y", Some(length))?);
     // The uncompressed point (SEC 1 §2.3.3), which is what the verifier takes.
     let point = [&[4_u8][..], &x, &y].concat();
-    ParsedPublicKey::new(verifier, &point).map_err(|_| "the point is not on its curve".to_owned())?;
-    Ok((DecodingKey::from_ec_der(&point), algorithms))
+    let key = ParsedPublicKey::new(verifier, &point);
+    Ok(smallvec![(algorithm, Verifier::Public(key.map_err(|_| "the point is not on its curve".to_owned())?))])
 }
 
-fn edwards(jwk: &Value) -> Result<(DecodingKey, &'static [Algorithm]), String> {
+fn edwards(jwk: &Value) -> Result<Verifiers, String> {
     match text(jwk, "crv")? {
         "Ed25519" => {
             let x = bytes(jwk, "x", Some(32))?;
-            ParsedPublicKey::new(&ED25519, &x).map_err(|_| "not an Ed25519 key".to_owned())?;
-            Ok((DecodingKey::from_ed_der(&x), &[Algorithm::EdDSA]))
+            let key = ParsedPublicKey::new(&ED25519, &x).map_err(|_| "not an Ed25519 key".to_owned())?;
+            Ok(smallvec![(Algorithm::EdDSA, Verifier::Public(key))])
         }
         curve => Err(format!("curve {curve} is not supported")),
     }
 }
 
 /// A shared secret is at least as long as the hash (RFC 7518 §3.2), so what it may verify follows from its length.
-fn secret(jwk: &Value) -> Result<(DecodingKey, &'static [Algorithm]), String> {
+fn secret(jwk: &Value) -> Result<Verifiers, String> {
     const BY_LENGTH: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
     let secret = bytes(jwk, "k", None)?;
     let algorithms = match secret.len() {
@@ -135,11 +144,12 @@ fn secret(jwk: &Value) -> Result<(DecodingKey, &'static [Algorithm]), String> {
         32.. => &BY_LENGTH[..1],
         short => return Err(format!("a secret of {short} bytes; HS256 needs 32, HS384 48, HS512 64")),
     };
-    Ok((DecodingKey::from_secret(&secret), algorithms))
+    let key = DecodingKey::from_secret(&secret);
+    Ok(algorithms.iter().map(|algorithm| (*algorithm, Verifier::Shared(*algorithm, key.clone()))).collect())
 }
 
 /// The key's own name (RFC 7638): a hash of its members that make it, in the order of their names.
-fn thumbprint(jwk: &Value) -> Result<Box<str>, String> {
+fn thumbprint(jwk: &Value) -> Result<Arc<str>, String> {
     let members: &[&str] = match text(jwk, "kty")? {
         "RSA" => &["e", "kty", "n"],
         "EC" => &["crv", "kty", "x", "y"],

@@ -12,8 +12,11 @@ mod jwk;
 pub mod refresh;
 mod shared;
 pub mod source;
+mod verifier;
 
-use jsonwebtoken::{Algorithm, DecodingKey};
+use std::sync::Arc;
+
+use jsonwebtoken::Algorithm;
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::Value;
 use smallvec::SmallVec;
@@ -26,6 +29,7 @@ pub use freshness::Freshness;
 use jwk::Key;
 use jwk::Kind;
 pub use shared::SharedSecrets;
+pub use verifier::Verifier;
 
 /// More keys than this in one set are a mistake.
 const MAX_KEYS: usize = 64;
@@ -35,7 +39,7 @@ const MAX_PEM_KEYS: usize = 8;
 /// The usable keys of an issuer.
 #[derive(Debug, Default)]
 pub struct KeySet {
-    by_id: FxHashMap<Box<str>, Key>,
+    by_id: FxHashMap<Arc<str>, Key>,
     unnamed: Vec<Key>,
     /// Keys that an administrator wrote down without a name; they stand for every `kid`.
     pinned: Vec<Key>,
@@ -45,9 +49,9 @@ pub struct KeySet {
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'k> {
     /// What revocations call it.
-    pub id: &'k str,
+    pub id: &'k Arc<str>,
     /// The key.
-    pub key: &'k DecodingKey,
+    pub key: &'k Verifier,
 }
 
 /// The keys that a token may have been signed with; one, but for keys given as PEM.

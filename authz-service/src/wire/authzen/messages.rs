@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use smol_str::SmolStr;
 
 use crate::policy::Snapshot;
 use crate::token::VerifiedToken;
@@ -126,10 +127,10 @@ impl Subject {
         }
         Ok(VerifiedToken {
             issuer_url: trusted.issuer.url.clone(),
-            client_id: properties.client.clone(),
-            scopes: properties.scopes.clone(),
-            groups: properties.groups.clone(),
-            claims: properties.claims.clone(),
+            client_id: properties.client.as_deref().map(SmolStr::new),
+            scopes: properties.scopes.iter().map(SmolStr::new).collect(),
+            groups: properties.groups.iter().map(SmolStr::new).collect(),
+            claims: properties.claims.clone().into(),
             ..VerifiedToken::of_subject(issuer, &self.id)
         })
     }
