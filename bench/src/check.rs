@@ -46,8 +46,9 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
     let collector = FakeCollector::start().await;
     let folder = TempDir::new()?;
     let (authz, address) = start_authz(options, &signer, folder.path(), collector.address()).await?;
-    let (multi, multi_address) = grpc::empty::start(Runtime::MultiThread)?;
-    let (current, current_address) = grpc::empty::start(Runtime::CurrentThread)?;
+    let (multi, multi_address) = grpc::empty::start(Runtime::MultiThread, None)?;
+    let (current, current_address) = grpc::empty::start(Runtime::CurrentThread, None)?;
+    let (verifying, verifying_address) = grpc::empty::start(Runtime::MultiThread, Some(&signer.jwk()))?;
     let allows = |answer: &[u8]| {
         let answer = CheckResponse::decode(answer);
         answer.is_ok_and(|answer| matches!(answer.http_response, Some(HttpResponse::OkResponse(_))))
@@ -55,6 +56,8 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
     let authz = Server { name: "authz", address, pid: authz.id(), is_right: &allows };
     let is_right = &<[u8]>::is_empty;
     let multi = Server { name: "empty", address: multi_address, pid: multi.id(), is_right };
+    let verifying =
+        Server { name: "empty, verifying", address: verifying_address, pid: verifying.id(), is_right };
     let current = Server { name: "empty, 1 thread", address: current_address, pid: current.id(), is_right };
 
     let seen = Calls::new(METHOD, requests(&signer, SEEN_TOKENS));
@@ -66,12 +69,12 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
     ));
     let fresh = Calls::new(METHOD, requests(&signer, FRESH_TOKENS));
     grpc::measure(&authz, &fresh, FRESH_WARM_UP).await?;
-    let first_seen = grpc::measure(&authz, &fresh, options.round()).await?;
+    let [plain, verified, first_seen] = grpc::compare(options, [&multi, &verifying, &authz], &fresh).await?;
     say(&format!(
-        "      RS256 tokens not seen before {:.1} us, which is {:.1} us more, with {:.0} MiB \
-         (one verification alone: cargo bench -p tollgate-authz --bench check)",
-        first_seen.cpu_us,
+        "      RS256 tokens not seen before: {:.1} us more than seen ones at authz, {:.1} us more than none at the empty \
+         service; authz has {:.0} MiB",
         first_seen.cpu_us - of_authz.cpu_us,
+        verified.cpu_us - plain.cpu_us,
         first_seen.rss_mib
     ));
     Ok(())

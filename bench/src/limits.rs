@@ -69,8 +69,8 @@ pub(crate) fn run(options: &Options, args: &Args) -> anyhow::Result<()> {
 async fn in_memory(options: &Options) -> anyhow::Result<()> {
     let folder = TempDir::new()?;
     let (ours, address) = start_ours(options, folder.path(), None)?;
-    let (multi, multi_address) = grpc::empty::start(Runtime::MultiThread)?;
-    let (current, current_address) = grpc::empty::start(Runtime::CurrentThread)?;
+    let (multi, multi_address) = grpc::empty::start(Runtime::MultiThread, None)?;
+    let (current, current_address) = grpc::empty::start(Runtime::CurrentThread, None)?;
     let ours = Server { name: "memory", address, pid: ours.id(), is_right: &is_counted };
     let is_right = &<[u8]>::is_empty;
     let multi = Server { name: "empty", address: multi_address, pid: multi.id(), is_right };

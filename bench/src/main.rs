@@ -47,7 +47,11 @@ enum Scenario {
     Mtls,
     /// That empty service: prints its address, and serves until it is ended.
     #[command(hide = true)]
-    ServeEmpty { runtime: grpc::empty::Runtime },
+    ServeEmpty {
+        runtime: grpc::empty::Runtime,
+        /// Verifies the token of each Check with this JWK.
+        jwk: Option<String>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -77,7 +81,7 @@ fn main() -> ExitCode {
         Scenario::Limits(limits) => limits::run(&args.options, &limits),
         Scenario::Keys => keys::run(),
         Scenario::Mtls => mtls::run(&args.options),
-        Scenario::ServeEmpty { runtime } => grpc::empty::serve(runtime),
+        Scenario::ServeEmpty { runtime, jwk } => grpc::empty::serve(runtime, jwk.as_deref()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
