@@ -13,6 +13,8 @@ use crate::token::{self, ClaimParameter, Issuer, TokenPlace, VerifiedToken};
 
 /// Headers that are ours to say.
 const OUR_HEADERS: &str = "x-tollgate-";
+/// The one of them that goes on from workload to workload: the mark of a copy, by which nothing is allowed.
+const COPY: &str = "x-tollgate-mirror";
 
 /// Changes, in the words of every wire.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -54,7 +56,9 @@ pub(super) fn of(
         .map(|ours| &*ours.header)
         .collect();
     for name in headers.names() {
-        if (is_read_as_below(name, OUR_HEADERS) || claim_headers.iter().any(|ours| is_read_as(name, ours)))
+        let is_mark = name == COPY && question.peer.is_some();
+        if (is_read_as_below(name, OUR_HEADERS) && !is_mark
+            || claim_headers.iter().any(|ours| is_read_as(name, ours)))
             && !changes.set.iter().any(|(set, _)| set == name)
         {
             changes.remove.push(name.to_owned());

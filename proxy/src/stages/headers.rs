@@ -24,6 +24,9 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// Names that only proxies of ours may say, whatever the role.
 const OURS: &str = "x-tollgate-";
+/// What says of a request that it is a copy. A sidecar passes it on to its application: who calls a sidecar is a workload, and
+/// nothing that it may do depends on this.
+pub const COPY: HeaderName = HeaderName::from_static("x-tollgate-mirror");
 /// Names by which clients would speak about themselves as proxies do.
 const AT_THE_EDGE: [&str; 3] = ["x-forwarded-", "x-envoy-", "x-real-ip"];
 
@@ -61,7 +64,7 @@ fn may_not_say(name: &str, role: Role) -> bool {
         let dashed = name.replace('_', "-");
         return dashed == CLIENT_CERT.as_str() || dashed == REQUEST_ID.as_str() || is_proxys(&dashed, role);
     }
-    name.starts_with("x-") && is_proxys(name, role)
+    name.starts_with("x-") && is_proxys(name, role) && !(role == Role::Sidecar && name == COPY.as_str())
 }
 
 fn is_proxys(name: &str, role: Role) -> bool {
@@ -202,6 +205,10 @@ mod tests {
         check(Ingress, &[("accept", "a"), ("x-user", "b")], &[("accept", "a"), ("x-user", "b")]);
         check(Ingress, &[("x-tollgate-subject", "root")], &[]);
         check(Sidecar, &[("x-tollgate-subject", "root")], &[]);
+        check(Ingress, &[("x-tollgate-mirror", "1")], &[]);
+        check(Role::Outbound, &[("x-tollgate-mirror", "1")], &[]);
+        check(Sidecar, &[("x-tollgate-mirror", "1")], &[("x-tollgate-mirror", "1")]);
+        check(Sidecar, &[("x_tollgate_mirror", "1")], &[]);
         check(Ingress, &[("x-forwarded-for", "1"), ("x-real-ip", "1"), ("forwarded", "for=1")], &[]);
         check(Sidecar, &[("x-forwarded-for", "1")], &[("x-forwarded-for", "1")]);
         check(Ingress, &[("x-forwarded-client-cert", "By=x")], &[]);

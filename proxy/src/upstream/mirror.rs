@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::uri::Authority;
-use http::{HeaderName, HeaderValue, Request, StatusCode, request};
+use http::{HeaderValue, Request, StatusCode, request};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -24,9 +24,8 @@ use crate::pipeline::address;
 use crate::record::Reporter;
 use crate::route::Mirror;
 use crate::snapshot::Snapshot;
+use crate::stages::headers::COPY;
 
-/// Says to the upstream that nobody waits for its answer.
-const MARK: HeaderName = HeaderName::from_static("x-tollgate-mirror");
 /// Bytes of an answer that are read so that its connection can be used again.
 const MAX_DISCARDED: usize = 256 << 10;
 
@@ -70,7 +69,7 @@ pub(crate) fn copy(
     copied.uri = parts.uri.clone();
     copied.headers = parts.headers.clone();
     mirror.redact(&mut copied.headers, &mut copied.uri);
-    copied.headers.insert(MARK, HeaderValue::from_static("1"));
+    copied.headers.insert(COPY, HeaderValue::from_static("1"));
     address(&mut copied, host, cluster.protocol(), cluster.scheme()).ok()?;
     Some(Copy {
         cluster: Arc::clone(cluster),
