@@ -73,6 +73,10 @@ impl Demo {
             "policies-sidecar.authz.timeout=5s",
             "payments-sidecar.authz.timeout=5s",
             "quotes-sidecar.authz.timeout=5s",
+            "policies-next-sidecar.authz.timeout=5s",
+            "egress.authz.timeout=5s",
+            // Version 1.1 answers whoever asks for it; a story that is about its share sets that.
+            "ingress.routes.1.backends=[{cluster: policies, weight: 100}, {cluster: policies-1.1, weight: 0}]",
             "ratelimit.counters.redis.timeout=1s",
         ];
         let sets = sets.iter().chain(more).map(|&set| set.to_owned()).collect();
@@ -195,19 +199,22 @@ impl Demo {
         self.client_of(id, false).await
     }
 
-    /// As [`Self::workload`], and it also talks to servers without a name, such as sidecars.
+    /// As [`Self::workload`], and it also talks to servers without a name, such as sidecars, and names hosts in HTTP/1.1.
     pub async fn workload_in_the_mesh(&self, id: &str) -> reqwest::Client {
         self.client_of(id, true).await
     }
 
-    async fn client_of(&self, id: &str, any_name: bool) -> reqwest::Client {
+    async fn client_of(&self, id: &str, in_the_mesh: bool) -> reqwest::Client {
         let folder = self.data().join("clients").join(id.rsplit('/').next().unwrap_or("client"));
         self.mesh.issue(id, &folder).await.expect("the authority signs");
         let read = |name: &str| std::fs::read(folder.join(name)).expect("it was written");
         let identity = [read("tls.crt"), read("tls.key")].concat();
-        reqwest::Client::builder()
-            .timeout(PATIENCE)
-            .tls_danger_accept_invalid_hostnames(any_name)
+        let mut builder = reqwest::Client::builder().timeout(PATIENCE);
+        if in_the_mesh {
+            // There a request's host is a service's name, and the connection goes to an address.
+            builder = builder.tls_danger_accept_invalid_hostnames(true).http1_only();
+        }
+        builder
             .tls_certs_only([reqwest::Certificate::from_pem(&read("ca.crt")).expect("a root")])
             .identity(reqwest::Identity::from_pem(&identity).expect("a certificate and its key"))
             .build()

@@ -14,7 +14,7 @@ use tollgate_runtime::config::{Env, duration};
 
 use crate::demo::apps::{self, App};
 use crate::demo::issuer::{self, Grant, Issuer};
-use crate::demo::patterns;
+use crate::demo::patterns::{self, Pattern};
 use crate::{ca, check, explain, policy, proxy, ratelimit, token, up};
 
 #[derive(Debug, Parser)]
@@ -56,9 +56,8 @@ enum Command {
     /// The operator's page.
     #[command(subcommand)]
     Dashboard(DashboardCommand),
-    /// The demo's pieces, for trying parts that run apart.
-    #[command(subcommand)]
-    Demo(DemoCommand),
+    /// Show the proxy's patterns on a running `tollgate up`; exit code 1 if one is not seen.
+    Demo(DemoArgs),
 }
 
 /// The folder that holds what one machine keeps.
@@ -134,6 +133,18 @@ enum DashboardCommand {
     },
 }
 
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+struct DemoArgs {
+    #[command(subcommand)]
+    command: Option<DemoCommand>,
+    /// Which pattern [default: all]
+    #[arg(value_enum)]
+    pattern: Option<Pattern>,
+    #[command(flatten)]
+    data: DataFolder,
+}
+
 #[derive(Debug, Subcommand)]
 enum DemoCommand {
     /// Put the demo's issuer and policy into the policy database.
@@ -141,8 +152,6 @@ enum DemoCommand {
         #[command(flatten)]
         data: DataFolder,
     },
-    /// Show what the proxy does when things go wrong, on applications of this process's own.
-    Patterns,
     /// Serve one instance of a demo application.
     App {
         /// Which.
@@ -209,26 +218,36 @@ fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => block_on(explain::run(args, env))?,
         Command::Admin(command) => block_on(policy::run_admin(command, env))?,
         Command::Ratelimit(command) => block_on(ratelimit::run(command, env))?,
-        Command::Demo(DemoCommand::Seed { data }) => {
-            let data = data.path(env);
-            let issuer = Issuer::open_or_create(&data)?;
-            block_on(up::seed_demo(&policy::database_url(&data, env), &issuer))?;
-            say(&format!("the demo's issuer and policy are in {}", data.display()));
-        }
-        Command::Demo(DemoCommand::Patterns) => block_on(patterns::run())?,
-        Command::Demo(DemoCommand::App { name, outbound, listen, version }) => {
-            let app = match name {
-                AppName::Policies => App::Policies,
-                AppName::Quotes => App::Quotes(outbound),
-                AppName::Payments => App::Payments,
-            };
-            block_on(apps::run(listen, app, version))?;
+        Command::Demo(DemoArgs { command: Some(command), .. }) => demo(command, env)?,
+        Command::Demo(DemoArgs { pattern, data, .. }) => {
+            let all_seen = block_on(patterns::run(&data.path(env), pattern))?;
+            return Ok(if all_seen { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Dashboard(DashboardCommand::Login { data }) => {
             say(&block_on(up::login_link(&data.path(env)))?);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn demo(command: DemoCommand, env: &Env) -> anyhow::Result<()> {
+    match command {
+        DemoCommand::Seed { data } => {
+            let data = data.path(env);
+            let issuer = Issuer::open_or_create(&data)?;
+            block_on(up::seed_demo(&policy::database_url(&data, env), &issuer))?;
+            say(&format!("the demo's issuer and policy are in {}", data.display()));
+            Ok(())
+        }
+        DemoCommand::App { name, outbound, listen, version } => {
+            let app = match name {
+                AppName::Policies => App::Policies,
+                AppName::Quotes => App::Quotes(outbound),
+                AppName::Payments => App::Payments,
+            };
+            block_on(apps::run(listen, app, version))
+        }
+    }
 }
 
 /// The SHA-256 of the first certificate of a PEM file.

@@ -9,12 +9,13 @@ use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::{Env, Secret};
 
 const DOMAIN: &str = "spiffe://tollgate.demo/ns";
-const WORKLOADS: [&str; 7] = [
+const WORKLOADS: [&str; 8] = [
     "insurance/sa/payments",
     "insurance/sa/policies",
     "insurance/sa/quotes",
     "tollgate-system/sa/authz",
     "tollgate-system/sa/dashboard",
+    "tollgate-system/sa/egress",
     "tollgate-system/sa/ingress",
     "tollgate-system/sa/ratelimit",
 ];
@@ -33,7 +34,16 @@ fn number(certificate: &Value, key: &str) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_workload_is_listed_with_issuer_end_and_last_rotation() {
     // Long enough for a busy machine to renew in, short enough to see a rotation.
-    let parts = ["authz", "ratelimit", "ingress", "policies-sidecar", "payments-sidecar", "quotes-sidecar"];
+    let parts = [
+        "authz",
+        "ratelimit",
+        "ingress",
+        "egress",
+        "policies-sidecar",
+        "policies-next-sidecar",
+        "payments-sidecar",
+        "quotes-sidecar",
+    ];
     let often: Vec<String> =
         parts.iter().map(|part| format!("{part}.telemetry.metrics_interval=200ms")).collect();
     let sets: Vec<&str> =

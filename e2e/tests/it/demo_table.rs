@@ -37,6 +37,9 @@ async fn every_row_answers_as_listed() {
     assert_eq!(read.status, StatusCode::OK);
     assert_eq!((read.body["service"].as_str(), read.body["id"].as_str()), (Some("policies"), Some("POL-7")));
     assert_eq!(read.body["version"], "1.0");
+    let preview = [("x-preview", "true")];
+    let previewed = demo.send_with(Method::GET, "/policies/POL-7", Some(&reader), &preview).await;
+    assert_eq!((previewed.status, previewed.body["version"].as_str()), (StatusCode::OK, Some("1.1")));
 
     let scopeless = demo.get("/policies/POL-1", Some(&demo.token("reader", &["profile"]))).await;
     assert_eq!(scopeless.status, StatusCode::FORBIDDEN);

@@ -17,6 +17,7 @@ mod limits;
 mod mtls;
 mod observed;
 mod parts;
+mod patterns;
 mod policy_changes;
 mod quota;
 mod quotes;

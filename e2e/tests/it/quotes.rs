@@ -14,14 +14,14 @@ async fn a_quote_asks_policies_and_payments_as_the_workload_that_it_is() {
     let answer = demo.send(Method::POST, "/quotes", Some(&adjuster)).await;
     assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
     assert_eq!(answer.body["service"], "quotes");
-    assert_eq!(answer.body["calls"], json!(["policies", "payments"]));
+    assert_eq!(answer.body["calls"], json!(["policies", "payments", "credit-bureau"]));
     let reader = demo.token("reader", &["policies:read"]);
     assert_eq!(demo.send(Method::POST, "/quotes", Some(&reader)).await.status, StatusCode::FORBIDDEN);
 
-    // Ingress, sidecar of quotes, twice out of it, and the sidecars of both that it asked.
+    // Ingress, sidecar of quotes, three times out of it, the sidecars of both that it asked, and the egress gateway.
     let operator = demo.operator().await;
     let path = format!("/requests/{}", answer.request_id());
-    let all = |body: &Value| body["records"].as_array().is_some_and(|all| all.len() == 6);
+    let all = |body: &Value| body["records"].as_array().is_some_and(|all| all.len() == 8);
     let found = operator.wait_for(&path, all).await;
     let arrived: Vec<(&Value, &Value)> = found["records"]
         .as_array()
@@ -74,8 +74,40 @@ async fn the_application_reaches_what_its_sidecar_knows_and_nothing_else() {
         (answer.status, answer.body["reason"].as_str().unwrap_or_default().to_owned())
     };
     assert_eq!(ask("policies.insurance").await.0, StatusCode::OK);
-    let unknown = ask("credit-bureau.partner.test").await;
+    let unknown = ask("rating-agency.partner.test").await;
     assert_eq!(unknown, (StatusCode::FORBIDDEN, "egress_unregistered".to_owned()));
+    demo.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_out_is_for_whom_policy_names_to_where_it_names() {
+    let demo = Demo::start().await;
+    let egress = demo.mesh.addresses().egress;
+    let (quotes, policies) =
+        (demo.workload_in_the_mesh(QUOTES).await, demo.workload_in_the_mesh(POLICIES).await);
+    let ask = async |client: &reqwest::Client, host: &str, path: &str| {
+        let request = client.get(format!("https://{egress}{path}")).header("host", host);
+        let answer = request.bearer_auth("a-secret-of-ours").send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap_or_default())
+    };
+    let bureau = "credit-bureau.partner.test";
+    let plain = demo.send_to(egress, Method::GET, "/v1/scores/POL-1", None, &[("host", bureau)]).await;
+    assert_eq!(plain.body["reason"], "mtls_required");
+    // A token that is none is refused wherever it is shown; without one the certificate decides.
+    assert_eq!(ask(&quotes, bureau, "/v1/scores/POL-1").await.0, 401);
+    let without = async |client: &reqwest::Client, host: &str, path: &str| {
+        let answer = client.get(format!("https://{egress}{path}")).header("host", host).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap_or_default())
+    };
+    let (status, scored) = without(&quotes, bureau, "/v1/scores/POL-1").await;
+    assert_eq!(
+        (status, &scored["partner"], &scored["credentials"]),
+        (200, &json!("tollgate-demo"), &json!([]))
+    );
+    assert_eq!(without(&quotes, bureau, "/v1/accounts").await.0, 401, "its role says nothing of accounts");
+    assert_eq!(without(&policies, bureau, "/v1/scores/POL-1").await.0, 401, "policy does not name it");
+    let (status, stranger) = without(&quotes, "rating-agency.partner.test", "/v1/scores/POL-1").await;
+    assert_eq!((status, &stranger["reason"]), (403, &json!("egress_unregistered")));
     demo.stop().await;
 }
 

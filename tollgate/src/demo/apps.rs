@@ -16,6 +16,8 @@ use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
 use tollgate_runtime::{Service, cli, http_server, net};
 
+use super::{behaviour, partner};
+
 /// How long `quotes` waits for the others.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What tells of a request, and goes along to whoever is asked on its behalf. The user's token does not.
@@ -26,7 +28,7 @@ const PASSED_ON: [&str; 3] = ["traceparent", "tracestate", "x-request-id"];
 pub enum App {
     /// Insurance policies.
     Policies,
-    /// Quotes: asks `policies` and `payments`, by way of the sidecar that listens here.
+    /// Quotes: asks `policies`, `payments` and the credit bureau, by way of the sidecar that listens here.
     Quotes(SocketAddr),
     /// Payments.
     Payments,
@@ -84,6 +86,7 @@ pub fn serve(service: &Service, listener: TcpListener, app: App, version: &str) 
         App::Payments => Router::new().route("/payments", get(payments).post(pay)).with_state(identity),
     };
     let tasks = service.tasks().clone();
+    let router = behaviour::of(router);
     service.tasks().spawn("demo-app", async move { http_server::serve(&tasks, listener, router).await });
     Ok(())
 }
@@ -131,27 +134,30 @@ async fn quote(
     let policy = body.and_then(|Json(quote)| quote.policy).unwrap_or_else(|| "POL-1042".to_owned());
     let Identity { service, version } = &quotes.identity;
     let mut calls = Vec::new();
-    for (name, method, path) in [
-        ("policies", Method::GET, format!("/policies/{policy}")),
-        ("payments", Method::POST, "/payments".to_owned()),
+    for (name, host, method, path, needed) in [
+        ("policies", "policies.insurance", Method::GET, format!("/policies/{policy}"), true),
+        ("payments", "payments.insurance", Method::POST, "/payments".to_owned(), true),
+        // There is a quote without a score, too.
+        ("credit-bureau", partner::HOST, Method::GET, format!("/v1/scores/{policy}"), false),
     ] {
-        let status = quotes.ask(name, method, &path, &headers).await;
-        if !status.is_success() {
+        let status = quotes.ask(host, method, &path, &headers).await;
+        if status.is_success() {
+            calls.push(name);
+        } else if needed {
             let failed =
                 json!({ "service": service, "version": version, "failed": name, "status": status.as_u16() });
             return (StatusCode::BAD_GATEWAY, Json(failed));
         }
-        calls.push(name);
     }
     let id = format!("QUO-{}", rand::random_range(1000..10_000));
     (StatusCode::OK, Json(json!({ "service": service, "version": version, "id": id, "calls": calls })))
 }
 
 impl Quotes {
-    /// Asks another application by its host, through the sidecar.
-    async fn ask(&self, name: &str, method: Method, path: &str, headers: &HeaderMap) -> StatusCode {
+    /// Asks somebody by host, through the sidecar.
+    async fn ask(&self, host: &str, method: Method, path: &str, headers: &HeaderMap) -> StatusCode {
         let url = format!("http://{}{path}", self.outbound);
-        let mut request = self.client.request(method, url).header(HOST, format!("{name}.insurance"));
+        let mut request = self.client.request(method, url).header(HOST, host);
         for passed_on in PASSED_ON {
             if let Some(value) = headers.get(passed_on) {
                 request = request.header(passed_on, value);
@@ -160,7 +166,7 @@ impl Quotes {
         match request.send().await {
             Ok(answer) => answer.status(),
             Err(error) => {
-                tracing::warn!(%error, to = name, "no answer");
+                tracing::warn!(%error, to = host, "no answer");
                 StatusCode::BAD_GATEWAY
             }
         }

@@ -3,6 +3,9 @@
 //! None of it exists outside `tollgate up`.
 
 pub mod apps;
+pub mod behaviour;
 pub mod issuer;
+pub mod map;
+pub mod partner;
 pub mod patterns;
 pub mod traffic;

@@ -56,7 +56,7 @@ pub(super) async fn print(mesh: &Mesh, options: &Options) -> anyhow::Result<()> 
         ),
         ("201", format!("curl -i -X POST {url}/policies {}", token("editor", "policies:write"))),
         (
-            "200, having called policies and payments by way of its sidecar",
+            "200, having called policies, payments and, by way of the egress gateway, the credit bureau",
             format!("curl -i -X POST {url}/quotes {}", token("adjuster", "quotes:create")),
         ),
         (
@@ -74,6 +74,13 @@ pub(super) async fn print(mesh: &Mesh, options: &Options) -> anyhow::Result<()> 
             ),
         ),
         (
+            "200 by version 1.1, which gets a tenth of all others",
+            format!(
+                "curl -i {url}/policies/POL-1042 -H 'x-preview: true' {}",
+                token("reader", "policies:read")
+            ),
+        ),
+        (
             "20 to 40 pass, the rest are 429",
             format!(
                 "T=$({command} token{data} --user reader --scope policies:read); seq 60 | xargs -P 60 -I@ curl -s -o /dev/null -w '%{{http_code}}\\n' -H \"Authorization: Bearer $T\" {url}/policies/POL-@ | sort | uniq -c"
@@ -84,6 +91,10 @@ pub(super) async fn print(mesh: &Mesh, options: &Options) -> anyhow::Result<()> 
         say(&format!("  # {expected}"));
         say(&format!("  {line}"));
     }
+    say(
+        "  # what happens when an instance breaks, too much comes at once, a version is new, a stranger is called",
+    );
+    say(&format!("  {command} demo{data}"));
     say("");
     say("ready (Ctrl-C stops it)");
     Ok(())

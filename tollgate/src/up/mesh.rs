@@ -11,6 +11,7 @@ use super::Options;
 use super::lock::FolderLock;
 use super::parts::{self, Parts, Services, Workloads};
 use crate::demo::issuer::Issuer;
+use crate::demo::map::Map;
 use crate::demo::traffic;
 
 /// Where everything listens.
@@ -28,6 +29,8 @@ pub struct Addresses {
     pub quotes_outbound: SocketAddr,
     /// The sidecar of `payments`.
     pub payments: SocketAddr,
+    /// The egress gateway.
+    pub egress: SocketAddr,
     /// `ext_authz`.
     pub authz: SocketAddr,
     /// The policy's admin API.
@@ -83,9 +86,17 @@ impl Mesh {
         let services = Services { otlp: otlp_grpc, authz, ratelimit };
         let workloads = parts.workloads(services).await.context("demo workloads")?;
         let (ingress, ingress_mtls) = parts.ingress(services, workloads).await.context("ingress")?;
-        let Workloads { policies, quotes, quotes_outbound, payments } = workloads;
+        let Workloads { policies, quotes, quotes_outbound, payments, egress, .. } = workloads;
         traffic::start(parts.host(), issuer.clone(), ingress, options.traffic)?;
         let processes = parts.processes();
+        let map = Map {
+            ingress,
+            outbound: quotes_outbound,
+            policies: workloads.instances.to_vec(),
+            canary: workloads.instance_next,
+            processes: processes.iter().map(|(name, address)| ((*name).to_owned(), *address)).collect(),
+        };
+        map.write(&options.data)?;
         Ok(Addresses {
             ingress,
             ingress_mtls,
@@ -93,6 +104,7 @@ impl Mesh {
             quotes,
             quotes_outbound,
             payments,
+            egress,
             authz,
             authz_http,
             ratelimit,

@@ -55,8 +55,17 @@ pub(super) struct Parts {
 }
 
 /// The parts by the names that `--set` and `/config` know them by.
-const NAMES: [&str; 7] =
-    ["dashboard", "authz", "ratelimit", "policies-sidecar", "payments-sidecar", "quotes-sidecar", "ingress"];
+const NAMES: [&str; 9] = [
+    "dashboard",
+    "authz",
+    "ratelimit",
+    "policies-sidecar",
+    "policies-next-sidecar",
+    "payments-sidecar",
+    "quotes-sidecar",
+    "egress",
+    "ingress",
+];
 
 /// Refuses an override of a part that does not exist.
 pub(super) fn check_sets(sets: &[String]) -> anyhow::Result<()> {
