@@ -69,6 +69,11 @@ pub struct DataFolder {
 }
 
 impl DataFolder {
+    /// This one.
+    pub(crate) fn at(data: &Path) -> Self {
+        Self { data: Some(data.to_owned()) }
+    }
+
     /// The flag, else the environment, else `./data`.
     pub fn path(&self, env: &Env) -> PathBuf {
         self.data

@@ -27,6 +27,12 @@ pub struct Https {
 }
 
 impl Https {
+    /// With the three files that `tollgate ca issue` writes.
+    pub(crate) fn of_folder(folder: &Path) -> Self {
+        let file = |name| Some(folder.join(name));
+        Self { ca: file("ca.crt"), cert: file("tls.crt"), key: file("tls.key") }
+    }
+
     /// Our certificate and its key, if we have them.
     fn own(&self, env: &Env) -> anyhow::Result<Option<(PathBuf, PathBuf)>> {
         let of = |given: &Option<PathBuf>, name| given.clone().or_else(|| env.var(name).map(PathBuf::from));

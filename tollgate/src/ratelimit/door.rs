@@ -8,7 +8,13 @@ use serde_json::Value;
 use tollgate_runtime::config::Env;
 
 use super::At;
+use crate::ca;
+use crate::https::Https;
 
+/// Where `tollgate up` has it.
+const OVER_TLS: &str = "https://127.0.0.1:7005";
+/// Where the service has it that runs alone with its example configuration.
+const IN_PLAINTEXT: &str = "http://127.0.0.1:7005";
 /// A trial of a day's calls takes a while.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -19,9 +25,18 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub(super) fn of(at: &At, env: &Env) -> anyhow::Result<Self> {
-        let client = at.https.client(&at.server, env, TIMEOUT)?;
-        Ok(Self { client, server: at.server.trim_end_matches('/').to_owned() })
+    /// The one that is named; else that of `tollgate up`, where whoever holds the data folder is the operator.
+    pub(super) async fn of(at: &At, env: &Env) -> anyhow::Result<Self> {
+        let (server, https) = match &at.server {
+            Some(server) => (server.as_str(), at.https.clone()),
+            None => match ca::operator(&at.data.path(env), env).await? {
+                Some(_) if at.https.is_somebody(env)? => (OVER_TLS, at.https.clone()),
+                Some(operator) => (OVER_TLS, Https::of_folder(&operator)),
+                None => (IN_PLAINTEXT, at.https.clone()),
+            },
+        };
+        let client = https.client(server, env, TIMEOUT)?;
+        Ok(Self { client, server: server.trim_end_matches('/').to_owned() })
     }
 
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
@@ -35,7 +50,7 @@ impl Door {
     async fn answer(&self, request: reqwest::RequestBuilder, path: &str) -> anyhow::Result<Value> {
         let server = &self.server;
         let answer = request.send().await.with_context(|| {
-            format!("{server} does not answer; the service's key `http` says where its door is")
+            format!("{server} does not answer; the service's key `http` says where its door is, and --server names it here")
         })?;
         let status = answer.status();
         let body: Value = answer.json().await.unwrap_or_default();

@@ -14,7 +14,7 @@ use tollgate_ratelimit::limits::Folder;
 use tollgate_ratelimit::migrate;
 use tollgate_runtime::config::Env;
 
-use crate::commands::say;
+use crate::commands::{DataFolder, say};
 use crate::https::Https;
 use door::Door;
 
@@ -92,9 +92,11 @@ pub enum Command {
 /// Which service.
 #[derive(Debug, Args)]
 pub struct At {
-    /// The service's HTTP door.
-    #[arg(long, default_value = "http://127.0.0.1:7005")]
-    server: String,
+    /// The service's HTTP door [default: that of `tollgate up` with the data folder, else http://127.0.0.1:7005]
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    #[command(flatten)]
+    data: DataFolder,
     #[command(flatten)]
     https: Https,
     /// Print the service's answer as JSON.
@@ -108,18 +110,18 @@ pub async fn run(command: Command, env: &Env) -> anyhow::Result<()> {
         Command::Usage { domain, top, at } => {
             let domain =
                 domain.map(|domain| format!("&domain={}", door::escaped(&domain))).unwrap_or_default();
-            let usage = Door::of(&at, env)?.get(&format!("/v1/usage?top={top}{domain}")).await?;
+            let usage = Door::of(&at, env).await?.get(&format!("/v1/usage?top={top}{domain}")).await?;
             shown(&at, &usage, show::usage);
         }
         Command::Quota { at } => {
-            let quota = Door::of(&at, env)?.get("/v1/quota").await?;
+            let quota = Door::of(&at, env).await?.get("/v1/quota").await?;
             shown(&at, &quota, show::quota);
         }
         Command::Explain { domain, descriptors, hits, at } => {
             let descriptors =
                 descriptors.iter().map(|one| descriptor(one)).collect::<anyhow::Result<Vec<_>>>()?;
             let question = json!({ "domain": domain, "descriptors": descriptors, "hitsAddend": hits });
-            let explained = Door::of(&at, env)?.post("/v1/explain", &question).await?;
+            let explained = Door::of(&at, env).await?.post("/v1/explain", &question).await?;
             shown(&at, &explained, show::explanation);
         }
         Command::Simulate { limits, traffic, at } => {
@@ -130,19 +132,21 @@ pub async fn run(command: Command, env: &Env) -> anyhow::Result<()> {
                 .texts()
                 .map(|(file, text)| json!({ "name": file.display().to_string(), "text": text }))
                 .collect();
-            let trial =
-                Door::of(&at, env)?.post("/v1/simulate", &json!({ "files": files, "last": last })).await?;
+            let trial = Door::of(&at, env)
+                .await?
+                .post("/v1/simulate", &json!({ "files": files, "last": last }))
+                .await?;
             shown(&at, &trial, show::trial);
         }
         Command::Reset { domain, descriptor: entries, reason, at } => {
             let entries: Vec<_> = pairs(&entries)?;
             let by = format!("local:{}", env.var("USER").unwrap_or("unknown"));
             let request = json!({ "domain": domain, "entries": entries, "by": by, "reason": reason });
-            let done = Door::of(&at, env)?.post("/v1/reset", &request).await?;
+            let done = Door::of(&at, env).await?.post("/v1/reset", &request).await?;
             shown(&at, &done, show::reset);
         }
         Command::Audit { at } => {
-            let audit = Door::of(&at, env)?.get("/v1/audit").await?;
+            let audit = Door::of(&at, env).await?.get("/v1/audit").await?;
             shown(&at, &audit, show::audit);
         }
         Command::MigrateEnv { env_file } => {

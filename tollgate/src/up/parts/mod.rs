@@ -36,7 +36,6 @@ const TELEMETRY_FOLDER: &str = "telemetry";
 const PAGE_FILE: &str = "dashboard.url";
 
 /// As whom a person comes in by the rate limits' door, with a certificate of the data folder.
-const OPERATOR_ID: &str = "spiffe://tollgate.demo/ns/tollgate-system/sa/operator";
 /// HTTP ports speak TLS, and plaintext to this machine, where nobody need know the demo's roots.
 const DOOR: &str = "{}={plaintext: loopback}";
 
@@ -197,8 +196,8 @@ impl Parts {
             format!("limits.folder={}", folder.display()),
             format!("listen={}", self.port(7002)),
             format!("http={}", self.port(7005)),
-            DOOR.replace("{}", "http_tls"),
-            format!("http_callers=[\"{OPERATOR_ID}\"]"),
+            "http_tls={plaintext: refused}".to_owned(),
+            format!("http_callers=[\"{}\"]", crate::ca::OPERATOR_ID),
             self.identity_set("tollgate-system", "ratelimit").await?,
             endpoint(otlp),
         ];
