@@ -27,6 +27,7 @@ use crate::token::keys::source::{HttpKeys, KeySource};
 use crate::token::keys::{Freshness, SharedSecrets, ending};
 use crate::wire::ext_authz::ExtAuthz;
 use crate::wire::forward_auth;
+use crate::wire::rollouts::RolloutsWire;
 
 /// Where the service listens.
 #[derive(Debug, Clone, Copy)]
@@ -185,7 +186,12 @@ impl tollgate_runtime::App for App {
         health.set_serving::<ExtAuthz>().await;
         let (reflection, older) =
             reflection::servers(&[ExtAuthz::NAME]).context("no descriptors to reflect")?;
-        let mut routes = Routes::new(health_server).add_service(ExtAuthz::new(self.authorizer));
+        let (rollouts, keeper) =
+            RolloutsWire::new(self.authorizer.clone(), self.store.clone(), self.metrics.clone());
+        tasks.spawn_essential("rollouts", keeper.run(tasks.stopping()));
+        let mut routes = Routes::new(health_server)
+            .add_service(rollouts.into_service())
+            .add_service(ExtAuthz::new(self.authorizer));
         if self.reflection {
             routes = routes.add_service(reflection).add_service(older);
         }

@@ -3,6 +3,7 @@
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Meter};
 use tollgate_proto::Reason;
+use tollgate_rollout::State;
 
 use crate::policy::Verdict;
 
@@ -15,6 +16,8 @@ pub struct Metrics {
     key_refreshes: Counter<u64>,
     keys_ending: Gauge<u64>,
     admin_writes: Counter<u64>,
+    rollout_reports: Counter<u64>,
+    rollout_changes: Counter<u64>,
 }
 
 impl Metrics {
@@ -43,6 +46,16 @@ impl Metrics {
             admin_writes: meter
                 .u64_counter("tollgate.admin.writes")
                 .with_description("Changes made by the admin API")
+                .build(),
+            rollout_reports: meter
+                .u64_counter("tollgate.rollout.reports")
+                .with_description("Windows that proxies reported of their canaries, by what became of them")
+                .with_unit("{window}")
+                .build(),
+            rollout_changes: meter
+                .u64_counter("tollgate.rollout.changes")
+                .with_description("Steps, roll-backs and other changes of rollouts")
+                .with_unit("{change}")
                 .build(),
         }
     }
@@ -78,6 +91,18 @@ impl Metrics {
         for (state, count) in [("soon", soon), ("ended", ended)] {
             self.keys_ending.record(count as u64, &[KeyValue::new("state", state)]);
         }
+    }
+
+    /// Windows of canaries came; `outcome` is `counted`, `repeated`, `crowded`, `refused` or `failed`.
+    pub fn rollout_reports(&self, outcome: &'static str, windows: usize) {
+        if windows > 0 {
+            self.rollout_reports.add(windows as u64, &[KeyValue::new("outcome", outcome)]);
+        }
+    }
+
+    /// A rollout has changed; `action` is `step`, or what somebody wanted.
+    pub fn rollout_changed(&self, action: &'static str, to: State) {
+        self.rollout_changes.add(1, &[KeyValue::new("action", action), KeyValue::new("to", to.as_str())]);
     }
 
     /// The policy was changed by the admin API.

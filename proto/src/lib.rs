@@ -13,6 +13,12 @@ pub mod identity {
     tonic::include_proto!("tollgate.identity.v1");
 }
 
+/// Canaries that all proxies report to one record and follow; see `tollgate/rollout/v1/rollouts.proto`.
+pub mod rollout {
+    #![allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated; the .proto file documents it")]
+    tonic::include_proto!("tollgate.rollout.v1");
+}
+
 /// Descriptors of the services of Envoy's that we serve and of all that they mention, as an encoded `FileDescriptorSet`:
 /// for gRPC reflection. Written by `tools/envoy-descriptors`.
 pub const ENVOY_DESCRIPTORS: &[u8] = include_bytes!("../descriptors/envoy.bin");

@@ -172,7 +172,7 @@ impl Plan {
     }
 
     /// What the evidence of one test must reach: together the tests are wrong as often as the plan allows.
-    pub(crate) fn limit(&self) -> f64 {
+    pub fn limit(&self) -> f64 {
         let tests = if self.latency.is_some() { 2.0 } else { 1.0 };
         tests * 1e6 / f64::from(self.false_alarm.as_millionths().max(1))
     }

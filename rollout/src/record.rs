@@ -220,7 +220,8 @@ impl Record {
             return Ok(None);
         }
         // What is rolled back is not raised but from its beginning; what has all requests can only lose them.
-        if !open && !(self.state == State::Promoted && action == Action::RollBack) {
+        let gives_up = self.state == State::Promoted && action == Action::RollBack;
+        if !open && !gives_up {
             return Err(refused);
         }
         Ok(Some(self.change(action.as_str(), to, self.step, reason, now_ms)))

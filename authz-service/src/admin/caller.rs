@@ -173,6 +173,11 @@ impl Caller {
         }
     }
 
+    /// Whether the caller may read a rollout.
+    pub(super) fn may_see_rollout(&self, admin: &Admin, namespace: &str, name: &str) -> bool {
+        self.would_be_allowed(admin, "GET", &format!("/v1/namespaces/{namespace}/rollouts/{name}"))
+    }
+
     /// Whether the caller may read what is cluster-scoped and says whom we believe.
     pub(super) fn may_see_issuers(&self, admin: &Admin) -> bool {
         self.would_be_allowed(admin, "GET", "/v1/issuers")

@@ -21,6 +21,7 @@ mod openapi;
 mod page;
 mod problem;
 mod request;
+mod rollouts;
 mod scan;
 mod token;
 mod tools;
@@ -109,6 +110,14 @@ fn protected() -> OpenApiRouter<Admin> {
         .routes(routes!(history::export))
         .routes(routes!(history::status))
         .routes(routes!(certificates::list))
+        .routes(routes!(rollouts::list))
+        .routes(routes!(rollouts::read))
+        .routes(routes!(rollouts::events))
+        .routes(routes!(rollouts::pause))
+        .routes(routes!(rollouts::resume))
+        .routes(routes!(rollouts::promote))
+        .routes(routes!(rollouts::abort))
+        .routes(routes!(rollouts::restart))
         .routes(routes!(decisions::list))
         .routes(routes!(decisions::read))
         .routes(routes!(token::verify))

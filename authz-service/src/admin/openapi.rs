@@ -26,6 +26,8 @@ use super::{Admin, first, open, protected};
         (name = "tools", description = "Questions about a policy: what is odd in it, does it do what it should, who \
             may do something, what may somebody do."),
         (name = "certificates", description = "Which workload has which certificate of the built-in authority."),
+        (name = "rollouts", description = "Canaries on their way from a first share of the requests to all of them. \
+            Proxies make them by reporting; here they are read, held, sent on and rolled back."),
         (name = "service", description = "The service itself."),
     )
 )]

@@ -338,7 +338,7 @@ impl Enrolment {
     }
 }
 
-async fn lock(tx: &mut Tx) -> Result<(), StoreError> {
+pub(super) async fn lock(tx: &mut Tx) -> Result<(), StoreError> {
     // A statement that writes takes SQLite's lock, and this row's lock in PostgreSQL.
     tx.execute("take the write lock", "UPDATE epoch SET n = n WHERE id = 1", &[]).await.map(|_changed| ())
 }

@@ -16,6 +16,7 @@ mod idempotency;
 mod last_administrator;
 pub mod load;
 mod refusing;
+mod rollouts;
 mod rows;
 mod select;
 mod sql;
@@ -38,6 +39,7 @@ pub use changes::{ChangeFilter, ChangeRow};
 pub use error::StoreError;
 pub use fetched_keys::FetchedKeys;
 pub use idempotency::IdempotencyKey;
+pub use rollouts::{Heard, RolloutError, RolloutEvent, RolloutReport, StoredRollout};
 pub use rows::{Stored, StoredSet};
 pub use write::{Applied, Authorship, Change, Guard, Operation, Write};
 

@@ -169,6 +169,7 @@ const SQLITE: &[(i64, &str, &str)] = migrations!(
         (7, "foreign keys", "0007_foreign_keys.sql"),
         (8, "claim parameters", "0008_claim_parameters.sql"),
         (9, "issued by", "0009_issued_by.sql"),
+        (10, "rollouts", "0010_rollouts.sql"),
     ]
 );
 const POSTGRES: &[(i64, &str, &str)] = migrations!(
@@ -183,6 +184,7 @@ const POSTGRES: &[(i64, &str, &str)] = migrations!(
         (7, "foreign keys", "0007_foreign_keys.sql"),
         (8, "claim parameters", "0008_claim_parameters.sql"),
         (9, "issued by", "0009_issued_by.sql"),
+        (10, "rollouts", "0010_rollouts.sql"),
     ]
 );
 

@@ -74,6 +74,11 @@ impl Asker {
         Self(snapshot.enforcer(LOCAL).cloned())
     }
 
+    /// As policy calls it.
+    pub(super) fn name(&self) -> &str {
+        self.0.as_ref().map_or(LOCAL, |enforcer| &enforcer.name)
+    }
+
     /// Where the requests that it asks about came into the mesh. A plain Envoy says no point: whoever set it up on this
     /// machine without one made it a gateway.
     pub(super) fn entry(

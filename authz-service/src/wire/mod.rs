@@ -12,3 +12,4 @@ pub(crate) mod forward_auth;
 mod login;
 mod metadata;
 pub mod refusal;
+pub mod rollouts;

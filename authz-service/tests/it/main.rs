@@ -34,6 +34,7 @@ mod reflection;
 mod remembered;
 mod replicas;
 mod rights;
+mod rollouts;
 mod running;
 mod store;
 mod tokens;

@@ -1,0 +1,453 @@
+//! Rollouts: one record a plan, which every replica changes by the same rules.
+//!
+//! Each change begins with a statement that takes the lock of the record's row and reads it, so that replicas change it
+//! one after the other, each from what the one before left. A rollout is no policy: it does not move the epoch, and its
+//! history is its own.
+
+use serde::Serialize;
+use tollgate_rollout::{Action, Change, Plan, Record, Refused, Window};
+
+use super::sql::{Row, Tx, Value};
+use super::{Authorship, Store, StoreError};
+
+/// Who changes what nobody has asked for.
+const OURSELVES: &str = "tollgate-authz";
+/// Records in all.
+const MAX_ROLLOUTS: i64 = 1000;
+/// Plans that one name has had; the longest silent one makes room for the next.
+const MAX_PLANS: i64 = 20;
+/// Proxies that one plan hears.
+const MAX_REPORTERS: i64 = 2000;
+/// A plan that nobody has reported for so long may be forgotten for another, and a proxy for another.
+const FORGOTTEN_AFTER_MS: i64 = 3_600_000;
+/// Nobody asks about a plan that was silent for so long.
+const KEPT_MS: i64 = 90 * 86_400_000;
+/// A plan that was silent for so long is adopted anew when it is heard of again.
+const SILENT_AFTER_MS: i64 = 120_000;
+/// How old the note of the last report may be before it is written again though nothing was counted.
+const NOTED_EVERY_MS: i64 = 20_000;
+/// Events that are kept of one rollout.
+const MAX_EVENTS: i64 = 500;
+
+/// What one proxy saw.
+#[derive(Debug, Clone)]
+pub struct RolloutReport {
+    /// Who saw it: a name that no other proxy has.
+    pub proxy: String,
+    /// Which of its windows this is; 0 for none.
+    pub sequence: u64,
+    /// What it saw.
+    pub window: Window,
+}
+
+/// What became of reports.
+#[derive(Debug)]
+pub struct Heard {
+    /// Where the rollout stands now.
+    pub record: Record,
+    /// What the reports changed, with the generation of each change.
+    pub changes: Vec<(u64, Change)>,
+    /// Windows that were counted.
+    pub counted: usize,
+    /// Windows that were counted before.
+    pub repeated: usize,
+    /// Windows that were not counted, because there was no room for one more proxy.
+    pub crowded: usize,
+}
+
+/// A rollout as it is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRollout {
+    /// Its plan's id.
+    pub plan: String,
+    /// Where it stands.
+    pub record: Record,
+    /// Since when its plan is followed, in Unix milliseconds.
+    pub adopted_ms: i64,
+    /// When a proxy last reported, in Unix milliseconds.
+    pub reported_ms: i64,
+    /// Whether it is the one in force of those of its name.
+    pub in_force: bool,
+}
+
+/// Something that happened to a rollout.
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct RolloutEvent {
+    /// Its plan's id.
+    pub plan: String,
+    /// The generation from then on.
+    pub generation: u64,
+    /// Unix seconds.
+    pub at: i64,
+    /// Who did it; `tollgate-authz` where nobody had to.
+    pub author: String,
+    /// What was done.
+    pub action: String,
+    /// The state before.
+    pub was: String,
+    /// The state from then on.
+    pub became: String,
+    /// The canary's share from then on, in percent.
+    pub weight: f64,
+    /// Why.
+    pub reason: String,
+}
+
+/// Why something about a rollout was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum RolloutError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There are too many.
+    #[error(
+        "there are too many rollouts, or plans of this one; those that no proxy follows are forgotten after an hour"
+    )]
+    TooMany,
+    /// There is none of this name.
+    #[error("there is no rollout {0}/{1}; the first proxy that reports makes it")]
+    NotFound(String, String),
+    /// Somebody else changed it meanwhile.
+    #[error("the rollout has changed meanwhile: expected {expected}, found {found}")]
+    Moved {
+        /// What the caller knew, as in its etag.
+        expected: String,
+        /// What there is.
+        found: String,
+    },
+    /// It cannot be.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+impl StoredRollout {
+    /// Names this state of it: `plan.generation`.
+    pub fn tag(&self) -> String {
+        format!("{}.{}", self.plan, self.record.generation)
+    }
+}
+
+/// Which record.
+#[derive(Debug, Clone, Copy)]
+struct Key<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    plan: &'a str,
+}
+
+impl<'a> Key<'a> {
+    fn values(self) -> [Value<'a>; 3] {
+        [Value::Text(self.namespace), Value::Text(self.name), Value::Text(self.plan)]
+    }
+}
+
+impl Store {
+    /// Counts what proxies saw, each window once, and answers where the rollout stands. The first report makes it.
+    pub async fn report_rollout(
+        &self,
+        plan: &Plan,
+        reports: &[RolloutReport],
+    ) -> Result<Heard, RolloutError> {
+        let now = self.now_ms();
+        let id = plan.id();
+        let key = Key { namespace: plan.namespace(), name: &plan.name, plan: &id };
+        if let Some(record) = self.unchanged(key, reports, now).await? {
+            return Ok(Heard { record, changes: Vec::new(), counted: 0, repeated: 0, crowded: 0 });
+        }
+        let mut tx = self.database().begin().await?;
+        let (mut record, adopted, reported) = match taken(&mut tx, key).await? {
+            Some(taken) => taken,
+            None => {
+                make(&mut tx, key, plan, now).await?;
+                taken(&mut tx, key).await?.ok_or(StoreError::BadRow {
+                    what: format!("rollouts {}/{}", key.namespace, key.name),
+                    problem: "it is gone at once".to_owned(),
+                })?
+            }
+        };
+        let (mut changes, mut counted, mut repeated, mut crowded) = (Vec::new(), 0, 0, 0);
+        for report in reports {
+            let window = match hear(&mut tx, key, report, now).await? {
+                Hearing::New => {
+                    counted += 1;
+                    &report.window
+                }
+                Hearing::Nothing => &Window::default(),
+                Hearing::Repeated => {
+                    repeated += 1;
+                    continue;
+                }
+                Hearing::NoRoom => {
+                    crowded += 1;
+                    continue;
+                }
+            };
+            if let Some(change) = record.observe(window, now) {
+                note(&mut tx, key, record.generation, &change, &Authorship::new(OURSELVES, ""), now).await?;
+                changes.push((record.generation, change));
+            }
+        }
+        let adopted = if now - reported > SILENT_AFTER_MS { now } else { adopted };
+        put(&mut tx, key, &record, adopted, now).await?;
+        tx.commit().await?;
+        Ok(Heard { record, changes, counted, repeated, crowded })
+    }
+
+    /// The record, if these reports tell nothing that has to be kept: proxies without requests ask often.
+    async fn unchanged(
+        &self,
+        key: Key<'_>,
+        reports: &[RolloutReport],
+        now: i64,
+    ) -> Result<Option<Record>, StoreError> {
+        if reports.iter().any(|report| report.sequence > 0) {
+            return Ok(None);
+        }
+        let mut tx = self.database().begin_read().await?;
+        let sql = "SELECT * FROM rollouts WHERE namespace = $1 AND name = $2 AND plan = $3";
+        let rows = tx.fetch("read a rollout", sql, &key.values()).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let record = record_of(row)?;
+        let is_noted = now - row.int("reported_at")? < NOTED_EVERY_MS;
+        let stays = record.clone().observe(&Window::default(), now).is_none();
+        Ok(Some(record).filter(|_| is_noted && stays))
+    }
+
+    /// Does what somebody wants of the plan in force, if it is as the caller has seen it. Answers the rollout and whether
+    /// anything changed.
+    pub async fn act_on_rollout(
+        &self,
+        (namespace, name): (&str, &str),
+        action: Action,
+        expected: Option<&str>,
+        by: &Authorship,
+    ) -> Result<(StoredRollout, Option<Change>), RolloutError> {
+        let now = self.now_ms();
+        let found = self.rollout(namespace, name).await?;
+        let found = found.ok_or_else(|| RolloutError::NotFound(namespace.to_owned(), name.to_owned()))?;
+        let plan = found.plan.clone();
+        let key = Key { namespace, name, plan: &plan };
+        let mut tx = self.database().begin().await?;
+        let Some((record, adopted, reported)) = taken(&mut tx, key).await? else {
+            return Err(RolloutError::NotFound(namespace.to_owned(), name.to_owned()));
+        };
+        let mut rollout = StoredRollout { record, adopted_ms: adopted, reported_ms: reported, ..found };
+        if let Some(expected) = expected.filter(|expected| **expected != rollout.tag()) {
+            return Err(RolloutError::Moved { expected: expected.to_owned(), found: rollout.tag() });
+        }
+        let reason = if by.reason.is_empty() { format!("by {}", by.author) } else { by.reason.clone() };
+        let Some(change) = rollout.record.act(action, reason, now)? else {
+            tx.rollback().await?;
+            return Ok((rollout, None));
+        };
+        note(&mut tx, key, rollout.record.generation, &change, by, now).await?;
+        put(&mut tx, key, &rollout.record, adopted, reported).await?;
+        tx.commit().await?;
+        Ok((rollout, Some(change)))
+    }
+
+    /// The plan in force of a name.
+    pub async fn rollout(&self, namespace: &str, name: &str) -> Result<Option<StoredRollout>, StoreError> {
+        let mut tx = self.database().begin_read().await?;
+        let sql = "SELECT * FROM rollouts WHERE namespace = $1 AND name = $2 ORDER BY adopted_at DESC, plan LIMIT 1";
+        let rows = tx.fetch("read a rollout", sql, &[Value::Text(namespace), Value::Text(name)]).await?;
+        rows.first().map(|row| stored(row, true)).transpose()
+    }
+
+    /// Rollouts after `after` (namespace, name, plan), in that order; at most `most`.
+    pub async fn rollouts(
+        &self,
+        after: (&str, &str, &str),
+        most: u32,
+    ) -> Result<Vec<StoredRollout>, StoreError> {
+        let mut tx = self.database().begin_read().await?;
+        let sql = "SELECT r.*, (SELECT o.plan FROM rollouts o WHERE o.namespace = r.namespace AND o.name = r.name \
+                   ORDER BY o.adopted_at DESC, o.plan LIMIT 1) AS current FROM rollouts r \
+                   WHERE (r.namespace, r.name, r.plan) > ($1, $2, $3) ORDER BY r.namespace, r.name, r.plan LIMIT $4";
+        let (namespace, name, plan) = after;
+        let most = Value::Int(i64::from(most));
+        let values = [Value::Text(namespace), Value::Text(name), Value::Text(plan), most];
+        let rows = tx.fetch("read rollouts", sql, &values).await?;
+        rows.iter().map(|row| stored(row, row.text("current")? == row.text("plan")?)).collect()
+    }
+
+    /// What happened to the plans of a name, the newest first; at most `most`.
+    pub async fn rollout_events(
+        &self,
+        namespace: &str,
+        name: &str,
+        most: u32,
+    ) -> Result<Vec<RolloutEvent>, StoreError> {
+        let mut tx = self.database().begin_read().await?;
+        let sql = "SELECT * FROM rollout_events WHERE namespace = $1 AND name = $2 \
+                   ORDER BY at DESC, plan, generation DESC LIMIT $3";
+        let values = [Value::Text(namespace), Value::Text(name), Value::Int(i64::from(most))];
+        let rows = tx.fetch("read a rollout's history", sql, &values).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(RolloutEvent {
+                    plan: row.text("plan")?,
+                    generation: row.int("generation")?.unsigned_abs(),
+                    at: row.int("at")? / 1000,
+                    author: row.text("author")?,
+                    action: row.text("action")?,
+                    was: row.text("was")?,
+                    became: row.text("became")?,
+                    weight: row.int("weight")? as f64 / 10_000.0,
+                    reason: row.text("reason")?,
+                })
+            })
+            .collect()
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.inner.clock.unix_millis().cast_signed()
+    }
+}
+
+/// Takes the record's lock and reads it, with when it was adopted and last reported.
+async fn taken(tx: &mut Tx, key: Key<'_>) -> Result<Option<(Record, i64, i64)>, StoreError> {
+    let sql = "UPDATE rollouts SET version = version + 1 WHERE namespace = $1 AND name = $2 AND plan = $3 RETURNING *";
+    let rows = tx.fetch("take a rollout", sql, &key.values()).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    Ok(Some((record_of(row)?, row.int("adopted_at")?, row.int("reported_at")?)))
+}
+
+async fn make(tx: &mut Tx, key: Key<'_>, plan: &Plan, now: i64) -> Result<(), RolloutError> {
+    super::ca::lock(tx).await?;
+    let [namespace, name, _] = key.values();
+    let sql = "DELETE FROM rollouts WHERE reported_at < $1";
+    tx.execute("forget old rollouts", sql, &[Value::Int(now - KEPT_MS)]).await?;
+    let sql = "DELETE FROM rollouts WHERE namespace = $1 AND name = $2 AND reported_at < $3 AND plan NOT IN \
+               (SELECT plan FROM rollouts WHERE namespace = $1 AND name = $2 ORDER BY reported_at DESC, plan LIMIT $4)";
+    let silent = Value::Int(now - FORGOTTEN_AFTER_MS);
+    tx.execute("forget plans", sql, &[namespace, name, silent, Value::Int(MAX_PLANS - 1)]).await?;
+    let sql = "SELECT COUNT(*) AS records, COUNT(CASE WHEN namespace = $1 AND name = $2 THEN 1 END) AS plans FROM rollouts";
+    let rows = tx.fetch("count rollouts", sql, &[namespace, name]).await?;
+    let Some(row) = rows.first() else { return Err(StoreError::NoEpoch.into()) };
+    if row.int("records")? >= MAX_ROLLOUTS || row.int("plans")? >= MAX_PLANS {
+        return Err(RolloutError::TooMany);
+    }
+    let record = Record::new(plan.clone(), now);
+    let text = written(&record);
+    let [namespace, name, id] = key.values();
+    // Another replica may have made it while we waited for the lock.
+    let sql = "INSERT INTO rollouts (namespace, name, plan, record, generation, version, adopted_at, reported_at) \
+               VALUES ($1, $2, $3, $4, $5, 0, $6, $6) ON CONFLICT (namespace, name, plan) DO NOTHING";
+    let generation = Value::Int(record.generation.cast_signed());
+    let values = [namespace, name, id, Value::Text(&text), generation, Value::Int(now)];
+    tx.execute("make a rollout", sql, &values).await?;
+    Ok(())
+}
+
+enum Hearing {
+    New,
+    Repeated,
+    /// It tells nothing.
+    Nothing,
+    NoRoom,
+}
+
+/// Whether a window is to be counted; if so, it is noted that it is.
+async fn hear(tx: &mut Tx, key: Key<'_>, report: &RolloutReport, now: i64) -> Result<Hearing, StoreError> {
+    if report.sequence == 0 {
+        return Ok(Hearing::Nothing);
+    }
+    let [namespace, name, plan] = key.values();
+    let proxy = Value::Text(&report.proxy);
+    let (sequence, now_value) = (Value::Int(report.sequence.cast_signed()), Value::Int(now));
+    let sql = "UPDATE rollout_reporters SET sequence = $5, at = $6 WHERE namespace = $1 AND name = $2 AND plan = $3 \
+               AND proxy = $4 AND sequence < $5";
+    let values = [namespace, name, plan, proxy, sequence, now_value];
+    if tx.execute("note a report", sql, &values).await? > 0 {
+        return Ok(Hearing::New);
+    }
+    let sql = "SELECT COUNT(*) AS all_of_them, COUNT(CASE WHEN proxy = $4 THEN 1 END) AS this_one \
+               FROM rollout_reporters WHERE namespace = $1 AND name = $2 AND plan = $3";
+    let rows = tx.fetch("count reporters", sql, &[namespace, name, plan, proxy]).await?;
+    let Some(row) = rows.first() else { return Ok(Hearing::NoRoom) };
+    if row.int("this_one")? > 0 {
+        return Ok(Hearing::Repeated);
+    }
+    let old = "DELETE FROM rollout_reporters WHERE namespace = $1 AND name = $2 AND plan = $3 AND at < $4";
+    let forgotten = Value::Int(now - FORGOTTEN_AFTER_MS);
+    let gone = tx.execute("forget reporters", old, &[namespace, name, plan, forgotten]).await?;
+    if row.int("all_of_them")? - gone.cast_signed() >= MAX_REPORTERS {
+        return Ok(Hearing::NoRoom);
+    }
+    let sql = "INSERT INTO rollout_reporters (namespace, name, plan, proxy, sequence, at) VALUES ($1, $2, $3, $4, $5, $6)";
+    tx.execute("note a reporter", sql, &values).await?;
+    Ok(Hearing::New)
+}
+
+async fn put(
+    tx: &mut Tx,
+    key: Key<'_>,
+    record: &Record,
+    adopted: i64,
+    reported: i64,
+) -> Result<(), StoreError> {
+    let [namespace, name, plan] = key.values();
+    let text = written(record);
+    let sql = "UPDATE rollouts SET record = $4, generation = $5, adopted_at = $6, reported_at = $7 \
+               WHERE namespace = $1 AND name = $2 AND plan = $3";
+    let generation = Value::Int(record.generation.cast_signed());
+    let values =
+        [namespace, name, plan, Value::Text(&text), generation, Value::Int(adopted), Value::Int(reported)];
+    tx.execute("keep a rollout", sql, &values).await.map(|_changed| ())
+}
+
+/// A line of its history.
+async fn note(
+    tx: &mut Tx,
+    key: Key<'_>,
+    generation: u64,
+    change: &Change,
+    by: &Authorship,
+    now: i64,
+) -> Result<(), StoreError> {
+    let [namespace, name, plan] = key.values();
+    let generation = generation.cast_signed();
+    let sql = "INSERT INTO rollout_events (namespace, name, plan, generation, at, author, action, was, became, weight, \
+               reason) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+    let values = [
+        namespace,
+        name,
+        plan,
+        Value::Int(generation),
+        Value::Int(now),
+        Value::Text(&by.author),
+        Value::Text(change.action),
+        Value::Text(change.from.as_str()),
+        Value::Text(change.to.as_str()),
+        Value::Int(i64::from(change.weight.as_millionths())),
+        Value::Text(&change.reason),
+    ];
+    tx.execute("record a rollout's change", sql, &values).await?;
+    let sql =
+        "DELETE FROM rollout_events WHERE namespace = $1 AND name = $2 AND plan = $3 AND generation <= $4";
+    let old = Value::Int(generation - MAX_EVENTS);
+    tx.execute("forget a rollout's old changes", sql, &[namespace, name, plan, old]).await?;
+    Ok(())
+}
+
+fn written(record: &Record) -> String {
+    serde_json::to_string(record).expect("a record is JSON")
+}
+
+fn record_of(row: &Row) -> Result<Record, StoreError> {
+    serde_json::from_str(&row.text("record")?).map_err(|error| StoreError::BadRow {
+        what: format!("rollouts {}/{}", row.text_or_empty("namespace"), row.text_or_empty("name")),
+        problem: error.to_string(),
+    })
+}
+
+fn stored(row: &Row, in_force: bool) -> Result<StoredRollout, StoreError> {
+    Ok(StoredRollout {
+        plan: row.text("plan")?,
+        record: record_of(row)?,
+        adopted_ms: row.int("adopted_at")?,
+        reported_ms: row.int("reported_at")?,
+        in_force,
+    })
+}
