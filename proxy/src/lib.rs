@@ -10,6 +10,7 @@
 //! * [`stages`]: what a request passes on the way: headers, address limit, authorization, global limit.
 //! * `upstream`: clusters, balancing, connections.
 //! * [`error`]: every way a request can fail and what the client sees; `body`: what streams through.
+//! * `rollout`: canaries whose share moves by itself.
 //! * `status`: how the proxy does, for its process listener.
 //! * `record`: access record, spans; `metrics`: instruments; `probe`: whether the other parts are ready.
 //! * [`app`]: the wiring.
@@ -25,6 +26,7 @@ pub mod pipeline;
 mod probe;
 mod record;
 mod reload;
+pub mod rollout;
 pub mod route;
 pub mod snapshot;
 mod socket;

@@ -7,6 +7,7 @@ use http::StatusCode;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter};
 use tollgate_proto::{Reason, attributes};
+use tollgate_rollout::{Plan, Share};
 use tollgate_runtime::http_server::DURATION_BUCKETS;
 
 /// The instruments of one proxy.
@@ -29,6 +30,8 @@ pub(crate) struct Metrics {
     unregistered: Counter<u64>,
     carried_connections: Counter<u64>,
     carried_bytes: Counter<u64>,
+    rollout_weight: Gauge<f64>,
+    rollout_cut_off: Gauge<u64>,
 }
 
 /// What a request is labelled with.
@@ -127,6 +130,16 @@ impl Metrics {
                 .u64_counter("tollgate.proxy.tcp.bytes")
                 .with_description("Bytes of TCP connections that have ended, received from clients and sent to them")
                 .with_unit("By")
+                .build(),
+            rollout_weight: meter
+                .f64_gauge("tollgate.proxy.rollout.weight")
+                .with_description("The canary's share of the requests at this proxy, from 0 to 1")
+                .with_unit("1")
+                .build(),
+            rollout_cut_off: meter
+                .u64_gauge("tollgate.proxy.rollout.cut_off")
+                .with_description("1 while this proxy does not hear of a rollout's record, and may only lower its canary")
+                .with_unit("1")
                 .build(),
             mirrored: meter
                 .u64_counter("tollgate.proxy.mirrored")
@@ -249,6 +262,16 @@ impl Metrics {
         self.compared.record(longer_seconds, &[cluster, status]);
     }
 
+    /// The canary of a rollout has this share here.
+    pub(crate) fn rollout_weight(&self, plan: &Plan, weight: Share) {
+        self.rollout_weight.record(f64::from(weight.as_millionths()) / 1e6, &of_rollout(plan));
+    }
+
+    /// Whether the record of a rollout is heard of.
+    pub(crate) fn rollout_cut_off(&self, plan: &Plan, cut_off: bool) {
+        self.rollout_cut_off.record(u64::from(cut_off), &of_rollout(plan));
+    }
+
     /// A connection of bytes has ended.
     pub(crate) fn carried(&self, listener: &str, reason: Reason, received: u64, sent: u64) {
         let listener = KeyValue::new("listener", listener.to_owned());
@@ -267,4 +290,9 @@ impl Metrics {
 /// The keys of entries that are in order.
 fn keys(entries: &[(String, String)]) -> String {
     entries.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>().join(",")
+}
+
+/// Rollouts are named by the configuration.
+fn of_rollout(plan: &Plan) -> [KeyValue; 2] {
+    [KeyValue::new("service", plan.service.clone()), KeyValue::new("rollout", plan.name.clone())]
 }

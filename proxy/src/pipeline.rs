@@ -15,6 +15,7 @@ use hyper::body::{Body as _, Incoming};
 use opentelemetry::trace::TraceContextExt as _;
 use tollgate_identity::Identity;
 use tollgate_proto::attributes;
+use tollgate_rollout::Share;
 use tollgate_runtime::trace_context;
 
 use crate::body::{Content, Patience, RequestBody, ResponseBody};
@@ -24,7 +25,7 @@ use crate::head::{self, Host};
 use crate::listener::Connection;
 use crate::probe::Probes;
 use crate::record::{Record, Recording, Reporter};
-use crate::route::{Action, Ask, Direct, Found, Redirect};
+use crate::route::{Action, Ask, Chosen, Direct, Found, Redirect};
 use crate::snapshot::Snapshot;
 use crate::stages::authorize::Grant;
 use crate::stages::fault::Fault;
@@ -32,7 +33,7 @@ use crate::stages::judge::{authorize, count, count_before, facts};
 use crate::stages::registry::Strangers;
 use crate::stages::{cors, headers};
 use crate::status::Loaded;
-use crate::upstream::{Lease, forward, mirror};
+use crate::upstream::{Cluster, Lease, forward, mirror};
 
 /// What every request of this proxy shares.
 #[derive(Debug)]
@@ -146,12 +147,16 @@ async fn pass(
 
     // Pick a cluster, by overrides and weights.
     let known = facts(connection, &parts, &host, &found, record);
-    let name = backends.choose(&known, rand::random).ok_or(ProxyError::Internal("a route has backends"))?;
+    let rollout = backends.has_canary().then(|| snapshot.rollouts.get(&found.route.name)).flatten();
+    let share = rollout.map_or(Share::NONE, |rollout| rollout.share());
+    let chosen = backends.choose(&known, share, rand::random);
+    let Chosen { cluster: name, arm } = chosen.ok_or(ProxyError::Internal("a route has backends"))?;
     let mirror = found.route.mirror.as_ref().filter(|mirror| mirror.wants(&known));
     let cluster = snapshot.clusters.get(name).ok_or(ProxyError::Internal("a backend is a cluster"))?;
     let key = cluster.key.as_ref().and_then(|key| key.number(&known, &cluster.name));
     record.upstream.cluster = Some(Arc::clone(&cluster.name));
     record.upstream.version.clone_from(&cluster.version);
+    record.upstream.rollout = arm.zip(rollout).map(|(arm, rollout)| (arm, Arc::clone(rollout)));
 
     // Forward: breaker, endpoint, timeouts, further tries.
     grant.apply(&mut parts.headers);
@@ -199,7 +204,7 @@ async fn pass(
     let (response, lease) = answered?;
 
     // Response headers; the body streams from here on.
-    Ok(answer(response, lease, grant, record, &found))
+    Ok(answer(response, lease, grant, record, &found, cluster))
 }
 
 fn find<'s>(
@@ -311,10 +316,14 @@ fn answer(
     grant: Grant,
     record: &mut Record,
     found: &Found,
+    cluster: &Cluster,
 ) -> Response<Content> {
     let (mut parts, body) = response.into_parts();
     headers::strip_response(&mut parts.headers);
     found.route.response_headers.apply(&mut parts.headers);
+    if let Some(going) = &cluster.deprecation {
+        going.apply(&mut parts.headers);
+    }
     parts.version = Version::HTTP_11;
     for (name, value) in grant.response {
         parts.headers.append(name, value);

@@ -9,6 +9,7 @@ use tollgate_identity::Identity;
 
 use crate::config::{self, ClusterConfig, Config, Endpoints, PrivateAddresses, Role};
 use crate::record::Reporter;
+use crate::rollout::{self, Rollouts};
 use crate::route::Table;
 use crate::route::descriptor::Descriptor;
 use crate::stages::authorize::Authorizer;
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub(crate) quota: Option<Arc<Quota>>,
     /// Limits of this proxy's own, by the routes that have some.
     pub(crate) local_limits: FxHashMap<String, Arc<RouteLimits>>,
+    /// Canaries that move by themselves, by the routes that have one.
+    pub(crate) rollouts: Rollouts,
 }
 
 /// What one route may take; its buckets outlive a reload that does not change it.
@@ -96,7 +99,8 @@ impl Snapshot {
         let trust_traceparent = config.edge.trust_traceparent;
         let quota = quota(config, reporter, &caller, before)?;
         let local_limits = local_limits(config, before)?;
-        Ok(Self { trust_traceparent, routes, clusters, authorizer, limiter, quota, local_limits })
+        let rollouts = rollout::of(config, &caller, reporter, before.map(|before| &before.rollouts))?;
+        Ok(Self { trust_traceparent, routes, clusters, authorizer, limiter, quota, local_limits, rollouts })
     }
 
     /// Looks after its clusters from now on; those taken over are looked after already.

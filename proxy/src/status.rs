@@ -60,11 +60,18 @@ fn status(proxy: &Proxy) -> Value {
     let mut clusters: Vec<_> = snapshot.clusters.values().collect();
     clusters.sort_by(|a, b| a.name.cmp(&b.name));
     let clusters: Vec<_> = clusters.into_iter().map(|cluster| cluster.report()).collect();
+    // Routes may share one.
+    let mut rollouts: Vec<_> = snapshot.rollouts.values().collect();
+    rollouts.sort_by_key(|rollout| Arc::as_ptr(rollout));
+    rollouts.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    let mut rollouts: Vec<_> = rollouts.into_iter().map(|rollout| rollout.report()).collect();
+    rollouts.sort_by(|a, b| (&a.service, &a.name).cmp(&(&b.service, &b.name)));
     json!({
         "name": proxy.reporter.service.name(),
         "ready": proxy.reporter.service.readiness().is_ready(),
         "config": proxy.loaded.0.lock().clone(),
         "clusters": clusters,
+        "rollouts": rollouts,
         "unregistered": proxy.strangers.list(),
     })
 }

@@ -4,7 +4,8 @@
 //! `status:503`, `delay:MS` (before the head), `busy:SECONDS` (503 with
 //! `retry-after`), `cut` (closes in the middle of the body), `hang-up` (closes without
 //! an answer), `early` (answers before it has read the body, and keeps no record of it), `trailers` (ends with `grpc-status: 0`), `big:BYTES`, `nonsense` is [`NonsenseApp`]'s.
-//! [`EchoApp::behave`] says it once for all requests without the header; `flaky:503` fails every second of them.
+//! [`EchoApp::behave`] says it once for all requests without the header; `flaky:503` fails every second of them, `nth:20`
+//! every twentieth with a 503.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -162,6 +163,9 @@ async fn answer(
         "flaky" if number_of_this.is_multiple_of(2) => {
             *response.status_mut() = StatusCode::from_u16(u16::try_from(number).unwrap_or(503))
                 .unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        "nth" if number > 0 && (number_of_this as u64).is_multiple_of(number) => {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         }
         "busy" => {
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

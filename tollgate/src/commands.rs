@@ -15,7 +15,7 @@ use tollgate_runtime::config::{Env, duration};
 use crate::demo::apps::{self, App};
 use crate::demo::issuer::{self, Grant, Issuer};
 use crate::demo::patterns::{self, Pattern};
-use crate::{ca, check, explain, policy, proxy, ratelimit, token, up};
+use crate::{ca, check, explain, policy, proxy, ratelimit, rollout, token, up};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -45,6 +45,9 @@ enum Command {
     /// How a running proxy does.
     #[command(subcommand)]
     Proxy(proxy::Command),
+    /// Canaries that move by themselves: where each stands and why; pause, promote, abort.
+    #[command(subcommand)]
+    Rollout(rollout::Command),
     /// Tell why a request was decided as it was, by its id.
     Explain(explain::ExplainArgs),
     /// Administrators.
@@ -219,6 +222,7 @@ fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
         Command::Check(args) => return Ok(check::command(&args.files, env)),
         Command::Ca(command) => block_on(ca::run(command, env))?,
         Command::Proxy(command) => block_on(proxy::run(command))?,
+        Command::Rollout(command) => block_on(rollout::run(command, env))?,
         Command::Policy(command) => return block_on(policy::run(command, env)),
         Command::Explain(args) => block_on(explain::run(args, env))?,
         Command::Admin(command) => block_on(policy::run_admin(command, env))?,

@@ -11,5 +11,6 @@ pub mod https;
 pub mod policy;
 pub mod proxy;
 pub mod ratelimit;
+pub mod rollout;
 pub mod token;
 pub mod up;

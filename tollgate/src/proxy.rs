@@ -49,10 +49,27 @@ fn lines(status: &Value) -> Vec<String> {
     if let Some(error) = config["last_error"].as_str() {
         lines.push(format!("  last error: {error}"));
     }
+    lines.extend(status["rollouts"].as_array().into_iter().flatten().map(rollout_line));
     for cluster in status["clusters"].as_array().into_iter().flatten() {
         lines.extend(cluster_lines(cluster));
     }
     lines
+}
+
+fn rollout_line(rollout: &Value) -> String {
+    let text = |key: &str| rollout[key].as_str().unwrap_or("-").to_owned();
+    let mut line = format!("rollout {} of {}: {}", text("name"), text("service"), text("state"));
+    if let Some(step) = rollout["step"].as_u64() {
+        line.push_str(&format!(", step {step} of {}", rollout["steps"]));
+    }
+    line.push_str(&format!("; {} gets {} %", text("canary"), rollout["weight"]));
+    if rollout["cut_off"] == true {
+        line.push_str("; CUT OFF from its record, may only lower it");
+    }
+    if let Some(why) = rollout["stopped"].as_str() {
+        line.push_str(&format!("; stopped here: {why}"));
+    }
+    line
 }
 
 fn cluster_lines(cluster: &Value) -> Vec<String> {
@@ -110,6 +127,8 @@ mod tests {
         let status = serde_json::json!({
             "name": "ingress", "ready": true,
             "config": {"revision": "ab", "applied": 2, "refused": 1, "last_error": "proxy.yaml:3: x"},
+            "rollouts": [{"name": "v1-1", "service": "insurance/policies", "state": "progressing", "step": 1, "steps": 3,
+                "canary": "v1-1", "weight": 0.0, "cut_off": true, "stopped": "it fails"}],
             "clusters": [{
                 "name": "app", "usable": 1, "panic": false,
                 "breaker": {"requests": 1, "max_requests": 4096, "connections": 2, "max_connections": 1024,
@@ -122,9 +141,14 @@ mod tests {
         let lines = lines(&status);
         assert_eq!(lines[0], "ingress: ready, configuration ab (applied 2 times, refused 1 times)");
         assert_eq!(lines[1], "  last error: proxy.yaml:3: x");
-        assert!(lines[2].ends_with("retries 0/3; refused 3"), "{}", lines[2]);
         assert_eq!(
-            lines[3],
+            lines[2],
+            "rollout v1-1 of insurance/policies: progressing, step 1 of 3; v1-1 gets 0.0 %; CUT OFF from its record, \
+             may only lower it; stopped here: it fails"
+        );
+        assert!(lines[3].ends_with("retries 0/3; refused 3"), "{}", lines[3]);
+        assert_eq!(
+            lines[4],
             "  127.0.0.1:1 ejected, 0 in flight, back in 29 s; left out for 30 s (time 1): 5 answers 5xx in a row"
         );
     }

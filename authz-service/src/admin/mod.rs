@@ -47,6 +47,7 @@ use caller::Caller;
 use problem::Problem;
 
 pub use openapi::document as openapi;
+pub use rollouts::json as rollout_json;
 
 /// The largest body: a folder of policy in one request.
 const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;

@@ -307,6 +307,11 @@ fn place_of(cursor: &str) -> Result<(String, String, String), Problem> {
     }
 }
 
+/// A rollout as this API shows it.
+pub fn json(rollout: StoredRollout, now_ms: i64) -> serde_json::Value {
+    serde_json::to_value(view(rollout, now_ms)).expect("a rollout is JSON")
+}
+
 fn view(rollout: StoredRollout, now_ms: i64) -> RolloutView {
     let StoredRollout { plan: id, record, reported_ms, in_force, .. } = rollout;
     let percent = |share: tollgate_rollout::Share| f64::from(share.as_millionths()) / 10_000.0;

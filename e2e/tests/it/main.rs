@@ -22,5 +22,6 @@ mod policy_changes;
 mod quota;
 mod quotes;
 mod revoked;
+mod rollout;
 mod root_rotation;
 mod stores;

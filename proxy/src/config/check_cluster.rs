@@ -7,7 +7,7 @@ use tollgate_runtime::config::Invalid;
 
 use super::check::{at_least_one, unique};
 use super::{ClusterConfig, ClusterTls, Config, DnsRecord, Endpoint, Endpoints, HealthQuestion};
-use crate::route::Key;
+use crate::route::{Key, Modifier};
 
 pub(super) fn check(config: &Config) -> Result<(), Invalid> {
     unique(config.clusters.iter().map(|cluster| cluster.name.as_str()), "clusters")?;
@@ -18,6 +18,9 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
         resilience(cluster, &key)?;
         if let Some(tls) = &cluster.tls {
             tls_of(config, tls, &format!("{key}.tls"))?;
+        }
+        if let Some(deprecation) = &cluster.deprecation {
+            Modifier::of_deprecation(deprecation, &format!("{key}.deprecation"))?;
         }
         if let Some(by) = cluster.balance.key() {
             Key::compile(by, &format!("{key}.balance"))?;

@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config, route: &RouteConfig, key: &str) -> Result<(
         known(config, &mirror.cluster, &format!("{key}.request_mirror.cluster"))?;
     }
     overrides(route, key)?;
+    super::rollout::check(config, route, key)?;
     prefixes(route, key)?;
     let total: u64 = route.backends.iter().map(|backend| u64::from(backend.weight)).sum();
     if !route.backends.is_empty() && (total == 0 || total > u64::from(u32::MAX)) {

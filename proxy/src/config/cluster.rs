@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tollgate_runtime::config::duration;
 
-use super::filter::Key;
+use super::filter::{Deprecation, Key};
 use super::resilience::{BreakerConfig, HealthCheck, OutlierDetection};
 use super::tls::ClusterTls;
 use super::words::Percent;
@@ -22,6 +22,9 @@ pub struct ClusterConfig {
     /// Which version of the service runs there; reported as `tollgate.destination.version`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Says in every answer of this version that it is going away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deprecation: Option<Deprecation>,
     /// Where it is.
     pub endpoints: Endpoints,
     /// What its endpoints speak.

@@ -13,6 +13,7 @@ mod listener;
 mod matching;
 mod outline;
 mod resilience;
+mod rollout;
 mod route;
 mod route_authz;
 mod tcp;
@@ -45,11 +46,12 @@ pub use resilience::{
     BreakerConfig, FailurePercentage, HealthCheck, HealthQuestion, Hedge, OutlierDetection, Retry, RetryOn,
     SuccessRate,
 };
+pub use rollout::{RolloutConfig, RolloutLatency, RolloutStep, RolloutSuccess};
 pub use route::{Backend, DescriptorEntry, DirectResponse, Override, RouteConfig, RouteRateLimit};
 pub use route_authz::{AuthzMode, Guard, RouteAuthz};
 pub use tcp::TcpConfig;
 pub use tls::{ClusterTls, ListenerTls, MinimumVersion, Mtls, ServerCertificate};
-pub use words::{Percent, Workload};
+pub use words::{Percent, Times, Workload};
 
 /// One proxy.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

@@ -28,6 +28,10 @@ fn route(route: &RouteConfig) -> String {
     if route.authz.mode == AuthzMode::Off {
         also("open to anyone".to_owned());
     }
+    if let Some(rollout) = &route.rollout {
+        let steps: Vec<_> = rollout.steps.iter().map(|step| step.weight.to_string()).collect();
+        also(format!("rollout {} of {}: {}, all", rollout.name, rollout.canary, steps.join(", ")));
+    }
     for one in &route.overrides {
         also(format!("{} for those it names", one.cluster));
     }
@@ -65,12 +69,14 @@ fn destination(route: &RouteConfig) -> String {
     if let Some(redirect) = &route.request_redirect {
         return format!("redirect {}", redirect.status_code);
     }
-    let total: u64 = route.backends.iter().map(|backend| u64::from(backend.weight)).sum();
-    let share = |backend: &Backend| match route.backends.as_slice() {
+    let canary = route.rollout.as_ref().map(|rollout| rollout.canary.as_str());
+    let backends: Vec<_> = route.backends.iter().filter(|one| Some(one.cluster.as_str()) != canary).collect();
+    let total: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
+    let share = |backend: &&Backend| match backends.as_slice() {
         [only] => only.cluster.clone(),
         _ => format!("{} {} %", backend.cluster, u64::from(backend.weight) * 100 / total.max(1)),
     };
-    route.backends.iter().map(share).collect::<Vec<_>>().join(", ")
+    backends.iter().map(share).collect::<Vec<_>>().join(", ")
 }
 
 fn cluster(cluster: &ClusterConfig) -> String {

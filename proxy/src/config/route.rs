@@ -12,6 +12,7 @@ use super::filter::{
 use super::limit::LocalLimit;
 use super::matching::{ClaimMatch, Match, PeerMatch, ValueMatch};
 use super::resilience::{Hedge, Retry};
+use super::rollout::RolloutConfig;
 use super::words::Workload;
 use super::{OnError, RouteAuthz};
 
@@ -62,6 +63,9 @@ pub struct RouteConfig {
     /// Who goes to a backend whatever the weights are; the first that fits.
     #[serde(default)]
     pub overrides: Vec<Override>,
+    /// A backend whose share moves by itself, as long as it does no worse than the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutConfig>,
     /// Where a copy of some requests goes.
     #[serde(default)]
     pub request_mirror: Option<Mirror>,

@@ -92,6 +92,16 @@ impl Percent {
         Self { millionths: if percent > 100 { MILLION } else { percent * (MILLION / 100) } }
     }
 
+    /// So many of a million.
+    pub const fn of_millionths(millionths: u32) -> Self {
+        Self { millionths: if millionths > MILLION { MILLION } else { millionths } }
+    }
+
+    /// How many of a million.
+    pub const fn millionths(self) -> u32 {
+        self.millionths
+    }
+
     /// Whether the number `draw` falls into this share; evenly spread numbers do so in proportion.
     pub fn includes(self, draw: u64) -> bool {
         let point = (u128::from(draw) * u128::from(MILLION)) >> 64;
@@ -140,5 +150,51 @@ impl JsonSchema for Percent {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "number", "minimum": 0, "maximum": 100})
+    }
+}
+
+/// How many times as much: `1.5`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Times {
+    thousandths: u32,
+}
+
+impl Times {
+    /// So many thousandths.
+    pub const fn of_thousandths(thousandths: u32) -> Self {
+        Self { thousandths }
+    }
+
+    /// How many thousandths.
+    pub const fn thousandths(self) -> u32 {
+        self.thousandths
+    }
+}
+
+impl Serialize for Times {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(f64::from(self.thousandths) / 1000.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Times {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let times = f64::deserialize(deserializer)?;
+        if !(0.0..=1_000_000.0).contains(&times) {
+            return Err(D::Error::custom(format!("{times} is no ratio; expected a number such as 1.5")));
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was checked")]
+        let thousandths = (times * 1000.0).round() as u32;
+        Ok(Self { thousandths })
+    }
+}
+
+impl JsonSchema for Times {
+    fn schema_name() -> Cow<'static, str> {
+        "Times".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "number", "minimum": 0})
     }
 }

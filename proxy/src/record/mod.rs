@@ -31,6 +31,7 @@ use crate::config::{OnError, Role};
 use crate::error::{ProxyError, client_closed_request, grpc_answer};
 use crate::listener::Connection;
 use crate::metrics::{Metrics, RequestLabels};
+use crate::rollout::{Arm, Rollout};
 use crate::route::Found;
 use crate::stages::headers::{REQUEST_ID, is_grpc};
 use crate::stages::verdict::Verdict;
@@ -119,6 +120,8 @@ pub(crate) struct Upstream {
     /// Tries beyond the first.
     pub(crate) resends: u32,
     pub(crate) span: Option<opentelemetry::Context>,
+    /// The rollout that it counts for, and as which version's, where shares decided.
+    pub(crate) rollout: Option<(Arm, Arc<Rollout>)>,
 }
 
 /// The record of a request under way. Written once: by [`Recording::finish`], or when it is dropped.
@@ -319,12 +322,22 @@ impl Record {
             direction: self.connection.listener.direction(),
         };
         reporter.metrics.request(took, labels);
+        if let Some((arm, rollout)) = self.upstream.rollout.take() {
+            rollout.count(arm, self.reason, self.grpc_status, self.upstream_took());
+        }
         if !reporter.is_heard() {
             return;
         }
         trace::end_upstream(self.upstream.span.take(), self.status(), self.reason);
         self.trace.end(&self);
         reporter.service.telemetry().logs().offer(access::record(&self, took, sent));
+    }
+
+    /// Until the head of the upstream's answer; without one, until the end.
+    fn upstream_took(&self) -> Duration {
+        let Some(began) = self.upstream.began else { return Duration::ZERO };
+        let ended = self.first_byte_at.unwrap_or_else(Instant::now);
+        ended.saturating_duration_since(began)
     }
 
     fn status(&self) -> StatusCode {

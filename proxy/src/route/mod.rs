@@ -15,7 +15,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use backends::Backends;
+pub use backends::{Backends, Chosen};
 pub(crate) use key::Hash;
 pub use key::Key;
 pub use matcher::PeerNames;

@@ -36,11 +36,26 @@ impl Modifier {
         })
     }
 
+    /// Says nothing but that a version is going away.
+    pub(crate) fn of_deprecation(deprecation: &Deprecation, key: &str) -> Result<Self, Invalid> {
+        let mut said = Self::default();
+        said.deprecate(deprecation, key)?;
+        Ok(said)
+    }
+
     /// Also says that the route is going away.
     pub(super) fn deprecate(&mut self, deprecation: &Deprecation, key: &str) -> Result<(), Invalid> {
         let since = format!("@{}", deprecation.since.as_second());
         self.say("deprecation", &since, key)?;
         if let Some(sunset) = deprecation.sunset {
+            if sunset < deprecation.since {
+                let problem = "it is gone before it is deprecated";
+                return Err(Invalid::new(
+                    format!("{key}.sunset"),
+                    problem,
+                    "a time after `since` (RFC 9745)",
+                ));
+            }
             self.say("sunset", &http_date(sunset), key)?;
         }
         if let Some(link) = &deprecation.link {

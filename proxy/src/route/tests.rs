@@ -100,3 +100,36 @@ fn weights_share_requests_out() {
     assert_eq!(picked.iter().filter(|name| **name == "x").count(), 18);
     assert_eq!(picked.iter().filter(|name| **name == "y").count(), 2);
 }
+
+#[test]
+fn a_canary_takes_its_share_from_all_others_alike_and_keeps_whom_it_has() {
+    let routes: Vec<RouteConfig> = tollgate_runtime::config::parse_yaml(
+        std::path::Path::new("r"),
+        "[{name: a, matches: [{}], backends: [{cluster: x, weight: 3}, {cluster: y}, {cluster: new, weight: 7}],
+           rollout: {name: r, canary: new, steps: [{weight: 10}]}, overrides: [{cluster: new, headers: [{name: a, value: b}]}]}]",
+    )
+    .unwrap();
+    let backends = Backends::compile(&routes[0], "r").unwrap();
+    let (mut headers, method) = (HeaderMap::new(), Method::GET);
+    let even = || (0..20_000_u64).map(|step| step * (u64::MAX / 20_000));
+    let chosen = |headers: &HeaderMap, percent: u32, draw: u64| {
+        let facts = descriptor::Facts::of_nobody(&method, headers);
+        let share = tollgate_rollout::Share::millionths(percent * 10_000);
+        let Chosen { cluster, arm } = backends.choose(&facts, share, || draw).unwrap();
+        (cluster.to_owned(), arm)
+    };
+    let count =
+        |percent: u32, name: &str| even().filter(|draw| chosen(&headers, percent, *draw).0 == name).count();
+    for (percent, expected) in [(0, [15_000, 5_000, 0]), (40, [9_000, 3_000, 8_000]), (100, [0, 0, 20_000])] {
+        let counted = ["x", "y", "new"].map(|name| count(percent, name));
+        let near = counted.iter().zip(expected).all(|(is, be)| is.abs_diff(be) <= 300);
+        assert!(near, "{percent}: {counted:?}");
+    }
+    let lost = even()
+        .filter(|draw| chosen(&headers, 10, *draw).0 == "new" && chosen(&headers, 20, *draw).0 != "new")
+        .count();
+    assert_eq!(lost, 0, "who was with the canary stays there");
+    assert_eq!(chosen(&headers, 0, 1).1, Some(crate::rollout::Arm::Baseline));
+    headers.insert("a", "b".parse().unwrap());
+    assert_eq!(chosen(&headers, 0, 1), ("new".to_owned(), None), "a tester is not compared");
+}

@@ -23,7 +23,7 @@ use super::{discover, report};
 use crate::config::{Balance, ClusterConfig, Endpoint as Address, Endpoints, HealthCheck, Protocol};
 use crate::error::{Fault, ProxyError};
 use crate::record::Reporter;
-use crate::route::Key;
+use crate::route::{Key, Modifier};
 
 /// One cluster, running.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(crate) struct Cluster {
     config: ClusterConfig,
     pub(crate) name: Arc<str>,
     pub(crate) version: Option<Arc<str>>,
+    /// What its answers say of its end.
+    pub(crate) deprecation: Option<Modifier>,
     /// What decides, if one key always goes to one endpoint.
     pub(crate) key: Option<Key>,
     way: Way,
@@ -82,6 +84,10 @@ impl Cluster {
             dialer: Arc::new(Dialer::build(config, identity, &reporter.service)?),
             name: config.name.as_str().into(),
             version: config.version.as_deref().map(Arc::from),
+            deprecation: config
+                .deprecation
+                .as_ref()
+                .and_then(|one| Modifier::of_deprecation(one, "deprecation").ok()),
             key: config.balance.key().and_then(|key| Key::compile(key, "balance").ok()),
             way: match config.balance {
                 Balance::LeastRequest | Balance::PeakEwma => Way::CheaperOfTwo,

@@ -102,6 +102,26 @@ routes:
 }
 
 #[tokio::test]
+async fn a_version_says_that_it_goes_away_whatever_route_led_to_it() {
+    let app = EchoApp::start().await;
+    let clusters = format!(
+        ", {{name: old, endpoints: {{static: ['{}']}}, deprecation: {{since: '2026-01-01T00:00:00Z', \
+         sunset: '2027-06-30T12:00:00Z', link: 'https://docs.example/v2'}}}}",
+        app.address()
+    );
+    let routes = "routes:
+  - {name: both, matches: [{}], authz: off, backends: [{cluster: app}, {cluster: old, weight: 0}],
+     overrides: [{cluster: old, headers: [{name: x-version, value: '1'}]}]}";
+    let mesh = Setup { routes: Some(routes), clusters: &clusters, ..Setup::default() }.start().await;
+    let new = mesh.get("/policies").send().await;
+    assert_eq!((new.header("deprecation"), new.header("sunset")), (None, None));
+    let old = mesh.get("/policies").header("x-version", "1").send().await;
+    assert_eq!(old.header("deprecation"), Some("@1767225600"));
+    assert_eq!(old.header("sunset"), Some("Wed, 30 Jun 2027 12:00:00 GMT"));
+    assert_eq!(old.header("link"), Some("<https://docs.example/v2>; rel=\"deprecation\""));
+}
+
+#[tokio::test]
 async fn a_redirect_is_answered_here() {
     let mesh = open(
         r#"

@@ -282,7 +282,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<Written>> {
 }
 
 /// Whoever is at the keyboard, as far as this machine knows.
-fn author() -> String {
+pub(crate) fn author() -> String {
     let user = Env::of_process().var("USER").unwrap_or("unknown").to_owned();
     format!("local:{user}")
 }

@@ -157,6 +157,19 @@ impl Remote {
         self.call(reqwest::Method::POST, path, Some(body)).await
     }
 
+    /// Wants something done, for a reason.
+    pub(crate) async fn act(&self, path: &str, reason: &str) -> anyhow::Result<Value> {
+        let mut request = self.client.post(format!("{}{path}", self.server));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose());
+        }
+        if !reason.is_empty() {
+            request = request.header("x-tollgate-change-reason", reason);
+        }
+        let answer = request.send().await.with_context(|| format!("{} does not answer", self.server))?;
+        Ok(self.good(path, answer).await?.json().await?)
+    }
+
     /// Reads a text, and the epoch that it is of.
     async fn text(&self, path: &str) -> anyhow::Result<(String, u64)> {
         let answer = self.send(reqwest::Method::GET, path, None).await?;

@@ -1,0 +1,270 @@
+//! Telling the authorization service what was counted, and doing as it says.
+//!
+//! One task a rollout. Each window is closed within one share of the canary, since versions are compared within a
+//! window: it ends when the share changes, and otherwise with the interval, later where one version had no requests.
+//! A window that is not answered is sent again as it is; those after it wait, a bounded number, the oldest give way.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tollgate_identity::tls::GrpcChannel;
+use tollgate_proto::rollout::rollouts_client::RolloutsClient;
+use tollgate_proto::rollout::{self as wire, ReportRequest, RolloutReport, Standing};
+use tollgate_rollout::{ArmCounts, Plan, Share, State, Told, Window};
+
+use super::Inner;
+
+/// Windows that wait for an answer: a minute at the usual interval.
+const MAX_WAITING: usize = 30;
+/// Intervals after which a window ends though one version had no requests in it.
+const LONGEST: u32 = 5;
+/// How long an answer may take at most.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) struct Talk {
+    inner: Arc<Inner>,
+    channel: GrpcChannel,
+    ending: CancellationToken,
+    /// By which the service knows this proxy, this time it runs.
+    name: String,
+    /// What was counted since the last window ended.
+    open: Window,
+    /// Intervals since then.
+    ticks: u32,
+    waiting: VecDeque<(u64, Window)>,
+    sequence: u64,
+    /// Whether the last thing said in the log was that nobody answers.
+    complained: bool,
+}
+
+impl Talk {
+    pub(super) fn new(inner: Arc<Inner>, channel: GrpcChannel, ending: CancellationToken) -> Self {
+        let name = format!("{}-{}", inner.reporter.service.telemetry().name(), uuid::Uuid::new_v4());
+        Self {
+            inner,
+            channel,
+            ending,
+            name,
+            open: Window::default(),
+            ticks: 0,
+            waiting: VecDeque::new(),
+            sequence: 0,
+            complained: false,
+        }
+    }
+
+    /// Talks until the proxy stops or the configuration has no more use for it.
+    pub(super) async fn run(mut self) {
+        let stopping = self.inner.reporter.service.tasks().stopping();
+        let ending = self.ending.clone();
+        let talking = async {
+            loop {
+                self.count();
+                self.tell().await;
+                // Proxies that began together shall not all report at once for ever.
+                tokio::time::sleep(self.inner.config.report_interval.mul_f64(rand::random_range(0.9..1.1)))
+                    .await;
+            }
+        };
+        tokio::select! {
+            () = stopping.wait() => {}
+            () = ending.cancelled_owned() => {}
+            () = talking => {}
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.inner.started.elapsed()
+    }
+
+    /// Takes what was counted, and ends the window if it is time.
+    fn count(&mut self) {
+        let counted = self.inner.counts.take();
+        self.open.baseline.add(&counted.baseline);
+        self.open.canary.add(&counted.canary);
+        self.ticks += 1;
+        let has_both = self.open.baseline.all() > 0 && self.open.canary.all() > 0;
+        if has_both || self.ticks >= LONGEST {
+            self.end_window();
+        }
+        self.look_alone();
+    }
+
+    fn end_window(&mut self) {
+        self.ticks = 0;
+        let window = std::mem::take(&mut self.open);
+        if window.is_empty() {
+            return;
+        }
+        let now = self.now();
+        let stopped = self.inner.follower.lock().observe(&window, now).map(|finding| finding.text.clone());
+        if let Some(why) = stopped {
+            let (rollout, service) = (&self.inner.plan.name, &self.inner.plan.service);
+            tracing::warn!(
+                rollout,
+                service,
+                why,
+                "cut off from the rollout's record, this proxy stops its canary: {why}"
+            );
+            self.follow();
+        }
+        if self.waiting.len() == MAX_WAITING {
+            self.waiting.pop_front();
+        }
+        self.sequence += 1;
+        self.waiting.push_back((self.sequence, window));
+    }
+
+    /// Requests go by the follower's share from now on.
+    fn follow(&mut self) {
+        let weight = self.inner.follower.lock().weight();
+        let before = self.inner.share.swap(weight.as_millionths(), Ordering::Relaxed);
+        self.inner.reporter.metrics.rollout_weight(&self.inner.plan, weight);
+        if before == weight.as_millionths() {
+            return;
+        }
+        let known = self.inner.follower.lock().known().copied();
+        let (rollout, service) = (&self.inner.plan.name, &self.inner.plan.service);
+        let (canary, state) = (&self.inner.plan.canary, known.map_or("unknown", |told| told.state.as_str()));
+        let generation = known.map_or(0, |told| told.generation);
+        let before = Share::millionths(before);
+        tracing::info!(
+            rollout,
+            service,
+            canary,
+            state,
+            generation,
+            "{canary} gets {weight} of the requests instead of {before}"
+        );
+        // What was counted belongs to the share before.
+        let counted = self.inner.counts.take();
+        self.open.baseline.add(&counted.baseline);
+        self.open.canary.add(&counted.canary);
+        self.end_window();
+    }
+
+    /// Tells all that waits, or asks where the rollout stands, until nothing waits or nobody answers.
+    async fn tell(&mut self) {
+        loop {
+            let next = self.waiting.front().cloned();
+            let (sequence, window) = next.unwrap_or_default();
+            let asked = self.now();
+            let answered = self.report(sequence, window).await;
+            let was_heard = match answered {
+                Ok(standing) => self.hear(&standing, asked),
+                Err(problem) => {
+                    self.complain(&problem);
+                    false
+                }
+            };
+            if !was_heard {
+                self.look_alone();
+                return;
+            }
+            if self.waiting.front().is_some_and(|(waiting, _)| *waiting == sequence) {
+                self.waiting.pop_front();
+            }
+            if self.waiting.is_empty() {
+                return;
+            }
+        }
+    }
+
+    async fn report(&self, sequence: u64, window: Window) -> Result<Standing, String> {
+        let told = RolloutReport {
+            plan: Some(plan_of(&self.inner.plan)),
+            sequence,
+            window: Some(wire::Window { baseline: arm(window.baseline), canary: arm(window.canary) }),
+        };
+        let request = ReportRequest { proxy: self.name.clone(), rollouts: vec![told] };
+        let mut client = RolloutsClient::new(self.channel.channel());
+        let patience = PATIENCE.min(self.inner.config.alone_after);
+        match tokio::time::timeout(patience, client.report(request)).await {
+            Ok(Ok(answer)) => {
+                let standing = answer.into_inner().rollouts.pop().ok_or("the answer is empty")?;
+                if standing.refused.is_empty() { Ok(standing) } else { Err(standing.refused) }
+            }
+            Ok(Err(status)) => Err(status.to_string()),
+            Err(_) => Err("no answer in time".to_owned()),
+        }
+    }
+
+    /// Answers whether it was an answer at all.
+    fn hear(&mut self, standing: &Standing, asked: Duration) -> bool {
+        let state = match standing.state() {
+            wire::State::Unspecified => {
+                self.complain("a state that is not known");
+                return false;
+            }
+            wire::State::Progressing => State::Progressing,
+            wire::State::Paused => State::Paused,
+            wire::State::Promoted => State::Promoted,
+            wire::State::RolledBack => State::RolledBack,
+        };
+        let told = Told {
+            generation: standing.generation,
+            state,
+            step: standing.step as usize,
+            weight: Share::millionths(standing.weight_millionths),
+        };
+        let now = self.now();
+        let believed = self.inner.follower.lock().hear(told, asked, now);
+        if believed && self.complained {
+            self.complained = false;
+            let (rollout, service) = (&self.inner.plan.name, &self.inner.plan.service);
+            tracing::info!(rollout, service, "the rollout's record is heard of again");
+        }
+        self.follow();
+        true
+    }
+
+    fn complain(&mut self, problem: &str) {
+        let (rollout, service) = (&self.inner.plan.name, &self.inner.plan.service);
+        // Said once, however often it is tried again.
+        if self.complained {
+            tracing::debug!(rollout, service, problem, "the rollout's record is not heard of");
+        } else {
+            tracing::warn!(
+                rollout,
+                service,
+                problem,
+                "the rollout's record is not heard of; its canary keeps its share here and may only lose it"
+            );
+        }
+        self.complained = true;
+    }
+
+    fn look_alone(&self) {
+        let alone = self.inner.follower.lock().is_alone(self.now());
+        self.inner.reporter.metrics.rollout_cut_off(&self.inner.plan, alone);
+    }
+}
+
+fn arm(counts: ArmCounts) -> Option<wire::Arm> {
+    Some(wire::Arm { ok: counts.ok, failed: counts.failed, latency: counts.latency })
+}
+
+fn plan_of(plan: &Plan) -> wire::Plan {
+    let step = |step: &tollgate_rollout::Step| wire::Step {
+        weight_millionths: step.weight.as_millionths(),
+        hold_ms: step.hold_ms,
+    };
+    wire::Plan {
+        service: plan.service.clone(),
+        name: plan.name.clone(),
+        baseline: plan.baseline.clone(),
+        canary: plan.canary.clone(),
+        steps: plan.steps.iter().map(step).collect(),
+        min_samples: plan.min_samples,
+        false_alarm_millionths: plan.false_alarm.as_millionths(),
+        tolerance_millionths: plan.tolerance.as_millionths(),
+        latency: plan.latency.as_ref().map(|latency| wire::Latency {
+            quantile_millionths: latency.quantile.as_millionths(),
+            max_ratio_thousandths: latency.max_ratio_thousandths,
+            slack_ms: latency.slack_ms,
+        }),
+    }
+}
