@@ -214,8 +214,10 @@ pub(crate) mod tests {
 
     #[test]
     fn mistakes_are_named_with_their_key() {
+        type Mistake = fn(&mut Plan);
+
         plan().check().unwrap();
-        let cases: [(fn(&mut Plan), &str); 9] = [
+        let cases: [(Mistake, &str); 9] = [
             (|plan| plan.name = "a b".into(), "name"),
             (|plan| plan.service = "policies".into(), "service"),
             (|plan| plan.steps.clear(), "steps"),

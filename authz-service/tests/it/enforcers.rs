@@ -13,6 +13,8 @@ use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::attribute_context
 };
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use tollgate_proto::rollout::rollouts_client::RolloutsClient;
+use tollgate_proto::rollout::{Plan, ReportRequest, ReportResponse, RolloutReport, Step};
 use tonic::Code;
 
 use crate::running::Running;
@@ -52,14 +54,34 @@ impl Strict {
         Identity::follow(Box::new(source), &self.running.service).await.unwrap()
     }
 
-    /// What the service answers it, when it asks about `GET /policies` by the user `reader`.
-    async fn ask(&self, asker: &Identity, source: &str) -> Result<i32, Code> {
+    /// A connection to the service, as this workload.
+    fn channel(&self, asker: &Identity) -> GrpcChannel {
         let service = &self.running.service;
         let endpoint =
             format!("http://{}", self.running.addresses.grpc).parse::<tonic::transport::Uri>().unwrap();
         let expected = vec![id("tollgate-system/sa/authz").parse().unwrap()];
-        let channel =
-            GrpcChannel::mutual(endpoint.into(), asker.clone(), expected, service.clock().clone()).unwrap();
+        GrpcChannel::mutual(endpoint.into(), asker.clone(), expected, service.clock().clone()).unwrap()
+    }
+
+    /// What the service answers it, when it reports a rollout of the policies.
+    async fn report(&self, asker: &Identity) -> Result<ReportResponse, Code> {
+        let plan = Plan {
+            service: "insurance/policies".into(),
+            name: "v1-1".into(),
+            steps: vec![Step { weight_millionths: 100_000, hold_ms: None }],
+            min_samples: 10,
+            false_alarm_millionths: 1_000,
+            ..Plan::default()
+        };
+        let report = RolloutReport { plan: Some(plan), ..RolloutReport::default() };
+        let request = ReportRequest { proxy: "p".into(), rollouts: vec![report] };
+        let answer = RolloutsClient::new(self.channel(asker).channel()).report(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| status.code())
+    }
+
+    /// What the service answers it, when it asks about `GET /policies` by the user `reader`.
+    async fn ask(&self, asker: &Identity, source: &str) -> Result<i32, Code> {
+        let channel = self.channel(asker);
         let token = self.running.token("reader", "policies:read");
         let headers = [("authorization".to_owned(), format!("Bearer {token}"))].into_iter().collect();
         let http = HttpRequest {
@@ -116,4 +138,26 @@ async fn only_enforcers_are_answered_each_within_its_bounds() {
     let plain = format!("http://{}", strict.running.addresses.grpc).parse::<tonic::transport::Uri>().unwrap();
     let plain = GrpcChannel::plain(plain.into()).channel();
     assert!(AuthorizationClient::new(plain).check(CheckRequest::default()).await.is_err());
+}
+
+#[tokio::test]
+async fn only_enforcers_report_rollouts_each_of_its_own_services() {
+    let strict = Strict::start().await;
+    let ingress = strict.workload("tollgate-system/sa/ingress").await;
+    let stranger = strict.workload("insurance/sa/stranger").await;
+    let heard = strict.report(&ingress).await.unwrap().rollouts.remove(0);
+    assert_eq!((heard.refused.as_str(), heard.generation), ("", 1));
+    assert_eq!(strict.report(&stranger).await, Err(Code::PermissionDenied));
+    strict
+        .apply(json!({"kind": "Enforcer", "name": "other", "spiffe_id": id("insurance/sa/stranger"),
+        "point": "sidecar-in", "services": ["insurance/other"]}))
+        .await;
+    let refused = strict.report(&stranger).await.unwrap().rollouts.remove(0);
+    assert_eq!(
+        (refused.refused.as_str(), refused.generation),
+        ("the enforcer may not ask about this service", 0)
+    );
+    // Revoked, it is not even heard.
+    strict.apply(json!({"kind": "Revocation", "name": "stolen", "workload": id("tollgate-system/sa/ingress"), "until": "2999-01-01T00:00:00Z"})).await;
+    assert_eq!(strict.report(&ingress).await, Err(Code::PermissionDenied));
 }

@@ -91,7 +91,8 @@ async fn a_bad_canary_is_rolled_back_once_by_many_replicas(url: &str) {
         let both =
             futures_util::future::join(store.report_rollout(&plan, &a), other.report_rollout(&plan, &b));
         let (a, b) = both.await;
-        (a.unwrap(), b.unwrap());
+        a.unwrap();
+        b.unwrap();
     }
     let events = other.rollout_events("insurance", "bad", 10).await.unwrap();
     assert_eq!(events.len(), 1, "{events:?}");
