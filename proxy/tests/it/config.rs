@@ -153,40 +153,51 @@ fn mistakes_are_named_with_their_place() {
             "weight: 1}}, {{cluster: d, weight: 0}}]\n    service: n/s\n    rollout: {{name: r, canary: d, steps: [{{weight: 10}}]{rest}}}"
         )
     };
-    let with_rollout = |to: &str, expected: &str| {
+    let with_rollout = |to: &str, line: u32, expected: &str| {
         let clusters = "clusters:\n";
         let two = format!("{clusters}  - {{name: d, endpoints: {{static: ['127.0.0.1:2']}}}}\n");
         let text = GOOD.replacen(clusters, &two, 1).replacen("weight: 1}]", to, 1);
-        let error =
-            load_text::<Config>(Path::new("p.yaml"), &text, &[], &Env::empty()).unwrap_err().to_string();
-        assert!(error.contains(expected), "`{to}` gave\n{error}");
+        let loaded = load_text::<Config>(Path::new("p.yaml"), &text, &[], &Env::empty());
+        let error = loaded.unwrap_err().to_string();
+        let is_there = error.starts_with(&format!("p.yaml:{line}:"));
+        assert!(is_there && error.contains(expected), "`{to}` gave\n{error}");
     };
-    with_rollout(&rollout(", canari: d"), "p.yaml:8:58: routes[0].rollout.canari: unknown field");
+    with_rollout(&rollout(", canari: d"), 8, "routes[0].rollout.canari: unknown field");
     with_rollout(
         &rollout("").replace("canary: d", "canary: e"),
-        "p.yaml:8:33: routes[0].rollout.canary: `e` is no backend of this route; expected one of: c, d",
+        8,
+        "routes[0].rollout.canary: `e` is no backend of this route; expected one of: c, d",
     );
     with_rollout(
         &rollout("").replace("{weight: 10}", "{weight: 10}, {weight: 5}"),
+        8,
         "routes[0].rollout.steps[1].weight: 5 % after 10 %; expected more than the step before and less than 100",
     );
     with_rollout(
         &rollout("").replace("    service: n/s\n", ""),
-        "p.yaml:7:14: routes[0].rollout: nobody knows whose requests these are",
+        7,
+        "routes[0].rollout: nobody knows whose requests these are",
     );
     with_rollout(
         &rollout(", confidence: 10"),
+        8,
         "routes[0].rollout.confidence: it leaves a chance of 90 %; expected from 50 to 99.9999",
     );
     with_rollout(
         &rollout(", alone_after: 3s"),
+        8,
         "routes[0].rollout.alone_after: one report that is lost would cut this proxy off",
     );
     with_rollout(
         &rollout(", latency: {max_ratio: 0.5}"),
+        8,
         "routes[0].rollout.latency.max_ratio: 0.5 times; expected from 1 to 100",
     );
-    with_rollout(&rollout("").replace("weight: 1}", "weight: 0}"), "the weights add up to 0");
+    with_rollout(
+        &rollout("").replace("weight: 1}", "weight: 0}"),
+        8,
+        "routes[0].rollout.canary: there is nothing to compare it with",
+    );
     check(
         "['127.0.0.1:1']}",
         "['127.0.0.1:1']}, deprecation: {since: '2026-01-01T00:00:00Z', sunset: '2025-01-01T00:00:00Z'}",
