@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! bytes come --> every call in them is begun ------> answered at once -----> all such answers in one write
-//!                where the connection's task runs \-> waits for something --> goes on in a task of its own
+//!                where the connection's task runs \-> waits for something --> goes on in a task of its own,
+//!                                                                             answers that are ready soon leave together
 //! ```
 //!
 //! Most calls of ours are answered from memory. A server that spawns a task for each pays for its scheduling, and for a
@@ -16,6 +17,8 @@ use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -117,7 +120,8 @@ where
         // Our services are always ready: what may wait does so within a call.
         service.clone().call(request.map(Body::new))
     });
-    let mut server = http2::Builder::new(AtOnce(tasks));
+    let later = Later::default();
+    let mut server = http2::Builder::new(AtOnce { tasks, later: later.clone() });
     server
         .timer(TokioTimer::new())
         .max_concurrent_streams(bounds.streams)
@@ -134,6 +138,9 @@ where
             connection.as_mut().graceful_shutdown();
         }
         let polled = connection.as_mut().poll(context);
+        if polled.is_pending() && !outbox.is_empty() && later.let_others_answer(context) {
+            return Poll::Pending;
+        }
         match outbox.poll_send(context) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
             _ => polled.map_err(Into::into),
@@ -145,9 +152,54 @@ where
     }
 }
 
+/// The calls of a connection that go on in tasks of their own.
+///
+/// What many calls have waited for often comes at once, as the answer to all of them. Each then wakes the connection's
+/// task, which would run after the first one and write a single answer. So it goes to the end of the queue once, behind
+/// the others that are ready.
+#[derive(Debug, Clone, Default)]
+struct Later(Arc<LaterState>);
+
+#[derive(Debug, Default)]
+struct LaterState {
+    calls: AtomicUsize,
+    has_let_others: AtomicBool,
+}
+
+impl Later {
+    /// Whether to wait for others. Every second time it says no.
+    fn let_others_answer(&self, context: &Context<'_>) -> bool {
+        let let_others =
+            !self.0.has_let_others.load(Ordering::Relaxed) && self.0.calls.load(Ordering::Relaxed) > 0;
+        self.0.has_let_others.store(let_others, Ordering::Relaxed);
+        if let_others {
+            // Tokio puts a task that wakes itself behind all that are ready.
+            context.waker().wake_by_ref();
+        }
+        let_others
+    }
+
+    fn one(&self) -> LaterCall {
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
+        LaterCall(self.clone())
+    }
+}
+
+/// One of them, until it is dropped.
+struct LaterCall(Later);
+
+impl Drop for LaterCall {
+    fn drop(&mut self) {
+        self.0.0.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Runs what can be run at once, and leaves the rest to a task.
 #[derive(Debug, Clone)]
-struct AtOnce(Tasks);
+struct AtOnce {
+    tasks: Tasks,
+    later: Later,
+}
 
 impl<F> Executor<F> for AtOnce
 where
@@ -159,15 +211,17 @@ where
         let look = || call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         // A call that panics resets its stream, as it would in a task of its own, and no other.
         if let Ok(Poll::Pending) = catch_unwind(AssertUnwindSafe(look)) {
-            self.0.spawn("grpc-call", call);
+            let under_way = self.later.one();
+            self.tasks.spawn("grpc-call", async move {
+                call.await;
+                drop(under_way);
+            });
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use http_body_util::BodyExt as _;
     use hyper::body::Bytes;
     use hyper::client::conn::http2 as client;
