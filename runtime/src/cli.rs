@@ -17,7 +17,7 @@ pub const BAD_INPUT: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(version, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 struct Args {
-    /// The configuration file (YAML).
+    /// The configuration file (YAML), or a folder of such files that make one configuration together.
     #[arg(long, value_name = "FILE", required = true)]
     config: Option<PathBuf>,
     /// Overrides one key: `--set telemetry.log=debug`. May be repeated.

@@ -56,10 +56,21 @@ impl Kind {
     }
 }
 
+/// Whether a folder's files make one proxy together: one of them has routes or clusters, and no listener.
+fn is_one_proxy(path: &Path) -> bool {
+    let is_part = |file: &PathBuf| {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        Kind::of(&text).is_none()
+            && ["routes:", "clusters:"].iter().any(|key| text.lines().any(|line| line.starts_with(key)))
+    };
+    path.is_dir() && files_below(path).iter().any(is_part)
+}
+
 /// Checks every file and says what each is, or what is wrong with it.
 pub fn command(paths: &[PathBuf], env: &Env) -> ExitCode {
     let mut wrong = false;
-    for path in paths.iter().flat_map(|path| files_below(path)) {
+    let whole = |path: &PathBuf| if is_one_proxy(path) { vec![path.clone()] } else { files_below(path) };
+    for path in paths.iter().flat_map(whole) {
         match file(&path, env) {
             Ok((kind, outline)) => {
                 say(&format!("{}: ok ({})", path.display(), kind.name()));
@@ -90,6 +101,9 @@ fn files_below(path: &Path) -> Vec<PathBuf> {
 /// What the file is, and what is in it where that can be said in a few lines.
 fn file(path: &Path, env: &Env) -> Result<(Kind, Vec<String>), Vec<String>> {
     let one = |error: String| vec![error];
+    if path.is_dir() {
+        return service::<tollgate_proxy::Config>(path, env).map(|config| (Kind::Proxy, config.outline()));
+    }
     let text =
         std::fs::read_to_string(path).map_err(|e| one(format!("{}: cannot be read: {e}", path.display())))?;
     let kind = Kind::of(&text).ok_or_else(|| {

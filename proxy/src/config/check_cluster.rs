@@ -131,6 +131,11 @@ fn localities(cluster: &ClusterConfig, key: &str) -> Result<(), Invalid> {
 fn resilience(cluster: &ClusterConfig, key: &str) -> Result<(), Invalid> {
     at_least_one(&format!("{key}.breaker.connections"), cluster.breaker.connections)?;
     at_least_one(&format!("{key}.breaker.requests"), cluster.breaker.requests)?;
+    if cluster.slow_start.is_some() && cluster.balance.key().is_some() {
+        let problem = "a key always goes to the same endpoint";
+        let remedy = "no `slow_start`, or a balance without a key";
+        return Err(Invalid::new(format!("{key}.slow_start"), problem, remedy));
+    }
     let outlier = &cluster.outlier_detection;
     if outlier.interval < Duration::from_millis(10) {
         let key = format!("{key}.outlier_detection.interval");

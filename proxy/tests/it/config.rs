@@ -139,6 +139,11 @@ fn mistakes_are_named_with_their_place() {
         (9, "clusters[0].breaker.requests: 0 is too small"),
     );
     check(
+        "['127.0.0.1:1']}",
+        "['127.0.0.1:1']}, slow_start: 30s, balance: {maglev: subject}",
+        (9, "clusters[0].slow_start: a key always goes to the same endpoint"),
+    );
+    check(
         "{static: ['127.0.0.1:1']}",
         "{dns: {name: a.test}}",
         (9, "clusters[0].endpoints.dns.port: it is missing"),
@@ -247,6 +252,41 @@ fn the_page_on_identity_can_be_copied() {
         let text =
             if block.contains("listeners:") { block.to_owned() } else { format!("{listeners}{block}") };
         let loaded = load_text::<Config>(Path::new("docs/identity.md"), &text, &[], &Env::empty());
+        assert!(loaded.is_ok(), "{}\n{text}", loaded.unwrap_err());
+    }
+}
+
+/// As the page on identity; a block that is indented holds keys of a route, and clusters that are only named are made.
+#[test]
+fn the_page_on_patterns_can_be_copied() {
+    let page = include_str!("../../../docs/patterns.md");
+    let blocks: Vec<_> =
+        page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 8);
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "Bearer ours\n").unwrap();
+    for block in blocks {
+        let block = block.replace("/run/secrets/partner", &secret.path().display().to_string());
+        let has = |key: &str| block.lines().any(|line| line.starts_with(key));
+        let mut text = String::from("authz: {address: 'http://127.0.0.1:7001'}\n");
+        if !has("listeners:") {
+            text += "listeners: [{name: main, bind: '127.0.0.1:8080', role: sidecar}]\n";
+        }
+        if block.starts_with("    ") {
+            text += "routes:\n  - name: route\n    matches: [{}]\n";
+            if !block.contains("    backends:") {
+                text += "    backends: [{cluster: app}]\n";
+            }
+        }
+        text += &block;
+        if !has("clusters:") {
+            let named = text.split("cluster: ").skip(1).filter_map(|rest| rest.split([',', '}']).next());
+            let named: std::collections::BTreeSet<_> = named.collect();
+            let made =
+                named.iter().map(|name| format!("{{name: {name}, endpoints: {{static: ['127.0.0.1:1']}}}}"));
+            text = format!("{text}\nclusters: [{}]\n", made.collect::<Vec<_>>().join(", "));
+        }
+        let loaded = load_text::<Config>(Path::new("docs/patterns.md"), &text, &[], &Env::empty());
         assert!(loaded.is_ok(), "{}\n{text}", loaded.unwrap_err());
     }
 }

@@ -95,6 +95,39 @@ async fn a_bad_file_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_folder_of_files_is_followed_file_by_file() {
+    let mesh = Mesh::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let route = |name: &str| {
+        format!(
+            "routes:\n  - {{name: {name}, matches: [{{path: {{type: PathPrefix, value: /{name}}}}}], authz: off, \
+             backends: [{{cluster: app}}]}}\n"
+        )
+    };
+    std::fs::write(folder.path().join("10-proxy.yaml"), yaml(&mesh, ROUTES)).unwrap();
+    std::fs::write(folder.path().join("20-shop.yaml"), route("shop")).unwrap();
+    let source = Source::new(folder.path(), &[], &Env::empty());
+    let config = source.load().unwrap().config;
+    let service = Service::for_test("ingress");
+    service.configured_by(source);
+    let (address, running) = run(config, service.clone()).await;
+    let (file, _folder) = (folder.path().join("30-office.yaml"), folder);
+    let reloading = Reloading { mesh, file, address, service, _folder, _running: running };
+    assert_eq!([reloading.status("/shop").await, reloading.status("/open/x").await], [200, 200]);
+    assert_eq!(reloading.status("/office").await, 404);
+    // A file that comes, one that is wrong, and one that goes.
+    std::fs::write(&reloading.file, route("office")).unwrap();
+    reloading.reloaded("applied").await;
+    assert_eq!([reloading.status("/office").await, reloading.status("/shop").await], [200, 200]);
+    std::fs::write(&reloading.file, route("office").replace("cluster: app", "cluster: gone")).unwrap();
+    reloading.reloaded("refused").await;
+    assert_eq!(reloading.status("/office").await, 200);
+    std::fs::remove_file(&reloading.file).unwrap();
+    reloading.reloads("applied", 2).await;
+    assert_eq!([reloading.status("/office").await, reloading.status("/shop").await], [404, 200]);
+}
+
+#[tokio::test]
 async fn connections_to_an_unchanged_cluster_are_kept() {
     let reloading = reloading().await;
     assert_eq!(reloading.status("/open/x").await, 200);

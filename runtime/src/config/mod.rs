@@ -1,4 +1,4 @@
-//! Configuration: a file, the environment and `--set`, becoming one checked value.
+//! Configuration: a file or a folder of files, the environment and `--set`, becoming one checked value.
 //!
 //! ```text
 //! file --parse--> value <--TOLLGATE_SECTION__KEY-- environment
@@ -11,6 +11,7 @@
 pub mod duration;
 mod env;
 mod error;
+mod folder;
 mod overrides;
 mod secret;
 mod source_map;
@@ -31,6 +32,7 @@ pub use yaml::{Located, parse_yaml, parse_yaml_documents};
 
 use crate::process::ProcessConfig;
 use crate::telemetry::TelemetryConfig;
+use folder::Folder;
 use overrides::Override;
 
 /// What a service's configuration type tells the runtime about itself.
@@ -71,7 +73,7 @@ pub trait ServiceConfig: Serialize + DeserializeOwned + Clone + Send + Sync + 's
 pub struct Loaded<C> {
     /// The checked configuration.
     pub config: C,
-    /// Its file, for messages and for reloading.
+    /// Its file or folder, for messages and for reloading.
     pub file: PathBuf,
 }
 
@@ -100,8 +102,14 @@ impl Source {
     }
 }
 
-/// Reads `file`, lays the environment and `sets` (`key.path=value`) over it, and checks the result.
+/// Reads `file`, which may be a folder, lays the environment and `sets` (`key.path=value`) over it, and checks the result.
 pub fn load<C: ServiceConfig>(file: &Path, sets: &[String], env: &Env) -> Result<Loaded<C>, ConfigError> {
+    if file.is_dir() {
+        let folder = Folder::read(file)?;
+        let config: C = folder.typed(&laid_over::<C>(sets, env)?)?;
+        check(&config).map_err(|invalid| folder.placed(invalid))?;
+        return Ok(Loaded { config, file: file.to_owned() });
+    }
     let text = yaml::read(file)?;
     Ok(Loaded { config: load_text(file, &text, sets, env)?, file: file.to_owned() })
 }
@@ -114,12 +122,22 @@ pub fn load_text<C: ServiceConfig>(
     env: &Env,
 ) -> Result<C, ConfigError> {
     let config: C = from_text(file, text, sets, env)?;
-    config
-        .telemetry()
-        .check()
-        .and_then(|()| config.check())
-        .map_err(|invalid| ConfigError::from_invalid(file, &SourceMap::of(text), invalid))?;
+    check(&config).map_err(|invalid| ConfigError::from_invalid(file, &SourceMap::of(text), invalid))?;
     Ok(config)
+}
+
+fn check<C: ServiceConfig>(config: &C) -> Result<(), Invalid> {
+    config.telemetry().check()?;
+    config.check()
+}
+
+fn laid_over<C: ServiceConfig>(sets: &[String], env: &Env) -> Result<Vec<Override>, ConfigError> {
+    let mut laid_over = env.overrides(C::ENV_SHORT);
+    for set in sets {
+        laid_over
+            .push(Override::parse_set(set).map_err(|problem| ConfigError::of_command_line(set, problem))?);
+    }
+    Ok(laid_over)
 }
 
 fn from_text<C: ServiceConfig>(
@@ -128,11 +146,7 @@ fn from_text<C: ServiceConfig>(
     sets: &[String],
     env: &Env,
 ) -> Result<C, ConfigError> {
-    let mut laid_over = env.overrides(C::ENV_SHORT);
-    for set in sets {
-        laid_over
-            .push(Override::parse_set(set).map_err(|problem| ConfigError::of_command_line(set, problem))?);
-    }
+    let laid_over = laid_over::<C>(sets, env)?;
     if laid_over.is_empty() {
         return parse_yaml(file, text);
     }
@@ -143,7 +157,7 @@ fn from_text<C: ServiceConfig>(
     serde_path_to_error::deserialize(value).map_err(|error| {
         let key = error.path().to_string();
         // Where the file itself is at fault its own parse gives the line; otherwise name the override.
-        match laid_over.iter().find(|one| key.starts_with(&one.key) || one.key.starts_with(&key)) {
+        match laid_over.iter().find(|one| one.concerns(&key)) {
             Some(one) => ConfigError::of_command_line(&one.origin, error.inner().to_string()),
             None => parse_yaml::<C>(file, text)
                 .err()

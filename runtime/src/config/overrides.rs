@@ -32,6 +32,13 @@ impl Override {
         }
     }
 
+    /// Whether what is wrong with `key` may be its doing.
+    pub(super) fn concerns(&self, key: &str) -> bool {
+        // Entries of lists are `[0]` there and `.0` here.
+        let key = key.replace('[', ".").replace(']', "");
+        key.starts_with(&self.key) || self.key.starts_with(&key)
+    }
+
     /// Sets the value, making the sections on the way; `clusters.0.name` reaches into lists.
     pub(super) fn apply(&self, root: &mut Value) -> Result<(), String> {
         let mut at = root;

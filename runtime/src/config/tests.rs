@@ -143,3 +143,56 @@ fn secrets_do_not_print() {
     assert_eq!(serde_json::to_string(&secret).unwrap(), "\"[redacted]\"");
     assert_eq!(secret.redacted_url(), "postgres://db.internal:5432/tollgate");
 }
+
+fn load_folder(files: &[(&str, &str)], sets: &[&str]) -> Result<Sample, String> {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
+    load::<Sample>(folder.path(), &sets, &Env::empty())
+        .map(|loaded| loaded.config)
+        .map_err(|e| e.to_string().replace(&folder.path().display().to_string(), "DIR"))
+}
+
+#[test]
+fn the_files_of_a_folder_are_one_configuration() {
+    let files = [
+        ("20-more.yaml", "limits:\n  - {unit: hour}\n  - {unit: day}\n"),
+        ("10-first.yaml", "name: a\nlimits: [{unit: second}]\n"),
+        ("30-nothing.yml", "# nothing yet\n"),
+        ("notes.txt", "limits: 7"),
+        (".hidden.yaml", "name: b"),
+    ];
+    let units = |sets: &[&str]| {
+        let sample = load_folder(&files, sets).unwrap();
+        sample.limits.into_iter().map(|limit| limit.unit).collect::<Vec<_>>()
+    };
+    assert_eq!(units(&[]), ["second", "hour", "day"]);
+    assert_eq!(units(&["limits.1.unit=minute"]), ["second", "minute", "day"]);
+}
+
+#[test]
+fn what_is_wrong_in_a_folder_is_told_by_its_file() {
+    let first = ("1.yaml", "name: a\nlimits: [{unit: second}]\n");
+    let check = |files: &[(&str, &str)], sets: &[&str], expected: &str| {
+        let told = load_folder(files, sets).unwrap_err();
+        assert!(told.contains(expected), "{told}");
+    };
+    let bad = ("2.yaml", "limits:\n  - {unit: day}\n  - {unit: fortnight}\n");
+    check(
+        &[first, bad],
+        &[],
+        "DIR/2.yaml:3:12: limits[1].unit: `fortnight` is unknown; expected second, minute",
+    );
+    check(&[first, ("2.yaml", "limits:\n  - {unti: day}\n")], &[], "DIR/2.yaml:2:");
+    check(&[first, ("2.yaml", "limits:\n  - {unit: [\n")], &[], "DIR/2.yaml:");
+    check(
+        &[first, ("2.yaml", "\nname: b\n")],
+        &[],
+        "DIR/2.yaml:2:7: name: stands in DIR/1.yaml too; expected one of",
+    );
+    check(&[("2.yaml", "limits: []\n")], &[], "DIR: missing field `name`");
+    check(&[first], &["limits.0.unit=[]"], "--set limits.0.unit=[]");
+    check(&[("readme.txt", "")], &[], "DIR: holds no .yaml file");
+}

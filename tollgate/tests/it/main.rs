@@ -49,6 +49,27 @@ mod check {
     }
 
     #[test]
+    fn a_folder_of_parts_is_one_proxy() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: &str| std::fs::write(folder.path().join(name), content).unwrap();
+        write("1.yaml", "listeners: [{name: main, bind: '127.0.0.1:0', role: sidecar}]\n");
+        write("2.yaml", "clusters: [{name: app, endpoints: {static: ['127.0.0.1:1']}}]\n");
+        let route = "routes:\n  - {name: shop, matches: [{}], authz: off, backends: [{cluster: app}]}\n";
+        write("3.yaml", route);
+        let check = || {
+            let output = tollgate(folder.path(), &["check", "."]);
+            (output.status.code(), text(&output.stdout))
+        };
+        let (code, told) = check();
+        assert!(code == Some(0) && told.starts_with(".: ok (proxy configuration)"), "{told}");
+        assert!(told.contains("shop") && told.contains("app"), "{told}");
+        write("3.yaml", &route.replace("cluster: app", "cluster: gone"));
+        let (code, told) = check();
+        assert!(code == Some(2) && told.contains("3.yaml:2:"), "{told}");
+        assert!(told.contains("routes[0].backends[0].cluster"), "{told}");
+    }
+
+    #[test]
     fn a_wrong_file_is_told_with_line_key_and_exit_code_2() {
         let folder = tempfile::tempdir().unwrap();
         for (name, content, expected) in [
