@@ -3,7 +3,8 @@
 //! What it does is said by the header `x-behave`:
 //! `status:503`, `delay:MS` (before the head), `busy:SECONDS` (503 with
 //! `retry-after`), `cut` (closes in the middle of the body), `hang-up` (closes without
-//! an answer), `early` (answers before it has read the body, and keeps no record of it), `trailers` (ends with `grpc-status: 0`), `big:BYTES`, `nonsense` is [`NonsenseApp`]'s.
+//! an answer), `early` (answers before it has read the body, and keeps no record of it), `drip` (goes on
+//! and on, a byte at a time), `trailers` (ends with `grpc-status: 0`), `big:BYTES`, `nonsense` is [`NonsenseApp`]'s.
 //! [`EchoApp::behave`] says it once for all requests without the header; `flaky:503` fails every second of them, `nth:20`
 //! every twentieth with a 503.
 
@@ -179,6 +180,7 @@ async fn answer(
             response.body_mut().end = End::Trailers;
         }
         "big" => *response.body_mut() = Script::of(vec![b'x'; usize::try_from(number).unwrap_or(0)].into()),
+        "drip" => response.body_mut().end = End::Never,
         "hop" => {
             let headers = response.headers_mut();
             headers.insert("connection", HeaderValue::from_static("x-secret-hop"));
@@ -215,6 +217,8 @@ enum End {
     Well,
     Cut,
     Trailers,
+    /// A byte now and then, and no end.
+    Never,
 }
 
 impl Script {
@@ -234,13 +238,20 @@ impl Body for Script {
         if let Some(data) = self.data.take() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
+        if self.end == End::Never {
+            let pause =
+                self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(5))));
+            std::task::ready!(pause.as_mut().poll(context));
+            self.pause = None;
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b".")))));
+        }
         if self.end == End::Cut {
             let pause =
                 self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(50))));
             std::task::ready!(pause.as_mut().poll(context));
         }
         Poll::Ready(match std::mem::replace(&mut self.end, End::Well) {
-            End::Well => None,
+            End::Well | End::Never => None,
             End::Cut => Some(Err(HangUp)),
             End::Trailers => {
                 let trailers = HeaderMap::from_iter([(

@@ -36,6 +36,18 @@ pub(super) fn pick(
     }
 }
 
+/// Whether the one that was picked keeps the request, or another gets it that has been in use for longer: one that has
+/// just come gets its share of what would be its own. `draw` is random, and none of what `picked` came of.
+pub(super) fn warmer(picked: usize, count: usize, draw: u64, warmth: impl Fn(usize) -> f64) -> usize {
+    if count < 2 {
+        return picked;
+    }
+    let (high, low) = ((draw >> 32) as usize, (draw & u64::from(u32::MAX)) as f64);
+    let other = (picked + 1 + high % (count - 1)) % count;
+    let share = warmth(picked) / warmth(other);
+    if low / f64::from(u32::MAX) < share { picked } else { other }
+}
+
 /// The share, from a tenth to 1, that an endpoint gets that has been in use for so long.
 pub(super) fn warmth(in_use: Duration, slow_start: Duration) -> f64 {
     if in_use >= slow_start { 1.0 } else { (in_use.as_secs_f64() / slow_start.as_secs_f64()).max(0.1) }
@@ -92,6 +104,28 @@ mod tests {
             assert_eq!(pick(way, 0, 3, 9, |_| 0.0), None);
             assert_eq!(pick(way, 1, 3, 9, |_| 7.0), Some(0));
         }
+    }
+
+    #[test]
+    fn one_that_has_just_come_gets_its_share_however_idle_all_are() {
+        for way in WAYS {
+            for (warmths, low, high) in [
+                // A tenth of a third, beside two that are warm.
+                (&[1.0, 0.1, 1.0][..], 200, 500),
+                (&[1.0, 0.1][..], 350, 700),
+                // All have just come: then nobody steps back.
+                (&[0.1, 0.1][..], 4500, 5500),
+            ] {
+                let count = warmths.len();
+                let picks = (0..10_000).filter(|turn| {
+                    let picked = pick(way, count, *turn, rand::random(), |_| 1.0).unwrap();
+                    warmer(picked, count, rand::random(), |index| warmths[index]) == 1
+                });
+                let picks = picks.count();
+                assert!((low..high).contains(&picks), "{way:?} {warmths:?}: {picks} of 10,000");
+            }
+        }
+        assert_eq!(warmer(0, 1, 7, |_| 0.1), 0);
     }
 
     #[test]

@@ -79,14 +79,12 @@ impl Endpoint {
             let latency = f64::from_bits(self.latency.load(Ordering::Relaxed));
             cost *= balance::peak_ewma(latency, Duration::from_micros(since), 0.0).max(1e-6);
         }
-        match self.slow_start {
-            Some(slow_start) => cost / self.warmth(slow_start),
-            None => cost,
-        }
+        cost
     }
 
     /// The share that it gets of its full one.
-    pub(super) fn warmth(&self, slow_start: Duration) -> f64 {
+    pub(super) fn warmth(&self) -> f64 {
+        let Some(slow_start) = self.slow_start else { return 1.0 };
         let since = self.in_use_since.load(Ordering::Relaxed);
         balance::warmth(Duration::from_micros(self.now().saturating_sub(since)), slow_start)
     }

@@ -103,7 +103,11 @@ impl Selection {
         let count = group.endpoints.len();
         let draw = if count > 1 && way != Way::InTurn { rand::random() } else { 0 };
         let turn = if way == Way::InTurn { turn() } else { 0 };
-        let index = balance::pick(way, count, turn, draw, |index| group.endpoints[index].cost())?;
-        group.endpoints.get(index)
+        let endpoints = &group.endpoints;
+        let mut index = balance::pick(way, count, turn, draw, |index| endpoints[index].cost())?;
+        if endpoints[index].warmth() < 1.0 {
+            index = balance::warmer(index, count, rand::random(), |index| endpoints[index].warmth());
+        }
+        endpoints.get(index)
     }
 }

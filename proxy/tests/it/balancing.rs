@@ -1,6 +1,6 @@
 //! Who gets which request, and where endpoints come from.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
@@ -131,24 +131,31 @@ async fn until(mesh: &Mesh, so: impl Fn() -> bool) {
     }
 }
 
-/// A name server that knows one name, with a time to live of a second.
+/// A name server whose names all have these addresses and services, with a time to live of a second.
 struct Names {
     address: SocketAddr,
-    known: std::sync::Arc<parking_lot::Mutex<Vec<[u8; 4]>>>,
+    known: std::sync::Arc<parking_lot::Mutex<Vec<IpAddr>>>,
     _serving: JoinSet<()>,
 }
 
+/// A host by the first label of its name, and where it has the service.
+type Service = (u16, &'static str, u16);
+
 impl Names {
-    async fn start(known: &[[u8; 4]]) -> Self {
+    async fn start(known: &[IpAddr]) -> Self {
+        Self::with_services(known, &[]).await
+    }
+
+    async fn with_services(known: &[IpAddr], services: &[Service]) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let known = std::sync::Arc::new(parking_lot::Mutex::new(known.to_vec()));
         let mut serving = JoinSet::new();
-        let told = std::sync::Arc::clone(&known);
+        let (told, services) = (std::sync::Arc::clone(&known), services.to_vec());
         serving.spawn(async move {
             let mut query = [0; 512];
             while let Ok((length, peer)) = socket.recv_from(&mut query).await {
-                let answer = answer(&query[..length], &told.lock());
+                let answer = answer(&query[..length], &told.lock(), &services);
                 let _ = socket.send_to(&answer, peer).await;
             }
         });
@@ -156,18 +163,36 @@ impl Names {
     }
 }
 
-/// RFC 1035: the question, and one record for each address. A question for SRV gets the name itself, port 80.
-fn answer(query: &[u8], addresses: &[[u8; 4]]) -> Vec<u8> {
+/// RFC 1035 and 2782: the question, and one record for each address or service. A host whose name begins with `v6` has no
+/// address of IPv4, one that begins with `gone` has none at all.
+fn answer(query: &[u8], addresses: &[IpAddr], services: &[Service]) -> Vec<u8> {
     let name_end = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap() + 1;
     let question = &query[12..name_end + 4];
-    let is_a = query[name_end..name_end + 2] == [0, 1];
-    let records: Vec<_> = addresses.iter().filter(|_| is_a).collect();
+    let kind = u16::from_be_bytes([query[name_end], query[name_end + 1]]);
+    let label = &query[13..13 + usize::from(query[12])];
+    let (of_v6_alone, is_gone) = (label.starts_with(b"v6"), label.starts_with(b"gone"));
+    let of_address = |address: &IpAddr| match address {
+        IpAddr::V4(address) => (kind == 1 && !of_v6_alone && !is_gone).then(|| address.octets().to_vec()),
+        IpAddr::V6(address) => (kind == 28 && !is_gone).then(|| address.octets().to_vec()),
+    };
+    let of_service = |(priority, host, port): &Service| {
+        let [priority, weight, port] = [*priority, 1, *port].map(u16::to_be_bytes);
+        let mut data = [priority, weight, port].concat();
+        data.push(u8::try_from(host.len()).unwrap());
+        data.extend(host.as_bytes());
+        data.extend(b"\x04test\x00");
+        (kind == 33).then_some(data)
+    };
+    let records: Vec<Vec<u8>> =
+        addresses.iter().filter_map(of_address).chain(services.iter().filter_map(of_service)).collect();
     let mut answer = query[..2].to_vec();
     answer.extend([0x84, 0x00, 0, 1, 0, u8::try_from(records.len()).unwrap(), 0, 0, 0, 0]);
     answer.extend(question);
-    for address in records {
-        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
-        answer.extend(address);
+    for record in records {
+        answer.extend([0xc0, 12]);
+        answer.extend(kind.to_be_bytes());
+        answer.extend([0, 1, 0, 0, 0, 1, 0, u8::try_from(record.len()).unwrap()]);
+        answer.extend(record);
     }
     answer
 }
@@ -176,7 +201,7 @@ fn answer(query: &[u8], addresses: &[[u8; 4]]) -> Vec<u8> {
 async fn a_name_is_followed() {
     let app = EchoApp::start().await;
     let other = EchoApp::start_at(SocketAddr::from(([127, 0, 0, 2], app.address().port()))).await;
-    let names = Names::start(&[[127, 0, 0, 1]]).await;
+    let names = Names::start(&[IpAddr::from([127, 0, 0, 1])]).await;
     let keys = format!(
         "endpoints: {{dns: {{name: apps.test, port: {}, server: '{}', min_ttl: 200ms}}}}",
         app.address().port(),
@@ -185,7 +210,7 @@ async fn a_name_is_followed() {
     let mesh = mesh(&keys).await;
     until(&mesh, || !app.seen().is_empty()).await;
     assert!(other.seen().is_empty());
-    *names.known.lock() = vec![[127, 0, 0, 2]];
+    *names.known.lock() = vec![IpAddr::from([127, 0, 0, 2])];
     until(&mesh, || !other.seen().is_empty()).await;
     let before = app.seen().len();
     for _ in 0..20 {
@@ -201,7 +226,7 @@ async fn a_name_is_followed() {
 #[tokio::test]
 async fn a_name_must_not_lead_inside() {
     let app = EchoApp::start().await;
-    let names = Names::start(&[[127, 0, 0, 1]]).await;
+    let names = Names::start(&[IpAddr::from([127, 0, 0, 1])]).await;
     let keys = format!(
         "endpoints: {{dns: {{name: partner.test, port: {}, server: '{}', private_addresses: refuse}}}}",
         app.address().port(),
@@ -213,4 +238,79 @@ async fn a_name_must_not_lead_inside() {
         assert_eq!((answer.status.as_u16(), answer.reason().as_str()), (503, "no_healthy_upstream"));
     }
     assert!(app.seen().is_empty());
+}
+
+#[tokio::test]
+async fn names_lead_to_addresses_of_ipv6() {
+    let app = EchoApp::start_at("[::1]:0".parse().unwrap()).await;
+    let names = Names::start(&["127.0.0.1", "::1"].map(|address| address.parse().unwrap())).await;
+    let mesh = mesh(&format!(
+        "endpoints: {{dns: {{name: apps.test, record: AAAA, port: {}, server: '{}'}}}}",
+        app.address().port(),
+        names.address
+    ))
+    .await;
+    until(&mesh, || !app.seen().is_empty()).await;
+    for _ in 0..10 {
+        assert_eq!(mesh.get("/a").send().await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn services_lead_to_hosts_and_ports_the_first_ones_alone() {
+    let apps =
+        [EchoApp::start().await, EchoApp::start_at("[::1]:0".parse().unwrap()).await, EchoApp::start().await];
+    let [first, of_v6, second] = [0, 1, 2].map(|index: usize| apps[index].address().port());
+    let services = [(10, "a", first), (10, "v6", of_v6), (10, "gone", first), (20, "b", second)];
+    let addresses = ["127.0.0.1", "::1"].map(|address| address.parse().unwrap());
+    let names = Names::with_services(&addresses, &services).await;
+    let mesh = mesh(&format!(
+        "endpoints: {{dns: {{name: _http._tcp.apps.test, record: SRV, server: '{}'}}}}, balance: round_robin",
+        names.address
+    ))
+    .await;
+    until(&mesh, || apps[..2].iter().all(|app| !app.seen().is_empty())).await;
+    for _ in 0..10 {
+        assert_eq!(mesh.get("/a").send().await.status, 200);
+    }
+    assert!(apps[2].seen().is_empty(), "it stands by, and nobody is missing");
+}
+
+#[tokio::test]
+async fn one_that_comes_later_gets_little_at_first_and_its_full_share_in_the_end() {
+    const SLOW_START: Duration = Duration::from_secs(8);
+    for way in ["least_request", "round_robin"] {
+        let apps = start(2).await;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("endpoints.yaml");
+        std::fs::write(&file, format!("['{}']", apps[0].address())).unwrap();
+        let keys = format!(
+            "endpoints: {{file: '{}'}}, balance: {way}, slow_start: {}s",
+            file.display(),
+            SLOW_START.as_secs()
+        );
+        let mesh = mesh(&keys).await;
+        until(&mesh, || !apps[0].seen().is_empty()).await;
+        tokio::time::sleep(SLOW_START).await;
+        std::fs::write(&file, format!("[{}]", addresses(&apps))).unwrap();
+        // It is not left without, as it would be if every comparison went against it.
+        until(&mesh, || !apps[1].seen().is_empty()).await;
+        let came = Instant::now();
+        let before = counts(&apps);
+        let mut asked = 0;
+        while asked < 200 && came.elapsed() < SLOW_START / 4 {
+            assert_eq!(mesh.get("/a").send().await.status, 200);
+            asked += 1;
+        }
+        let later = counts(&apps)[1] - before[1];
+        // A quarter of its half, if the last of them came at the end of the quarter.
+        assert!(later <= asked / 4 + 5, "{way}: {later} of {asked}");
+        tokio::time::sleep(SLOW_START).await;
+        let before = counts(&apps);
+        for _ in 0..200 {
+            assert_eq!(mesh.get("/a").send().await.status, 200);
+        }
+        let later = counts(&apps)[1] - before[1];
+        assert!((60..=140).contains(&later), "{way}: {later} of 200 in the end");
+    }
 }

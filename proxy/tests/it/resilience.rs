@@ -261,6 +261,17 @@ async fn an_answer_may_not_stand_still() {
 }
 
 #[tokio::test]
+async fn an_answer_may_not_go_on_for_ever() {
+    let (mesh, _apps) = apps(1, "idle_timeout: 10s, stream_timeout: 300ms", "").await;
+    assert_eq!(mesh.get("/a").send().await.status, 200);
+    // It never stands still.
+    let cut = mesh.get("/a").header("x-behave", "drip").try_send().await;
+    assert!(cut.is_err());
+    let timed_out = || metric(&mesh, "tollgate_reason=\"upstream_timeout\"").then_some(());
+    assert!(wait_for(timed_out).await.is_some());
+}
+
+#[tokio::test]
 async fn who_does_not_answer_health_checks_is_left_out() {
     let check = "health_check: {ask: {http: /healthz}, interval: 50ms, timeout: 500ms, \
                  unhealthy_threshold: 2, healthy_threshold: 1}, outlier_detection: {enabled: false}";

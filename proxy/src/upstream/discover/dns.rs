@@ -17,6 +17,8 @@ use crate::config::{Dns, DnsRecord, Endpoint, PrivateAddresses};
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// Endpoints of one name.
 const MAX_ENDPOINTS: usize = 1024;
+/// Hosts that SRV records of one name lead to.
+const MAX_TARGETS: usize = 64;
 
 /// Asks until the cluster is closed.
 pub(in super::super) async fn run(cluster: Arc<Cluster>, dns: Dns) {
@@ -118,7 +120,8 @@ async fn addresses(
     Ok((found.collect(), answer.valid_until()))
 }
 
-/// The hosts and ports of the SRV records that come first, and the addresses of those hosts.
+/// The hosts and ports of the SRV records that come first, and the addresses of those hosts, of IPv6 where they have no other.
+/// A host without any takes no other along.
 async fn services(resolver: &TokioResolver, dns: &Dns) -> anyhow::Result<(Vec<SocketAddr>, Instant)> {
     let answer = resolver.lookup(dns.name.as_str(), RecordType::SRV).await?;
     let services = answer.answers().iter().filter_map(|record| match &record.data {
@@ -128,11 +131,24 @@ async fn services(resolver: &TokioResolver, dns: &Dns) -> anyhow::Result<(Vec<So
     let services: Vec<_> = services.collect();
     let first = services.iter().map(|(priority, ..)| *priority).min();
     let mut due = answer.valid_until();
-    let mut found = Vec::new();
-    for (_, target, port) in services.iter().filter(|(priority, ..)| Some(*priority) == first) {
-        let (addresses, until) = addresses(resolver, target, DnsRecord::A).await?;
-        due = due.min(until);
-        found.extend(addresses.into_iter().map(|ip| SocketAddr::new(ip, *port)));
+    let (mut found, mut last_error) = (Vec::new(), None);
+    let first = services.iter().filter(|(priority, ..)| Some(*priority) == first).take(MAX_TARGETS);
+    for (_, target, port) in first {
+        let of_v4 = addresses(resolver, target, DnsRecord::A).await;
+        let answer = match of_v4 {
+            Ok((some, until)) if !some.is_empty() => Ok((some, until)),
+            Ok(_) | Err(_) => addresses(resolver, target, DnsRecord::Aaaa).await,
+        };
+        match answer {
+            Ok((addresses, until)) => {
+                due = due.min(until);
+                found.extend(addresses.into_iter().map(|ip| SocketAddr::new(ip, *port)));
+            }
+            Err(error) => last_error = Some(error.context(format!("`{target}`"))),
+        }
     }
-    Ok((found, due))
+    match last_error {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok((found, due)),
+    }
 }
