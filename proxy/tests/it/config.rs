@@ -268,7 +268,10 @@ fn the_page_on_patterns_can_be_copied() {
     for block in blocks {
         let block = block.replace("/run/secrets/partner", &secret.path().display().to_string());
         let has = |key: &str| block.lines().any(|line| line.starts_with(key));
-        let mut text = String::from("authz: {address: 'http://127.0.0.1:7001'}\n");
+        let mut text = String::from("identity: {files: {certificate: a, key: b, bundle: c}}\n");
+        if !has("authz:") {
+            text += "authz: {address: 'http://127.0.0.1:7001'}\n";
+        }
         if !has("listeners:") {
             text += "listeners: [{name: main, bind: '127.0.0.1:8080', role: sidecar}]\n";
         }
