@@ -16,6 +16,7 @@ mod idempotency;
 mod last_administrator;
 pub mod load;
 mod refusing;
+mod rollout_rows;
 mod rollouts;
 mod rows;
 mod select;
