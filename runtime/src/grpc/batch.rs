@@ -20,7 +20,7 @@ const FULL: usize = 16 * 1024;
 
 /// Cuts a stream in two: what h2 reads and writes, and what writes in truth.
 pub(super) fn batched<IO>(stream: IO) -> (Batched<IO>, Outbox<IO>) {
-    let shared = Arc::new(Mutex::new(Shared { stream, waiting: Vec::new(), written: 0 }));
+    let shared = Arc::new(Mutex::new(Shared { stream, waiting: Vec::new(), written: 0, flushed: true }));
     (Batched(Arc::clone(&shared)), Outbox(shared))
 }
 
@@ -29,6 +29,8 @@ struct Shared<IO> {
     waiting: Vec<u8>,
     /// Of what is waiting, this much has left.
     written: usize,
+    /// Whether the stream holds nothing back of what it took. TLS takes more than its socket does.
+    flushed: bool,
 }
 
 /// The stream, as h2 has it. It says that it has flushed what the [`Outbox`] has still to write.
@@ -51,9 +53,10 @@ impl<IO: AsyncWrite + Unpin> Outbox<IO> {
 
 impl<IO: AsyncWrite + Unpin> Shared<IO> {
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.waiting.is_empty() {
+        if self.waiting.is_empty() && self.flushed {
             return Poll::Ready(Ok(()));
         }
+        self.flushed = false;
         while self.written < self.waiting.len() {
             let left = &self.waiting[self.written..];
             match ready!(Pin::new(&mut self.stream).poll_write(context, left))? {
@@ -64,7 +67,9 @@ impl<IO: AsyncWrite + Unpin> Shared<IO> {
         self.waiting.clear();
         self.waiting.shrink_to(FULL);
         self.written = 0;
-        Pin::new(&mut self.stream).poll_flush(context)
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        self.flushed = true;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -137,6 +142,48 @@ mod tests {
         poll_fn(|context| outbox.poll_send(context)).await.unwrap();
         assert_eq!(theirs.read(&mut heard).await.unwrap(), "one two three".len());
         assert!(heard.starts_with(b"one two three"));
+    }
+
+    /// As TLS is when its socket is full: takes what it is given, and has flushed it when it is asked a second time.
+    #[derive(Default)]
+    struct HoldsBack {
+        held: usize,
+        flushed: usize,
+        asked: bool,
+    }
+
+    impl AsyncWrite for HoldsBack {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.held += bytes.len();
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if !std::mem::replace(&mut self.asked, true) {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.flushed += std::mem::take(&mut self.held);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.poll_flush(context)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_stream_holds_back_is_flushed_though_nothing_more_is_written() {
+        let (mut batched, outbox) = batched(HoldsBack::default());
+        let mut nobody = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut batched).poll_write(&mut nobody, b"answer").is_ready());
+        assert!(outbox.poll_send(&mut nobody).is_pending());
+        assert!(outbox.poll_send(&mut nobody).is_ready());
+        assert_eq!(outbox.0.lock().stream.flushed, "answer".len());
     }
 
     #[tokio::test]
