@@ -65,7 +65,9 @@ impl<'a> Claims<'a> {
 
     fn words(&self, names: &[String]) -> Result<Vec<SmolStr>, Refusal> {
         match self.first(names) {
-            Some(Tree::Text(words)) => Ok(words.split_ascii_whitespace().map(SmolStr::new).collect()),
+            Some(Tree::Text(words)) => {
+                Ok(words.split_ascii_whitespace().map(SmolStr::new).collect::<Box<[_]>>().into_vec())
+            }
             _ => self.list(names),
         }
     }
@@ -125,7 +127,9 @@ fn seconds(number: &Number) -> Option<i64> {
 }
 
 fn texts(value: &Tree<'_>) -> Option<Vec<SmolStr>> {
-    value.as_list()?.iter().map(|item| item.as_text().map(SmolStr::new)).collect()
+    let texts: Option<Box<[_]>> =
+        value.as_list()?.iter().map(|item| item.as_text().map(SmolStr::new)).collect();
+    texts.map(<[_]>::into_vec)
 }
 
 fn wrong(names: &[String], problem: &str) -> Refusal {

@@ -62,15 +62,15 @@ impl Key {
                 return Err("key_ops does not name verify".to_owned());
             }
         }
+        let only = optional_text(jwk, "alg")?.map(|name| (name, name.parse::<Algorithm>().ok()));
         let mut verifiers = match (kind, text(jwk, "kty")?) {
-            (Kind::Public, "RSA") => rsa(jwk)?,
+            (Kind::Public, "RSA") => rsa(jwk, only.and_then(|(_, algorithm)| algorithm))?,
             (Kind::Public, "EC") => elliptic(jwk)?,
             (Kind::Public, "OKP") => edwards(jwk)?,
             (Kind::Shared, "oct") => secret(jwk)?,
             (_, kind) => return Err(format!("kty {kind} is not supported")),
         };
-        if let Some(name) = optional_text(jwk, "alg")? {
-            let only = name.parse::<Algorithm>().ok();
+        if let Some((name, only)) = only {
             verifiers.retain(|(algorithm, _)| Some(*algorithm) == only);
             if verifiers.is_empty() {
                 return Err(format!("alg {name} does not fit this key"));
@@ -86,7 +86,8 @@ impl Key {
     }
 }
 
-fn rsa(jwk: &Value) -> Result<Verifiers, String> {
+/// A key that names its algorithm is made for that one alone.
+fn rsa(jwk: &Value, only: Option<Algorithm>) -> Result<Verifiers, String> {
     let (modulus, exponent) = (bytes(jwk, "n", None)?, bytes(jwk, "e", None)?);
     let bits = bits(&modulus);
     if !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
@@ -96,8 +97,9 @@ fn rsa(jwk: &Value) -> Result<Verifiers, String> {
     if self::bits(&exponent) < 2 || last.is_multiple_of(2) {
         return Err("the RSA exponent must be odd and at least 3".to_owned());
     }
-    let components = RsaPublicKeyComponents { n: &modulus, e: &exponent };
+    let components = RsaPublicKeyComponents { n: significant(&modulus), e: significant(&exponent) };
     RSA.iter()
+        .filter(|(algorithm, _)| only.is_none_or(|only| only == *algorithm))
         .map(|(algorithm, parameters)| {
             let key = components.to_parsed_public_key(parameters).map_err(|_| "not an RSA key".to_owned())?;
             Ok((*algorithm, Verifier::Public(key)))
@@ -105,8 +107,13 @@ fn rsa(jwk: &Value) -> Result<Verifiers, String> {
         .collect()
 }
 
+/// Without the zeros that it should not begin with (RFC 7518 §6.3.1.1), and sometimes does.
+fn significant(number: &[u8]) -> &[u8] {
+    &number[number.iter().take_while(|byte| **byte == 0).count()..]
+}
+
 fn bits(number: &[u8]) -> usize {
-    let significant: &[u8] = &number[number.iter().take_while(|byte| **byte == 0).count()..];
+    let significant = significant(number);
     significant.first().map_or(0, |first| significant.len() * 8 - first.leading_zeros() as usize)
 }
 
@@ -206,6 +213,20 @@ mod tests {
             Key::parse(&ed, Kind::Public).unwrap().1.id.as_ref(),
             "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
         );
+    }
+
+    #[test]
+    fn numbers_that_begin_with_zeros_are_the_same_numbers() {
+        let signer = tollgate_testkit::signer::Signer::new(Algorithm::RS256, "k");
+        let mut jwk = signer.jwk();
+        for name in ["n", "e"] {
+            let number = URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
+            jwk[name] = URL_SAFE_NO_PAD.encode([&[0][..], &number].concat()).into();
+        }
+        let (_, key) = Key::parse(&jwk, Kind::Public).unwrap();
+        let token = signer.token(&serde_json::json!({}));
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        assert!(key.for_algorithm(Algorithm::RS256).unwrap().accepts(message.as_bytes(), signature));
     }
 
     #[test]
