@@ -12,21 +12,20 @@ use tollgate_authz::ca::{CaConfig, CertificateAuthority, Certified};
 use tollgate_identity::pki_types::CertificateDer;
 use tollgate_identity::signing::Profile;
 use tollgate_identity::spiffe_id::{SpiffeId, TrustDomain};
-use tollgate_identity::{FreshKey, Shown, pem};
+use tollgate_identity::{FreshKey, pem};
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::{Env, duration};
 
 use crate::commands::{DataFolder, say};
 use crate::policy::database_url;
+use crate::up::PAGE_FILE;
 
-/// In the data folder: what the authority's keys are encrypted with.
-const WRAPPING_KEY: &str = "ca/wrapping.key";
 /// The trust domain of what `tollgate up` runs.
 const DEMO_DOMAIN: &str = "tollgate.demo";
 /// As whom the commands of this machine come to the services of `tollgate up`.
 pub(crate) const OPERATOR_ID: &str = "spiffe://tollgate.demo/ns/tollgate-system/sa/operator";
-/// An operator's certificate that ends sooner is made anew.
-const LASTS_SECONDS: i64 = 60;
+/// A command is over sooner.
+const OPERATOR_LIFE: Duration = Duration::from_secs(300);
 /// How many certificates `list` shows.
 const MOST_LISTED: u32 = 1000;
 /// So much of a root's fingerprint tells it from the others.
@@ -94,7 +93,7 @@ impl Place {
     async fn open(&self, env: &Env) -> anyhow::Result<(CertificateAuthority, Store)> {
         let data = self.data.path(env);
         let store = Store::open(&database_url(&data, env), Clock::system()).await?;
-        let config = CaConfig::new(self.trust_domain.clone(), data.join(WRAPPING_KEY));
+        let config = CaConfig::new(self.trust_domain.clone(), data.join("ca/wrapping.key"));
         let ca = CertificateAuthority::open(config, store.clone(), Clock::system()).await;
         Ok((ca.context("cannot open the certificate authority")?, store))
     }
@@ -155,34 +154,45 @@ pub async fn issue(
     (ttl, by): (Option<Duration>, &str),
     out: &Path,
 ) -> anyhow::Result<Certified> {
-    let key = FreshKey::generate(Some(id))?;
-    let certified = ca.issue(&key.csr_der, id, profile, ttl, by).await?;
+    let (key, certified) = sign(ca, id, profile, (ttl, by)).await?;
     write(&out.join("tls.crt"), &pem::certificate(&certified.certificate), PUBLIC)?;
     write(&out.join("tls.key"), &key.private_key_pem(), PRIVATE)?;
     write(&out.join("ca.crt"), &roots_pem(&certified.roots), PUBLIC)?;
     Ok(certified)
 }
 
-/// The folder with the operator's certificate, signed anew where there is none that lasts; `None` if `data` holds no
-/// authority. Whoever can read the data folder could sign one in any case.
-pub(crate) async fn operator(data: &Path, env: &Env) -> anyhow::Result<Option<PathBuf>> {
-    if !data.join(WRAPPING_KEY).exists() {
-        return Ok(None);
-    }
-    let folder = data.join("ca/operator");
-    if !lasts(&folder.join("tls.crt")) {
-        let at = Place { data: DataFolder::at(data), trust_domain: DEMO_DOMAIN.parse()? };
-        let (ca, store) = at.open(env).await?;
-        issue(&ca, &OPERATOR_ID.parse()?, &Profile::default(), (None, &author(env)), &folder).await?;
-        store.close().await;
-    }
-    Ok(Some(folder))
+async fn sign(
+    ca: &CertificateAuthority,
+    id: &SpiffeId,
+    profile: &Profile,
+    (ttl, by): (Option<Duration>, &str),
+) -> anyhow::Result<(FreshKey, Certified)> {
+    let key = FreshKey::generate(Some(id))?;
+    let certified = ca.issue(&key.csr_der, id, profile, ttl, by).await?;
+    Ok((key, certified))
 }
 
-fn lasts(certificate: &Path) -> bool {
-    let by = Clock::system().unix_seconds().cast_signed() + LASTS_SECONDS;
-    let leaf = pem::certificates(certificate).ok().and_then(|found| Shown::read(found.first()?).ok());
-    leaf.is_some_and(|leaf| leaf.not_after > by)
+/// Who holds the data folder of a `tollgate up`, as its services know him.
+pub(crate) struct Operator {
+    /// A certificate and its key.
+    pub(crate) identity: String,
+    /// The roots that the services are believed by.
+    pub(crate) roots: String,
+}
+
+/// Signs a certificate for the operator, which is recorded and never written down. `None` unless `tollgate up` has been
+/// run in `data`: a folder of another authority is left alone.
+pub(crate) async fn operator(data: &Path, env: &Env) -> anyhow::Result<Option<Operator>> {
+    if !data.join(PAGE_FILE).exists() {
+        return Ok(None);
+    }
+    let at = Place { data: DataFolder::at(data), trust_domain: DEMO_DOMAIN.parse()? };
+    let (ca, store) = at.open(env).await?;
+    let by = (Some(OPERATOR_LIFE), &*author(env));
+    let (key, certified) = sign(&ca, &OPERATOR_ID.parse()?, &Profile::default(), by).await?;
+    store.close().await;
+    let identity = pem::certificate(&certified.certificate) + &key.private_key_pem();
+    Ok(Some(Operator { identity, roots: roots_pem(&certified.roots) }))
 }
 
 /// Who is at the keyboard, for the record.

@@ -12,6 +12,8 @@ use http::Uri;
 use reqwest::{Certificate, Client, Identity};
 use tollgate_runtime::config::Env;
 
+use crate::ca::Operator;
+
 /// Certificates, at both ends.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Https {
@@ -27,12 +29,6 @@ pub struct Https {
 }
 
 impl Https {
-    /// With the three files that `tollgate ca issue` writes.
-    pub(crate) fn of_folder(folder: &Path) -> Self {
-        let file = |name| Some(folder.join(name));
-        Self { ca: file("ca.crt"), cert: file("tls.crt"), key: file("tls.key") }
-    }
-
     /// Our certificate and its key, if we have them.
     fn own(&self, env: &Env) -> anyhow::Result<Option<(PathBuf, PathBuf)>> {
         let of = |given: &Option<PathBuf>, name| given.clone().or_else(|| env.var(name).map(PathBuf::from));
@@ -50,16 +46,39 @@ impl Https {
         Ok(self.own(env)?.is_some())
     }
 
+    /// The roots that we were told to believe servers by.
+    fn roots(&self, env: &Env) -> anyhow::Result<Option<Vec<Certificate>>> {
+        let Some(file) = self.ca.clone().or_else(|| env.var("TOLLGATE_CA").map(PathBuf::from)) else {
+            return Ok(None);
+        };
+        let roots = Certificate::from_pem_bundle(&read(&file)?);
+        let roots = roots.with_context(|| format!("{} holds no certificates", file.display()))?;
+        if roots.is_empty() {
+            bail!("{} holds no certificate", file.display());
+        }
+        Ok(Some(roots))
+    }
+
+    /// A client for a service of `tollgate up`, who comes as the operator. The roots that we were told come first.
+    pub(crate) fn client_of(
+        &self,
+        operator: &Operator,
+        env: &Env,
+        timeout: Duration,
+    ) -> anyhow::Result<Client> {
+        let roots = match self.roots(env)? {
+            Some(roots) => roots,
+            None => Certificate::from_pem_bundle(operator.roots.as_bytes())?,
+        };
+        let identity = Identity::from_pem(operator.identity.as_bytes())?;
+        Ok(Client::builder().timeout(timeout).tls_certs_only(roots).identity(identity).build()?)
+    }
+
     /// A client for `server`.
     pub(crate) fn client(&self, server: &str, env: &Env, timeout: Duration) -> anyhow::Result<Client> {
         refuse_plaintext(server)?;
         let mut builder = Client::builder().timeout(timeout);
-        if let Some(file) = self.ca.clone().or_else(|| env.var("TOLLGATE_CA").map(PathBuf::from)) {
-            let roots = Certificate::from_pem_bundle(&read(&file)?);
-            let roots = roots.with_context(|| format!("{} holds no certificates", file.display()))?;
-            if roots.is_empty() {
-                bail!("{} holds no certificate", file.display());
-            }
+        if let Some(roots) = self.roots(env)? {
             builder = builder.tls_certs_only(roots);
         }
         if let Some((cert, key)) = self.own(env)? {

@@ -9,7 +9,6 @@ use tollgate_runtime::config::Env;
 
 use super::At;
 use crate::ca;
-use crate::https::Https;
 
 /// Where `tollgate up` has it.
 const OVER_TLS: &str = "https://127.0.0.1:7005";
@@ -27,15 +26,14 @@ pub(super) struct Door {
 impl Door {
     /// The one that is named; else that of `tollgate up`, where whoever holds the data folder is the operator.
     pub(super) async fn of(at: &At, env: &Env) -> anyhow::Result<Self> {
-        let (server, https) = match &at.server {
-            Some(server) => (server.as_str(), at.https.clone()),
+        let (server, client) = match &at.server {
+            Some(server) => (server.as_str(), at.https.client(server, env, TIMEOUT)?),
+            None if at.https.is_somebody(env)? => (OVER_TLS, at.https.client(OVER_TLS, env, TIMEOUT)?),
             None => match ca::operator(&at.data.path(env), env).await? {
-                Some(_) if at.https.is_somebody(env)? => (OVER_TLS, at.https.clone()),
-                Some(operator) => (OVER_TLS, Https::of_folder(&operator)),
-                None => (IN_PLAINTEXT, at.https.clone()),
+                Some(operator) => (OVER_TLS, at.https.client_of(&operator, env, TIMEOUT)?),
+                None => (IN_PLAINTEXT, at.https.client(IN_PLAINTEXT, env, TIMEOUT)?),
             },
         };
-        let client = https.client(server, env, TIMEOUT)?;
         Ok(Self { client, server: server.trim_end_matches('/').to_owned() })
     }
 

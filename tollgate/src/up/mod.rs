@@ -27,6 +27,7 @@ use tollgate_runtime::telemetry::process_log::{self, Format};
 use crate::demo::issuer::Issuer;
 
 pub use mesh::{Addresses, Mesh};
+pub(crate) use parts::PAGE_FILE;
 
 /// How long the parts may take to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);

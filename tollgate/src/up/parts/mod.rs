@@ -33,7 +33,7 @@ const LIMITS: &str = include_str!("../../../../config/limits/insurance.yaml");
 pub(super) const DOMAIN: &str = "tollgate.demo";
 
 const TELEMETRY_FOLDER: &str = "telemetry";
-const PAGE_FILE: &str = "dashboard.url";
+pub(crate) const PAGE_FILE: &str = "dashboard.url";
 
 /// As whom a person comes in by the rate limits' door, with a certificate of the data folder.
 /// HTTP ports speak TLS, and plaintext to this machine, where nobody need know the demo's roots.
