@@ -6,7 +6,7 @@ use tollgate_identity::pki_types::ServerName;
 use tollgate_runtime::config::Invalid;
 
 use super::check::{at_least_one, unique};
-use super::{ClusterConfig, ClusterTls, Config, DnsRecord, Endpoint, Endpoints, HealthQuestion};
+use super::{ClusterConfig, ClusterTls, Config, DnsRecord, Endpoint, Endpoints, HealthQuestion, Protocol};
 use crate::route::{Key, Modifier};
 
 pub(super) fn check(config: &Config) -> Result<(), Invalid> {
@@ -153,11 +153,20 @@ fn resilience(cluster: &ClusterConfig, key: &str) -> Result<(), Invalid> {
         }
         at_least_one(&format!("{key}.unhealthy_threshold"), check.unhealthy_threshold as usize)?;
         at_least_one(&format!("{key}.healthy_threshold"), check.healthy_threshold as usize)?;
-        if let HealthQuestion::Http(path) = &check.ask
-            && !path.starts_with('/')
-        {
-            let problem = format!("`{path}` is not a path");
-            return Err(Invalid::new(format!("{key}.ask.http"), problem, "a path such as /healthz"));
+        match &check.ask {
+            HealthQuestion::Http(path) if !path.starts_with('/') => {
+                let problem = format!("`{path}` is not a path");
+                return Err(Invalid::new(format!("{key}.ask.http"), problem, "a path such as /healthz"));
+            }
+            HealthQuestion::Grpc(_) if cluster.protocol == Protocol::H1 => {
+                let problem = "gRPC is asked over HTTP/2, which this cluster does not speak";
+                return Err(Invalid::new(
+                    format!("{key}.ask.grpc"),
+                    problem,
+                    "`protocol: h2` of the cluster",
+                ));
+            }
+            HealthQuestion::Http(_) | HealthQuestion::Grpc(_) | HealthQuestion::Tcp => {}
         }
     }
     Ok(())

@@ -155,9 +155,9 @@ pub struct HealthCheck {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthQuestion {
-    /// A GET on this path that must be answered 200 to 299.
+    /// A GET on this path, in the cluster's protocol, that must be answered 200 to 299.
     Http(String),
-    /// `grpc.health.v1.Health/Check` about this service; empty, about the whole server.
+    /// `grpc.health.v1.Health/Check` about this service; empty, about the whole server. For clusters with `protocol: h2`.
     Grpc(String),
     /// To accept a connection: `tcp`.
     Tcp,

@@ -10,6 +10,7 @@ use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tollgate_identity::Identity;
+use tollgate_runtime::tasks::Tasks;
 
 use super::balance::Way;
 use super::breaker::{Breaker, Full, Place};
@@ -119,7 +120,7 @@ impl Cluster {
         if self.running.swap(true, Ordering::Relaxed) {
             return;
         }
-        let tasks = self.reporter.service.tasks();
+        let tasks = self.tasks();
         tasks.spawn("cluster-sweep", Arc::clone(self).sweep());
         if let Some(check) = self.config.health_check.clone() {
             tasks.spawn("cluster-health", health::run(Arc::clone(self), check));
@@ -193,7 +194,7 @@ impl Cluster {
     }
 
     fn member(&self, address: SocketAddr) -> Member {
-        let tasks = self.reporter.service.tasks();
+        let tasks = self.tasks();
         let endpoint = Endpoint::new(address, &self.config, &self.dialer, tasks, &self.breaker);
         endpoint.is_used_from_now();
         Member {
@@ -336,6 +337,10 @@ impl Cluster {
 
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         self.members.lock().list.iter().map(|member| member.endpoint.address).collect()
+    }
+
+    pub(super) fn tasks(&self) -> &Tasks {
+        self.reporter.service.tasks()
     }
 
     /// For how long it has been there.

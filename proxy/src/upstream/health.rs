@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
 use http::header::HOST;
+use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use tonic::client::Grpc;
@@ -22,7 +24,8 @@ use tonic_prost::ProstCodec;
 
 use super::Cluster;
 use super::dial::Dialer;
-use crate::config::{HealthCheck, HealthQuestion};
+use crate::config::{HealthCheck, HealthQuestion, Protocol};
+use crate::listener::TaskExecutor;
 
 /// What is known of one endpoint.
 #[derive(Debug, Default)]
@@ -61,8 +64,8 @@ pub(super) async fn run(cluster: Arc<Cluster>, check: HealthCheck) {
         let addresses = cluster.addresses();
         let mut asking = tokio::task::JoinSet::new();
         for address in addresses {
-            let (ask, patience, dialer) = (check.ask.clone(), check.timeout, Arc::clone(&cluster.dialer));
-            asking.spawn(async move { (address, question(&dialer, address, &ask, patience).await) });
+            let (cluster, ask, patience) = (Arc::clone(&cluster), check.ask.clone(), check.timeout);
+            asking.spawn(async move { (address, question(&cluster, address, &ask, patience).await) });
         }
         while let Some(answered) = asking.join_next().await {
             if let Ok((address, answer)) = answered {
@@ -78,16 +81,16 @@ pub(super) async fn run(cluster: Arc<Cluster>, check: HealthCheck) {
 
 /// Whether the answer was good; what was wrong with it otherwise.
 async fn question(
-    dialer: &Arc<Dialer>,
+    cluster: &Cluster,
     address: SocketAddr,
     ask: &HealthQuestion,
     patience: Duration,
 ) -> Result<(), String> {
     let asked = async {
         match ask {
-            HealthQuestion::Tcp => dialer.dial(address).await.map(drop).map_err(anyhow::Error::from),
-            HealthQuestion::Http(path) => http(dialer, address, path).await,
-            HealthQuestion::Grpc(service) => grpc(dialer, address, service).await,
+            HealthQuestion::Tcp => cluster.dialer.dial(address).await.map(drop).map_err(anyhow::Error::from),
+            HealthQuestion::Http(path) => http(cluster, address, path).await,
+            HealthQuestion::Grpc(service) => grpc(&cluster.dialer, address, service).await,
         }
     };
     match tokio::time::timeout(patience, asked).await {
@@ -96,23 +99,40 @@ async fn question(
     }
 }
 
-async fn http(dialer: &Dialer, address: SocketAddr, path: &str) -> anyhow::Result<()> {
-    let stream = dialer.dial(address).await?.stream;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path)
-        .header(HOST, address.to_string())
-        .header("user-agent", "tollgate-health-check")
-        .body(Empty::<Bytes>::new())?;
-    // The connection lives as long as the question.
-    let status = tokio::select! {
-        answer = sender.send_request(request) => answer?.status(),
-        ended = connection => {
-            ended?;
-            anyhow::bail!("closed without an answer");
+/// In the cluster's own protocol: over TLS no other was agreed on.
+async fn http(cluster: &Cluster, address: SocketAddr, path: &str) -> anyhow::Result<()> {
+    let io = TokioIo::new(cluster.dialer.dial(address).await?.stream);
+    let request = Request::get(path).header("user-agent", "tollgate-health-check");
+    let status = match cluster.protocol() {
+        Protocol::H1 => {
+            let (mut sender, connection) = http1::handshake(io).await?;
+            let request = request.header(HOST, address.to_string()).body(Empty::<Bytes>::new())?;
+            answered(sender.send_request(request), connection).await?
+        }
+        Protocol::H2 => {
+            let executor = TaskExecutor::new(cluster.tasks().clone(), "cluster-health-stream");
+            let (mut sender, connection) = http2::handshake(executor, io).await?;
+            let uri = format!("{}://{address}{path}", cluster.scheme());
+            let request = request.uri(uri).body(Empty::<Bytes>::new())?;
+            answered(sender.send_request(request), connection).await?
         }
     };
     anyhow::ensure!(status.is_success(), "status {}", status.as_u16());
     Ok(())
+}
+
+/// The answer's status. The connection lives as long as the question.
+async fn answered(
+    answer: impl Future<Output = hyper::Result<Response<Incoming>>>,
+    connection: impl Future<Output = hyper::Result<()>>,
+) -> anyhow::Result<StatusCode> {
+    tokio::select! {
+        answer = answer => Ok(answer?.status()),
+        ended = connection => {
+            ended?;
+            anyhow::bail!("closed without an answer")
+        }
+    }
 }
 
 /// `grpc.health.v1.HealthCheckRequest`

@@ -140,6 +140,11 @@ fn mistakes_are_named_with_their_place() {
     );
     check(
         "['127.0.0.1:1']}",
+        "['127.0.0.1:1']}, health_check: {ask: {grpc: shop.Orders}}",
+        (9, "clusters[0].health_check.ask.grpc: gRPC is asked over HTTP/2"),
+    );
+    check(
+        "['127.0.0.1:1']}",
         "['127.0.0.1:1']}, slow_start: 30s, balance: {maglev: subject}",
         (9, "clusters[0].slow_start: a key always goes to the same endpoint"),
     );

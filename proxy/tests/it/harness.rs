@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -12,6 +12,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -54,6 +55,9 @@ routes:
     descriptors: [[{key: route, value: "{route.name}"}]]
 "#;
 
+/// How long a test waits for what should come by itself.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A running proxy with everything around it.
 #[derive(Debug)]
 pub(crate) struct Mesh {
@@ -89,7 +93,7 @@ impl Setup<'_> {
         let collector = self.collector.map(|at| format!("telemetry: {{endpoint: 'http://{at}'}}\n"));
         let role = if self.listener.contains("role:") { "" } else { "role: ingress," };
         format!(
-            "name: ingress\n{}{}process: {{shutdown_grace: 5s}}\nedge: {{trust_traceparent: {}}}\n\
+            "name: ingress\n{}{}process: {{listen: '127.0.0.1:0', shutdown_grace: 5s}}\nedge: {{trust_traceparent: {}}}\n\
              authz: {{address: 'http://{authz}', timeout: 300ms}}\n\
              rate_limit: {{address: 'http://{limiter}', domain: insurance, timeout: 300ms}}\n\
              listeners: [{{name: main, bind: '127.0.0.1:0', {role} {}}}]\n\
@@ -144,6 +148,32 @@ impl Mesh {
         call
     }
 
+    /// What the proxy says of itself.
+    pub(crate) async fn status(&self) -> Value {
+        let answer = Call::new(self.service.process_address().unwrap(), "GET", "/status").send().await;
+        serde_json::from_str(&answer.body).unwrap()
+    }
+
+    /// What it says of one cluster.
+    pub(crate) async fn cluster(&self, name: &str) -> Value {
+        let status = self.status().await;
+        let mut clusters = status["clusters"].as_array().unwrap().iter();
+        clusters.find(|cluster| cluster["name"] == name).unwrap().clone()
+    }
+
+    /// Waits until it says something of a cluster.
+    pub(crate) async fn until(&self, cluster: &str, what: &str, so: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let cluster = self.cluster(cluster).await;
+            if so(&cluster) {
+                return cluster;
+            }
+            assert!(began.elapsed() < PATIENCE, "waited in vain: {what}: {cluster:#}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Stops the proxy as a signal would, and waits until it is gone.
     pub(crate) async fn stop(&mut self) {
         self.service.stop().await;
@@ -182,7 +212,7 @@ impl Answer {
     }
 
     pub(crate) fn reason(&self) -> String {
-        let body: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
+        let body: Value = serde_json::from_str(&self.body).unwrap_or_default();
         body["reason"].as_str().unwrap_or_default().to_owned()
     }
 }
@@ -284,6 +314,12 @@ impl Call {
             },
         }
     }
+}
+
+/// One endpoint of a cluster, as the proxy tells of it.
+pub(crate) fn endpoint(cluster: &Value, address: SocketAddr) -> Value {
+    let mut endpoints = cluster["endpoints"].as_array().unwrap().iter();
+    endpoints.find(|endpoint| endpoint["address"] == address.to_string()).unwrap().clone()
 }
 
 pub(crate) async fn read(response: Response<hyper::body::Incoming>) -> Result<Answer, hyper::Error> {

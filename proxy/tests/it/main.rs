@@ -9,6 +9,7 @@ mod egress;
 mod failure;
 mod flow;
 mod harness;
+mod health;
 mod hostile;
 mod limits;
 mod local_limits;

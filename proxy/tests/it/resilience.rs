@@ -270,28 +270,3 @@ async fn an_answer_may_not_go_on_for_ever() {
     let timed_out = || metric(&mesh, "tollgate_reason=\"upstream_timeout\"").then_some(());
     assert!(wait_for(timed_out).await.is_some());
 }
-
-#[tokio::test]
-async fn who_does_not_answer_health_checks_is_left_out() {
-    let check = "health_check: {ask: {http: /healthz}, interval: 50ms, timeout: 500ms, \
-                 unhealthy_threshold: 2, healthy_threshold: 1}, outlier_detection: {enabled: false}";
-    let (mesh, apps) = apps(3, "", check).await;
-    apps[0].behave("status:500");
-    let well = |apps: &[EchoApp]| {
-        apps.iter().map(|app| app.seen().iter().filter(|seen| seen.uri == "/a").count()).collect::<Vec<_>>()
-    };
-    let began = Instant::now();
-    loop {
-        assert!(began.elapsed() < Duration::from_secs(20), "never left out");
-        let before = well(&apps)[0];
-        if failures(&mesh, 20).await == 0 && well(&apps)[0] == before {
-            break;
-        }
-    }
-    apps[0].behave("");
-    let before = well(&apps)[0];
-    while well(&apps)[0] == before {
-        assert!(began.elapsed() < Duration::from_secs(40), "never back");
-        assert_eq!(failures(&mesh, 5).await, 0);
-    }
-}
