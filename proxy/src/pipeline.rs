@@ -117,13 +117,14 @@ async fn pass(
         limit.take(record.client).map_err(|retry_after| ProxyError::AddressLimit { retry_after })?;
     }
 
-    // Limit locally, by what is known without a verified token.
-    count_before(snapshot, connection, &parts, &host, &found, record)?;
-
-    // Answer a CORS preflight, where configured: it carries no token, and asks for nothing but leave to ask.
+    // Answer a CORS preflight, where configured: it carries no token, and asks for nothing but leave to ask. The request that
+    // it announces is counted, not both.
     if let Some(cors) = found.route.cors.as_ref().filter(|_| cors::announced(&parts).is_some()) {
         return Ok(preflight(cors, &parts, record));
     }
+
+    // Limit locally, by what is known without a verified token.
+    count_before(snapshot, connection, &parts, &host, &found, record)?;
 
     // Authorize.
     let mut grant = authorize(proxy, snapshot, connection, &parts, &host, &body, &found, record).await?;

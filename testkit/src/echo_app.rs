@@ -6,7 +6,7 @@
 //! an answer), `early` (answers before it has read the body, and keeps no record of it), `drip` (goes on
 //! and on, a byte at a time), `trailers` (ends with `grpc-status: 0`), `big:BYTES`, `nonsense` is [`NonsenseApp`]'s.
 //! [`EchoApp::behave`] says it once for all requests without the header; `flaky:503` fails every second of them, `nth:20`
-//! every twentieth with a 503.
+//! every twentieth with a 503, `ailing:MS` every second after that time. `hold` keeps them until it behaves otherwise.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -164,6 +164,15 @@ async fn answer(
         "flaky" if number_of_this.is_multiple_of(2) => {
             *response.status_mut() = StatusCode::from_u16(u16::try_from(number).unwrap_or(503))
                 .unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        "ailing" if number_of_this.is_multiple_of(2) => {
+            tokio::time::sleep(Duration::from_millis(number)).await;
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        "hold" => {
+            while *always.lock() == "hold" {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
         "nth" if number > 0 && (number_of_this as u64).is_multiple_of(number) => {
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

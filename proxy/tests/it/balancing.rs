@@ -107,6 +107,43 @@ async fn localities_share_by_weight() {
 }
 
 #[tokio::test]
+async fn a_locality_gives_away_what_it_cannot_take() {
+    let apps = start(4).await;
+    let placed =
+        |at: usize, locality: &str| format!("{{address: '{}', locality: {locality}}}", apps[at].address());
+    let keys = format!(
+        "localities: [{{name: near, weight: 100}}, {{name: far, weight: 1}}], endpoints: {{static: [{}, {}, {}, {}]}}, \
+         health_check: {{ask: {{http: /}}, interval: 50ms, unhealthy_threshold: 1, healthy_threshold: 1}}, \
+         outlier_detection: {{enabled: false}}",
+        placed(0, "near"),
+        placed(1, "near"),
+        placed(2, "far"),
+        placed(3, "far")
+    );
+    let mesh = mesh(&keys).await;
+    let requests = |at: usize| apps[at].seen().iter().filter(|seen| seen.uri == "/a").count();
+    // What goes far, of two hundred.
+    let far = async || {
+        let before = requests(2) + requests(3);
+        for _ in 0..200 {
+            assert_eq!(mesh.get("/a").send().await.status, 200);
+        }
+        requests(2) + requests(3) - before
+    };
+    let (all_near, mut shares) = (far().await, Vec::new());
+    for (app, left) in [(&apps[0], 3), (&apps[1], 2)] {
+        app.behave("status:500");
+        mesh.until("many", "it to be ill", |cluster| cluster["usable"] == left).await;
+        shares.push(far().await);
+    }
+    println!("far, of 200: {all_near}, with one of two near ill {}, with both {}", shares[0], shares[1]);
+    // 1 %; 1 of 71 (half of them take seven tenths of what is theirs), which is hardly more; all.
+    assert!(all_near < 20 && shares[0] < 20 && shares[1] == 200, "{all_near} {shares:?}");
+    let panics = mesh.cluster("many").await["panic"].clone();
+    assert_eq!(panics, false, "half are well");
+}
+
+#[tokio::test]
 async fn a_file_with_endpoints_is_followed_and_a_bad_one_is_not() {
     let apps = start(2).await;
     let folder = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use tollgate_testkit::fake_collector::wait_for;
 
-use crate::harness::{Mesh, Setup};
+use crate::harness::{Call, Mesh, Setup};
 
 const ROUTES: &str = r#"
 routes:
@@ -79,4 +79,53 @@ async fn an_outbound_sidecar_knows_the_registry_too() {
     let passed = mesh.get("/v1/x").header("host", "friend.test").bearer("reader").send().await;
     assert_eq!(passed.status, 200);
     assert_eq!(mesh.app.seen()[0].headers["authorization"], "Bearer reader");
+}
+
+#[tokio::test]
+async fn each_destination_has_its_own_limit_and_its_own_pages() {
+    let routes = r#"
+routes:
+  - name: few
+    hostnames: [few.test]
+    matches: [{}]
+    authz: off
+    backends: [{cluster: app}]
+    local_limits: [{requests: 2, per: 1h}]
+    cors: {allow_origins: ["https://app.example"], expose_headers: [retry-after]}
+  - name: many
+    hostnames: [many.test]
+    matches: [{}]
+    authz: off
+    backends: [{cluster: app}]
+"#;
+    let mesh = Setup { listener: "role: egress", routes: Some(routes), ..Setup::default() }.start().await;
+    let page = ("origin", "https://app.example");
+    let of = |host: &str| mesh.get("/").header("host", host).header(page.0, page.1);
+    let preflight = |host: &str| {
+        let call = Call::new(mesh.address, "OPTIONS", "/").header("host", host).header(page.0, page.1);
+        call.header("access-control-request-method", "GET").send()
+    };
+    // Preflights do not count: the requests that they announce do.
+    for _ in 0..3 {
+        let asked = preflight("few.test").await;
+        assert_eq!((asked.status.as_u16(), asked.header("access-control-allow-origin")), (204, Some(page.1)));
+    }
+    for status in [200, 200, 429] {
+        let answer = of("few.test").send().await;
+        assert_eq!(answer.status, status);
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            Some(page.1),
+            "a page may read why: {status}"
+        );
+        assert_eq!(answer.header("access-control-expose-headers"), Some("retry-after"), "{status}");
+    }
+    for _ in 0..5 {
+        let answer = of("many.test").send().await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("access-control-allow-origin"), None);
+    }
+    let stranger = preflight("stranger.test").await;
+    assert_eq!((stranger.status.as_u16(), stranger.reason().as_str()), (403, "egress_unregistered"));
+    assert_eq!(mesh.app.seen().len(), 2 + 5, "a preflight goes nowhere");
 }

@@ -340,6 +340,57 @@ pub(crate) async fn raw(address: SocketAddr, bytes: &[u8], patience: Duration) -
     String::from_utf8_lossy(&heard).into_owned()
 }
 
+/// What clients noticed of many requests.
+#[derive(Debug)]
+pub(crate) struct Figures {
+    pub(crate) asked: usize,
+    /// Not answered 200.
+    pub(crate) failed: usize,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+}
+
+impl Figures {
+    /// So many `GET`s from so many clients, each on a connection of its own.
+    pub(crate) async fn of(address: SocketAddr, path: &'static str, each: usize, clients: usize) -> Self {
+        let mut asking = JoinSet::new();
+        for _ in 0..clients {
+            asking.spawn(async move {
+                let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+                let (mut sender, connection) = http1::handshake(io).await.unwrap();
+                let mut driving = JoinSet::new();
+                driving.spawn(async move { drop(connection.await) });
+                let mut answers = Vec::with_capacity(each);
+                for _ in 0..each {
+                    let request = Request::get(path).header("host", "h").body(Full::<Bytes>::default());
+                    let began = Instant::now();
+                    let answer = sender.send_request(request.unwrap()).await.unwrap();
+                    let status = read(answer).await.unwrap().status;
+                    answers.push((status == 200, began.elapsed()));
+                }
+                answers
+            });
+        }
+        let answers = asking.join_all().await.concat();
+        let mut times: Vec<Duration> = answers.iter().map(|(_, took)| *took).collect();
+        times.sort_unstable();
+        Self {
+            asked: answers.len(),
+            failed: answers.iter().filter(|(good, _)| !good).count(),
+            p50: times[times.len() / 2],
+            p99: times[times.len() * 99 / 100],
+        }
+    }
+}
+
+impl std::fmt::Display for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let share = 100.0 * self.failed as f64 / self.asked as f64;
+        let [p50, p99] = [self.p50, self.p99].map(|time| time.as_secs_f64() * 1000.0);
+        write!(f, "{share:.1} % of {} failed, p50 {p50:.1} ms, p99 {p99:.1} ms", self.asked)
+    }
+}
+
 /// The collector of a test that reads telemetry, and a mesh that reports to it.
 pub(crate) async fn observed(setup: Setup<'_>) -> (Mesh, FakeCollector) {
     let collector = FakeCollector::start().await;

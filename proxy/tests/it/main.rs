@@ -18,6 +18,7 @@ mod mtls;
 mod mtls_upstream;
 mod pki;
 mod records;
+mod recovery;
 mod reload;
 mod resilience;
 mod rotation;

@@ -47,6 +47,26 @@ async fn a_copy_carries_no_credentials_and_says_what_it_is() {
 }
 
 #[tokio::test]
+async fn answers_that_differ_are_told_apart() {
+    let (mesh, shadow) = mirrored("compare: true").await;
+    let counted = |status: &str| {
+        let label = format!("status=\"{status}\"");
+        let is_it = |line: &&str| {
+            line.starts_with("tollgate_proxy_mirror_difference_seconds_count") && line.contains(&label)
+        };
+        let metrics = mesh.service.telemetry().render_metrics().unwrap();
+        metrics.lines().find(is_it).and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    for (behaviour, expected) in [("", (1, 0)), ("status:500", (1, 1)), ("hang-up", (1, 2)), ("", (2, 2))] {
+        shadow.behave(behaviour);
+        assert_eq!(mesh.get("/a").bearer("reader").send().await.status, 200, "{behaviour}");
+        let compared = || ((counted("same"), counted("different")) == expected).then_some(());
+        let now = wait_for(compared).await;
+        assert!(now.is_some(), "{behaviour}: {} same, {} different", counted("same"), counted("different"));
+    }
+}
+
+#[tokio::test]
 async fn a_copy_holds_nobody_up() {
     let (mesh, shadow) = mirrored("timeout: 5s, max_in_flight: 2").await;
     let began = std::time::Instant::now();

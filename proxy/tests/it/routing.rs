@@ -185,6 +185,27 @@ async fn a_tenant_stays_with_its_version() {
 }
 
 #[tokio::test]
+async fn all_proxies_decide_alike_and_a_growing_canary_keeps_who_is_with_it() {
+    let of_forty = async |weight: u32| {
+        let routes = format!(
+            "routes: [{{name: sticky, matches: [{{}}], authz: off, sticky: {{header: x-tenant}}, \
+             backends: [{{cluster: app, weight: {}}}, {{cluster: v2, weight: {weight}}}]}}]",
+            100 - weight
+        );
+        let (mesh, v2, _v3) = versions(&routes).await;
+        for tenant in 0..40 {
+            let call = mesh.get("/sticky").header("x-tenant", &format!("t{tenant}"));
+            assert_eq!(call.send().await.status, 200);
+        }
+        let tenants = v2.seen().into_iter().map(|seen| seen.headers["x-tenant"].to_str().unwrap().to_owned());
+        tenants.collect::<std::collections::BTreeSet<_>>()
+    };
+    let (few, few_again, more) = (of_forty(20).await, of_forty(20).await, of_forty(60).await);
+    assert_eq!(few, few_again, "two proxies");
+    assert!(!few.is_empty() && few.is_subset(&more) && more.len() < 40, "{few:?} {more:?}");
+}
+
+#[tokio::test]
 async fn a_dark_launch_is_for_those_it_names() {
     let (mesh, v2, v3) = versions(CANARY).await;
     let seen = || (mesh.app.seen().len(), v2.seen().len(), v3.seen().len());
@@ -275,4 +296,22 @@ routes:
     let began = std::time::Instant::now();
     assert_eq!(mesh.get("/slow").bearer("reader").send().await.status, 200);
     assert!(began.elapsed() >= std::time::Duration::from_millis(150));
+}
+
+#[tokio::test]
+async fn faults_concern_a_share_of_the_requests() {
+    let mesh = open(
+        "routes: [{name: some, matches: [{}], authz: off, backends: [{cluster: app}], \
+         fault: {abort: {percent: 30, status: 500}}}]",
+    )
+    .await;
+    let mut failed = 0;
+    for _ in 0..300 {
+        let answer = mesh.get("/").send().await;
+        assert!(answer.status == 200 || answer.reason() == "fault_injected", "{answer:?}");
+        failed += usize::from(answer.status == 500);
+    }
+    // 90 give or take 8: so far from it once in a million times.
+    assert!((50..=130).contains(&failed), "{failed} of 300");
+    assert_eq!(mesh.app.seen().len(), 300 - failed);
 }
