@@ -88,6 +88,11 @@ impl EchoApp {
         self.seen.lock().clone()
     }
 
+    /// Forgets them: who sends very many has no need of each.
+    pub fn forget(&self) {
+        self.seen.lock().clear();
+    }
+
     /// How many connections it was opened.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)

@@ -8,6 +8,7 @@
 
 mod authority_away;
 mod certificates;
+mod cors;
 mod demo_table;
 mod envoy;
 mod failures;
@@ -25,3 +26,4 @@ mod revoked;
 mod rollout;
 mod root_rotation;
 mod stores;
+mod versions;

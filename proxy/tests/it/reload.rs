@@ -3,16 +3,18 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tollgate_runtime::Service;
-use tollgate_runtime::config::{Env, Source};
+use tollgate_runtime::config::{Env, ServiceConfig as _, Source};
 use tollgate_testkit::fake_collector::wait_for;
 
 use crate::harness::{Call, Mesh, ROUTES, Setup, parse, run};
@@ -32,9 +34,10 @@ async fn reloading() -> Reloading {
     let file = folder.path().join("proxy.yaml");
     let yaml = yaml(&mesh, ROUTES);
     std::fs::write(&file, &yaml).unwrap();
-    let service = Service::for_test("ingress");
+    let config = parse(&yaml);
+    let service = Service::start("ingress", config.process(), config.telemetry()).unwrap();
     service.configured_by(Source::new(&file, &[], &Env::empty()));
-    let (address, running) = run(parse(&yaml), service.clone()).await;
+    let (address, running) = run(config, service.clone()).await;
     Reloading { mesh, file, address, service, _folder: folder, _running: running }
 }
 
@@ -50,6 +53,12 @@ fn yaml(mesh: &Mesh, routes: &str) -> String {
 impl Reloading {
     async fn status(&self, path: &str) -> u16 {
         Call::new(self.address, "GET", path).send().await.status.as_u16()
+    }
+
+    /// What the proxy says of its configuration.
+    async fn config(&self) -> Value {
+        let answer = Call::new(self.service.process_address().unwrap(), "GET", "/status").send().await;
+        serde_json::from_str::<Value>(&answer.body).unwrap()["config"].take()
     }
 
     /// Waits until a metric says that a reload had this outcome.
@@ -139,14 +148,22 @@ async fn connections_to_an_unchanged_cluster_are_kept() {
     assert_eq!(reloading.mesh.app.connections(), before);
 }
 
-/// Asks again and again on one connection until told to stop: how many answers came, and what was no 200.
+/// Changes of routes and clusters, and requests a second meanwhile from so many clients; more in `make soak`.
+const RELOADS: u64 = if cfg!(feature = "soak") { 100 } else { 8 };
+const RATE: u32 = if cfg!(feature = "soak") { 5_000 } else { 400 };
+const CLIENTS: u32 = if cfg!(feature = "soak") { 50 } else { 8 };
+
+/// Asks at a rate, on one connection, until told to stop: how many answers came, and what was no 200.
 async fn keep_asking(address: std::net::SocketAddr, stop: Arc<AtomicBool>) -> (usize, Vec<String>) {
     let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (mut sender, connection) = http1::handshake(io).await.unwrap();
     let mut driving = JoinSet::new();
     driving.spawn(async move { drop(connection.await) });
+    // What was late is made up for.
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) * CLIENTS / RATE);
     let (mut answered, mut failed) = (0, Vec::new());
     while !stop.load(Ordering::Relaxed) {
+        ticks.tick().await;
         let request = Request::get("/open/x").header("host", "h").body(Empty::<Bytes>::new()).unwrap();
         match sender.send_request(request).await {
             Ok(answer) if answer.status() == 200 => match answer.into_body().collect().await {
@@ -163,28 +180,44 @@ async fn keep_asking(address: std::net::SocketAddr, stop: Arc<AtomicBool>) -> (u
     (answered, failed)
 }
 
-/// Changes of routes and clusters while eight clients ask.
-const RELOADS: u64 = 8;
-
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_while_the_configuration_changes() {
     let reloading = reloading().await;
     assert_eq!(reloading.status("/open/x").await, 200);
     let stop = Arc::<AtomicBool>::default();
     let mut clients = JoinSet::new();
-    for _ in 0..8 {
+    let began = Instant::now();
+    for _ in 0..CLIENTS {
         clients.spawn(keep_asking(reloading.address, Arc::clone(&stop)));
     }
+    let mut refused = 0;
     for round in 1..=RELOADS {
         // Another timeout makes another cluster: its connections go with the old one.
-        let yaml =
+        let good =
             yaml(&reloading.mesh, &ROUTES.replace("value: /strict", &format!("value: /strict-{round}")))
                 .replace("endpoints: {", &format!("connect_timeout: {round}s, endpoints: {{"));
-        std::fs::write(&reloading.file, yaml).unwrap();
+        std::fs::write(&reloading.file, &good).unwrap();
         reloading.reloads("applied", round).await;
-        if round == RELOADS / 2 {
-            std::fs::write(&reloading.file, "listeners: [").unwrap();
-            reloading.reloads("refused", 1).await;
+        reloading.mesh.app.forget();
+        if round % (RELOADS / 4) != 0 {
+            continue;
+        }
+        let before = reloading.config().await;
+        assert_eq!(before["last_error"], Value::Null);
+        for (bad, why) in [
+            (
+                good.replace("cluster: app", "cluster: gone"),
+                "there is no cluster `gone`; expected one of: app",
+            ),
+            (good.replace("timeout: 500ms", "timeouts: 500ms"), "unknown field `timeouts`"),
+        ] {
+            refused += 1;
+            std::fs::write(&reloading.file, bad).unwrap();
+            reloading.reloads("refused", refused).await;
+            let after = reloading.config().await;
+            assert_eq!([&after["revision"], &after["applied"]], [&before["revision"], &before["applied"]]);
+            let error = after["last_error"].as_str().unwrap();
+            assert!(error.contains(why) && error.contains("proxy.yaml:"), "{error}");
         }
     }
     stop.store(true, Ordering::Relaxed);
@@ -193,5 +226,10 @@ async fn no_request_fails_while_the_configuration_changes() {
         assert!(failed.is_empty(), "{failed:?}");
         answered += count;
     }
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "{RELOADS} changes and {refused} bad ones in {seconds:.1} s: {answered} answers of 200, {:.0} a second of {RATE}",
+        answered as f64 / seconds
+    );
     assert!(answered > 100, "{answered}");
 }
