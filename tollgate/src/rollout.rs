@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use tollgate_authz::admin::rollout_json;
-use tollgate_authz::store::{Authorship, Store};
+use tollgate_authz::store::{ActTerms, Authorship, Store};
 use tollgate_rollout::Action;
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::Env;
@@ -153,7 +153,8 @@ async fn act(one: &One, env: &Env, action: Action, path: &str) -> anyhow::Result
     let rollout = match Policy::open(&one.at, env).await? {
         Policy::Here(store) => {
             let by = Authorship::new(author(), one.reason.clone());
-            let (rollout, _) = store.act_on_rollout(one.parts()?, action, None, &by).await?;
+            let terms = ActTerms::default();
+            let rollout = store.act_on_rollout(one.parts()?, action, terms, &by).await?.rollout;
             rollout_json(rollout, now_ms())
         }
         Policy::There(remote) => remote.act(&format!("{}/{path}", one.path()?), &one.reason).await?,

@@ -1,7 +1,7 @@
 //! Canaries: where each stands and why, and what somebody may want of it.
 //!
 //! A rollout is made by the first proxy that reports it, and named in its namespace. What is wanted of it is wanted of
-//! the plan in force, and under `If-Match` only of that state of it.
+//! the plan in force, and under `If-Match` only of that state of it; under an `Idempotency-Key` it is done once.
 
 use axum::Extension;
 use axum::extract::State;
@@ -16,7 +16,8 @@ use super::caller::Caller;
 use super::extract::{Json, Named, Page, PageQuery, Params, bad_cursor};
 use super::problem::{Problem, ProblemBody};
 use super::scan::Scan;
-use crate::store::{RolloutError, RolloutEvent, StoredRollout};
+use super::write::{idempotency_key, say_replayed};
+use crate::store::{ActTerms, Acted, RolloutError, RolloutEvent, StoredRollout};
 
 /// A page of rollouts.
 type Rollouts = Page<RolloutView>;
@@ -162,7 +163,7 @@ pub(super) async fn events(
 /// Stays at the step where it is. Evidence against the canary rolls it back all the same.
 #[utoipa::path(post, path = "/v1/namespaces/{namespace}/rollouts/{name}/pause", tag = "rollouts",
     params(("namespace" = String, Path), ("name" = String, Path), ("if-match" = Option<String>, Header),
-        ("x-tollgate-change-reason" = Option<String>, Header)),
+        ("idempotency-key" = Option<String>, Header), ("x-tollgate-change-reason" = Option<String>, Header)),
     responses((status = 200, body = RolloutView, headers(("etag" = String))),
         (status = "default", body = ProblemBody)))]
 pub(super) async fn pause(
@@ -177,7 +178,7 @@ pub(super) async fn pause(
 /// Goes on from step to step; the one where it is begins anew.
 #[utoipa::path(post, path = "/v1/namespaces/{namespace}/rollouts/{name}/resume", tag = "rollouts",
     params(("namespace" = String, Path), ("name" = String, Path), ("if-match" = Option<String>, Header),
-        ("x-tollgate-change-reason" = Option<String>, Header)),
+        ("idempotency-key" = Option<String>, Header), ("x-tollgate-change-reason" = Option<String>, Header)),
     responses((status = 200, body = RolloutView, headers(("etag" = String))),
         (status = "default", body = ProblemBody)))]
 pub(super) async fn resume(
@@ -201,7 +202,8 @@ pub(super) struct PromoteQuery {
 /// Goes to the next step now; from the last one, every request goes to the canary.
 #[utoipa::path(post, path = "/v1/namespaces/{namespace}/rollouts/{name}/promote", tag = "rollouts",
     params(("namespace" = String, Path), ("name" = String, Path), PromoteQuery,
-        ("if-match" = Option<String>, Header), ("x-tollgate-change-reason" = Option<String>, Header)),
+        ("if-match" = Option<String>, Header), ("idempotency-key" = Option<String>, Header),
+        ("x-tollgate-change-reason" = Option<String>, Header)),
     responses((status = 200, body = RolloutView, headers(("etag" = String))),
         (status = "default", body = ProblemBody)))]
 pub(super) async fn promote(
@@ -218,7 +220,7 @@ pub(super) async fn promote(
 /// Rolls back: no request goes to the canary any more, but those that an override names.
 #[utoipa::path(post, path = "/v1/namespaces/{namespace}/rollouts/{name}/rollback", tag = "rollouts",
     params(("namespace" = String, Path), ("name" = String, Path), ("if-match" = Option<String>, Header),
-        ("x-tollgate-change-reason" = Option<String>, Header)),
+        ("idempotency-key" = Option<String>, Header), ("x-tollgate-change-reason" = Option<String>, Header)),
     responses((status = 200, body = RolloutView, headers(("etag" = String))),
         (status = "default", body = ProblemBody)))]
 pub(super) async fn abort(
@@ -233,7 +235,7 @@ pub(super) async fn abort(
 /// Begins again at the first step, with nothing known: after a canary was mended under the same plan.
 #[utoipa::path(post, path = "/v1/namespaces/{namespace}/rollouts/{name}/restart", tag = "rollouts",
     params(("namespace" = String, Path), ("name" = String, Path), ("if-match" = Option<String>, Header),
-        ("x-tollgate-change-reason" = Option<String>, Header)),
+        ("idempotency-key" = Option<String>, Header), ("x-tollgate-change-reason" = Option<String>, Header)),
     responses((status = 200, body = RolloutView, headers(("etag" = String))),
         (status = "default", body = ProblemBody)))]
 pub(super) async fn restart(
@@ -258,7 +260,10 @@ async fn act(
     });
     let by = caller.authorship(None);
     let of = (namespace.as_str(), name.as_str());
-    let (rollout, change) = admin.store.act_on_rollout(of, action, expected.transpose()?, &by).await?;
+    let asked = format!("rollout {namespace}/{name}: {}", action.as_str());
+    let key = idempotency_key(caller, headers, &asked)?;
+    let terms = ActTerms { expected: expected.transpose()?, key: key.as_ref() };
+    let Acted { rollout, change, replayed } = admin.store.act_on_rollout(of, action, terms, &by).await?;
     if let Some(change) = &change {
         admin.metrics.rollout_changed(change.action, change.to);
         let (author, reason, to) = (&by.author, &change.reason, change.to.as_str());
@@ -273,7 +278,11 @@ async fn act(
             "rollout changed by {author}"
         );
     }
-    Ok(shown(admin, rollout))
+    let mut response = shown(admin, rollout);
+    if replayed {
+        say_replayed(response.headers_mut());
+    }
+    Ok(response)
 }
 
 impl From<RolloutError> for Problem {

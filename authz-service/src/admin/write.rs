@@ -203,17 +203,7 @@ impl Terms {
     /// The idempotency key for a request with this body.
     pub(super) fn key(&self, caller: &Caller, body: &[u8]) -> Result<Option<IdempotencyKey>, Problem> {
         let Some((key, what)) = self.key.as_ref() else { return Ok(None) };
-        if caller.name().is_empty() {
-            let detail =
-                "idempotency-key: for callers with a token, or anybody could hear what another has done";
-            return Err(Problem::malformed(detail));
-        }
-        let asked = [what.as_bytes(), b"\n", body].concat();
-        Ok(Some(IdempotencyKey {
-            caller: caller.name(),
-            key: key.clone(),
-            fingerprint: URL_SAFE_NO_PAD.encode(digest(&SHA256, &asked)),
-        }))
+        named(caller, key, &[what.as_bytes(), b"\n", body].concat()).map(Some)
     }
 
     /// Waits as wished, and says in the answer what came of it.
@@ -240,10 +230,33 @@ impl Terms {
         headers
             .insert("x-tollgate-in-force", HeaderValue::from_static(if in_force { "true" } else { "false" }));
         if applied.replayed {
-            headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
+            say_replayed(headers);
         }
         Ok(response)
     }
+}
+
+/// The idempotency key of a request that asks for this, where it has one.
+pub(super) fn idempotency_key(
+    caller: &Caller,
+    headers: &HeaderMap,
+    asked: &str,
+) -> Result<Option<IdempotencyKey>, Problem> {
+    key_of(headers)?.map(|key| named(caller, &key, asked.as_bytes())).transpose()
+}
+
+fn named(caller: &Caller, key: &str, asked: &[u8]) -> Result<IdempotencyKey, Problem> {
+    if caller.name().is_empty() {
+        let detail = "idempotency-key: for callers with a token, or anybody could hear what another has done";
+        return Err(Problem::malformed(detail));
+    }
+    let fingerprint = URL_SAFE_NO_PAD.encode(digest(&SHA256, asked));
+    Ok(IdempotencyKey { caller: caller.name(), key: key.to_owned(), fingerprint })
+}
+
+/// Says of an answer that what was asked for had been done before.
+pub(super) fn say_replayed(headers: &mut HeaderMap) {
+    headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
 }
 
 fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {

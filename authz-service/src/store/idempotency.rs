@@ -24,6 +24,18 @@ pub struct IdempotencyKey {
 
 /// What a write under this key did, if there was one.
 pub(super) async fn find(tx: &mut Tx, key: &IdempotencyKey, now: i64) -> Result<Option<Applied>, StoreError> {
+    let Some((epoch, wrote)) = look(tx, key, now).await? else { return Ok(None) };
+    let changes = if wrote { policy_changes(tx, epoch).await? } else { Vec::new() };
+    Ok(Some(Applied { epoch, changes, replayed: true }))
+}
+
+/// Whether something was done under this key that moves no epoch.
+pub(super) async fn is_done(tx: &mut Tx, key: &IdempotencyKey, now: i64) -> Result<bool, StoreError> {
+    Ok(look(tx, key, now).await?.is_some())
+}
+
+/// The epoch of the write under this key, and whether it wrote policy.
+async fn look(tx: &mut Tx, key: &IdempotencyKey, now: i64) -> Result<Option<(u64, bool)>, StoreError> {
     let sql =
         "SELECT fingerprint, epoch, wrote FROM idempotency_keys WHERE caller = $1 AND key = $2 AND at > $3";
     let values = [Value::Text(&key.caller), Value::Text(&key.key), Value::Int(now - KEPT_SECONDS)];
@@ -32,9 +44,7 @@ pub(super) async fn find(tx: &mut Tx, key: &IdempotencyKey, now: i64) -> Result<
     if row.text("fingerprint")? != key.fingerprint {
         return Err(StoreError::KeyReused);
     }
-    let epoch = row.int("epoch")?.unsigned_abs();
-    let changes = if row.int("wrote")? == 0 { Vec::new() } else { policy_changes(tx, epoch).await? };
-    Ok(Some(Applied { epoch, changes, replayed: true }))
+    Ok(Some((row.int("epoch")?.unsigned_abs(), row.int("wrote")? != 0)))
 }
 
 /// Remembers what a write under this key did, and forgets keys that are too old.
@@ -44,20 +54,36 @@ pub(super) async fn keep(
     applied: &Applied,
     now: i64,
 ) -> Result<(), StoreError> {
+    note(tx, key, applied.epoch, !applied.changes.is_empty(), now).await
+}
+
+/// Remembers that something was done under this key that moves no epoch.
+pub(super) async fn keep_done(tx: &mut Tx, key: &IdempotencyKey, now: i64) -> Result<(), StoreError> {
+    note(tx, key, 0, false, now).await
+}
+
+async fn note(
+    tx: &mut Tx,
+    key: &IdempotencyKey,
+    epoch: u64,
+    wrote: bool,
+    now: i64,
+) -> Result<(), StoreError> {
     let sql = "DELETE FROM idempotency_keys WHERE at <= $1";
     tx.execute("forget old idempotency keys", sql, &[Value::Int(now - KEPT_SECONDS)]).await?;
-    tx.execute(
-        "keep an idempotency key",
-        "INSERT INTO idempotency_keys (caller, key, fingerprint, epoch, wrote, at) VALUES ($1, $2, $3, $4, $5, $6)",
-        &[
-            Value::Text(&key.caller),
-            Value::Text(&key.key),
-            Value::Text(&key.fingerprint),
-            Value::Int(applied.epoch.cast_signed()),
-            Value::Int(i64::from(!applied.changes.is_empty())),
-            Value::Int(now),
-        ],
-    )
-    .await?;
+    // Writes of one kind come one after the other; one of another kind may have taken the key since we looked.
+    let sql = "INSERT INTO idempotency_keys (caller, key, fingerprint, epoch, wrote, at) \
+               VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (caller, key) DO NOTHING";
+    let values = [
+        Value::Text(&key.caller),
+        Value::Text(&key.key),
+        Value::Text(&key.fingerprint),
+        Value::Int(epoch.cast_signed()),
+        Value::Int(i64::from(wrote)),
+        Value::Int(now),
+    ];
+    if tx.execute("keep an idempotency key", sql, &values).await? == 0 {
+        return Err(StoreError::KeyReused);
+    }
     Ok(())
 }

@@ -40,7 +40,7 @@ pub use changes::{ChangeFilter, ChangeRow};
 pub use error::StoreError;
 pub use fetched_keys::FetchedKeys;
 pub use idempotency::IdempotencyKey;
-pub use rollouts::{Heard, RolloutError, RolloutEvent, RolloutReport, StoredRollout};
+pub use rollouts::{ActTerms, Acted, Heard, RolloutError, RolloutEvent, RolloutReport, StoredRollout};
 pub use rows::{Stored, StoredSet};
 pub use write::{Applied, Authorship, Change, Guard, Operation, Write};
 

@@ -9,7 +9,7 @@ use tollgate_rollout::{Action, Change, Plan, Record, Refused, Window};
 
 use super::rollout_rows::{Hearing, Key, hear, make, note, put, record_of, stored, taken};
 use super::sql::Value;
-use super::{Authorship, Store, StoreError};
+use super::{Authorship, IdempotencyKey, Store, StoreError, idempotency};
 
 /// Who changes what nobody has asked for.
 const OURSELVES: &str = "tollgate-authz";
@@ -57,6 +57,26 @@ pub struct StoredRollout {
     pub reported_ms: i64,
     /// Whether it is the one in force of those of its name.
     pub in_force: bool,
+}
+
+/// On which terms something is done to a rollout.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ActTerms<'t> {
+    /// The state that the caller has seen, as in its etag; none: whatever it is.
+    pub expected: Option<&'t str>,
+    /// By which the same request is known again.
+    pub key: Option<&'t IdempotencyKey>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Acted {
+    /// The rollout as it is now.
+    pub rollout: StoredRollout,
+    /// What was changed, if anything had to be.
+    pub change: Option<Change>,
+    /// It was done before, under this key.
+    pub replayed: bool,
 }
 
 /// Something that happened to a rollout.
@@ -188,15 +208,14 @@ impl Store {
         Ok(Some(record).filter(|_| is_noted && stays))
     }
 
-    /// Does what somebody wants of the plan in force, if it is as the caller has seen it. Answers the rollout and whether
-    /// anything changed.
+    /// Does what somebody wants of the plan in force, if it is as the caller has seen it, and under one key once.
     pub async fn act_on_rollout(
         &self,
         (namespace, name): (&str, &str),
         action: Action,
-        expected: Option<&str>,
+        terms: ActTerms<'_>,
         by: &Authorship,
-    ) -> Result<(StoredRollout, Option<Change>), RolloutError> {
+    ) -> Result<Acted, RolloutError> {
         let now = self.now_ms();
         let found = self.rollout(namespace, name).await?;
         let found = found.ok_or_else(|| RolloutError::NotFound(namespace.to_owned(), name.to_owned()))?;
@@ -207,18 +226,28 @@ impl Store {
             return Err(RolloutError::NotFound(namespace.to_owned(), name.to_owned()));
         };
         let mut rollout = StoredRollout { record, adopted_ms: adopted, reported_ms: reported, ..found };
-        if let Some(expected) = expected.filter(|expected| **expected != rollout.tag()) {
+        // The record's lock is taken: of two with one key the second sees what the first did.
+        if let Some(key) = terms.key
+            && idempotency::is_done(&mut tx, key, now / 1000).await?
+        {
+            tx.rollback().await?;
+            return Ok(Acted { rollout, change: None, replayed: true });
+        }
+        if let Some(expected) = terms.expected.filter(|expected| **expected != rollout.tag()) {
             return Err(RolloutError::Moved { expected: expected.to_owned(), found: rollout.tag() });
         }
         let reason = if by.reason.is_empty() { format!("by {}", by.author) } else { by.reason.clone() };
-        let Some(change) = rollout.record.act(action, reason, now)? else {
-            tx.rollback().await?;
-            return Ok((rollout, None));
-        };
-        note(&mut tx, key, rollout.record.generation, &change, by, now).await?;
-        put(&mut tx, key, &rollout.record, adopted, reported).await?;
+        let change = rollout.record.act(action, reason, now)?;
+        if let Some(change) = &change {
+            note(&mut tx, key, rollout.record.generation, change, by, now).await?;
+            put(&mut tx, key, &rollout.record, adopted, reported).await?;
+        }
+        // That nothing had to be changed is something to hear again, too.
+        if let Some(key) = terms.key {
+            idempotency::keep_done(&mut tx, key, now / 1000).await?;
+        }
         tx.commit().await?;
-        Ok((rollout, Some(change)))
+        Ok(Acted { rollout, change, replayed: false })
     }
 
     /// The plan in force of a name.

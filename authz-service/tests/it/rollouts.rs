@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tollgate_authz::store::{Authorship, RolloutError, RolloutReport, Store};
+use tollgate_authz::store::{
+    ActTerms, Authorship, IdempotencyKey, RolloutError, RolloutReport, Store, StoreError,
+};
 use tollgate_proto::rollout as wire;
 use tollgate_proto::rollout::rollouts_client::RolloutsClient;
 use tollgate_rollout::{Action, ArmCounts, Plan, Share, State, Step, Window};
@@ -15,6 +17,9 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::running::Running;
+
+/// Whatever state it is in, and every time.
+const ANY: ActTerms<'_> = ActTerms { expected: None, key: None };
 
 fn plan(name: &str) -> Plan {
     Plan {
@@ -108,25 +113,26 @@ async fn who_acts_on_an_old_state_is_told(url: &str) {
     let (store, hand) = open(url).await;
     let plan = plan("hands");
     let of = ("insurance", "hands");
-    let nothing = store.act_on_rollout(of, Action::Pause, None, &by()).await.unwrap_err();
+    let nothing = store.act_on_rollout(of, Action::Pause, ANY, &by()).await.unwrap_err();
     assert!(matches!(nothing, RolloutError::NotFound(..)), "{nothing}");
     store.report_rollout(&plan, &[asked("a")]).await.unwrap();
     let seen = store.rollout(of.0, of.1).await.unwrap().unwrap().tag();
     // Of many at once that have seen the same, one gets its will.
     let by = by();
-    let tries = (0..8).map(|_| store.act_on_rollout(of, Action::Promote, Some(&seen), &by));
+    let terms = ActTerms { expected: Some(&seen), key: None };
+    let tries = (0..8).map(|_| store.act_on_rollout(of, Action::Promote, terms, &by));
     let outcomes = futures_util::future::join_all(tries).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
-    assert!(outcomes.iter().flat_map(Result::as_ref).all(|(now, _)| now.record.step == 1));
+    assert!(outcomes.iter().flat_map(Result::as_ref).all(|now| now.rollout.record.step == 1));
     assert!(
         outcomes.iter().filter_map(|one| one.as_ref().err()).all(|e| matches!(e, RolloutError::Moved { .. }))
     );
-    let (rolled_back, _) = store.act_on_rollout(of, Action::RollBack, None, &by).await.unwrap();
-    assert_eq!(rolled_back.record.weight(), Share::NONE);
-    let no = store.act_on_rollout(of, Action::Promote, None, &by).await.unwrap_err();
+    let rolled_back = store.act_on_rollout(of, Action::RollBack, ANY, &by).await.unwrap();
+    assert_eq!(rolled_back.rollout.record.weight(), Share::NONE);
+    let no = store.act_on_rollout(of, Action::Promote, ANY, &by).await.unwrap_err();
     assert_eq!(no.to_string(), "a rollout that is rolled_back cannot promote");
     hand.advance(Duration::from_secs(1));
-    store.act_on_rollout(of, Action::Restart, None, &by).await.unwrap();
+    store.act_on_rollout(of, Action::Restart, ANY, &by).await.unwrap();
     let again = store.report_rollout(&plan, &[asked("a")]).await.unwrap().record;
     assert_eq!((again.state, again.step, again.generation), (State::Progressing, 0, 4));
     let events = store.rollout_events(of.0, of.1, 10).await.unwrap();
@@ -134,6 +140,40 @@ async fn who_acts_on_an_old_state_is_told(url: &str) {
         events.iter().map(|one| (one.action.as_str(), one.author.as_str(), one.reason.as_str())).collect();
     assert_eq!(told[0], ("restart", "test/me", "because"));
     assert_eq!(told.len(), 3);
+}
+
+async fn what_was_done_under_a_key_is_done_once(url: &str) {
+    let (store, hand) = open(url).await;
+    let of = ("insurance", "once");
+    for name in [of.1, "other"] {
+        store
+            .report_rollout(&Plan { service: "insurance/x".to_owned(), ..plan(name) }, &[asked("a")])
+            .await
+            .unwrap();
+    }
+    let key = |fingerprint: &str| IdempotencyKey {
+        caller: "test/me".to_owned(),
+        key: "k1".to_owned(),
+        fingerprint: fingerprint.to_owned(),
+    };
+    let (promote, by, seen) = (key("promote"), by(), store.rollout(of.0, of.1).await.unwrap().unwrap().tag());
+    let terms = ActTerms { expected: Some(&seen), key: Some(&promote) };
+    // A client that heard no answer asks again, and once more while the first is still under way.
+    let tries = (0..8).map(|_| store.act_on_rollout(of, Action::Promote, terms, &by));
+    let outcomes = futures_util::future::join_all(tries).await;
+    assert!(outcomes.iter().flatten().all(|acted| acted.rollout.record.step == 1), "{outcomes:?}");
+    assert_eq!(outcomes.iter().flatten().filter(|acted| !acted.replayed).count(), 1, "{outcomes:?}");
+    // The key for something else is a mistake, here and at another rollout.
+    let pause = key("pause");
+    let terms = ActTerms { expected: None, key: Some(&pause) };
+    for of in [of, ("insurance", "other")] {
+        let reused = store.act_on_rollout(of, Action::Pause, terms, &by).await.unwrap_err();
+        assert!(matches!(reused, RolloutError::Store(StoreError::KeyReused)), "{reused}");
+    }
+    assert_eq!(store.rollout_events(of.0, of.1, 10).await.unwrap().len(), 1);
+    // A day later it is another request.
+    hand.advance(Duration::from_secs(24 * 3600 + 1));
+    assert!(!store.act_on_rollout(of, Action::Pause, terms, &by).await.unwrap().replayed);
 }
 
 /// While a configuration goes round a fleet, proxies of both report; neither disturbs the other.
@@ -205,6 +245,7 @@ contract!(
     a_window_is_counted_once_and_a_step_goes_on,
     a_bad_canary_is_rolled_back_once_by_many_replicas,
     who_acts_on_an_old_state_is_told,
+    what_was_done_under_a_key_is_done_once,
     another_plan_is_another_record_and_the_last_adopted_is_in_force,
     there_is_room_for_so_many_and_the_silent_make_room,
 );
@@ -385,6 +426,37 @@ async fn administrators_see_pause_promote_and_roll_back() {
     ] {
         assert_eq!(admin.send(method, path, None).await.0, 404, "{path}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_asks_again_with_its_key_promotes_once() {
+    let mesh = Running::demo().await;
+    let token = mesh.administrator("root").await;
+    send(&client(&mesh), vec![told("insurance/policies", 1, (5, 0))]).await.unwrap();
+    let act = async |act: &str, key: &str, tag: Option<&str>| {
+        let url = mesh.url(&format!("/v1/namespaces/insurance/rollouts/v1-1/{act}"));
+        let mut request = mesh.http.post(url).bearer_auth(&token).header("idempotency-key", key);
+        if let Some(tag) = tag {
+            request = request.header("if-match", tag);
+        }
+        let answer = request.send().await.unwrap();
+        let replayed = answer.headers().get("idempotency-replayed").is_some();
+        let tag = answer.headers().get("etag").map(|tag| tag.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), replayed, answer.json::<Value>().await.unwrap(), tag.unwrap_or_default())
+    };
+    let (_, _, _, tag) = act("resume", "k0", None).await;
+    let (status, replayed, first, _) = act("promote", "k1", Some(&tag)).await;
+    assert_eq!((status, replayed, &first["step"]), (200, false, &json!(2)), "{first}");
+    // What it had seen is no longer so, by its own doing.
+    let (status, replayed, again, _) = act("promote", "k1", Some(&tag)).await;
+    assert_eq!((status, replayed, &again["generation"]), (200, true, &first["generation"]), "{again}");
+    assert_eq!(act("promote", "k1", None).await.2["step"], 2);
+    for other in ["promote?fully=true", "rollback"] {
+        let (status, _, problem, _) = act(other, "k1", None).await;
+        assert_eq!((status, &problem["reason"]), (422, &json!("idempotency_key_reused")), "{problem}");
+    }
+    assert_eq!(act("promote", "k2", None).await.2["state"], "promoted");
+    assert_eq!(act("pause", "", None).await.0, 400);
 }
 
 #[tokio::test(flavor = "multi_thread")]
