@@ -157,7 +157,7 @@ async fn pass(
     let key = cluster.key.as_ref().and_then(|key| key.number(&known, &cluster.name));
     record.upstream.cluster = Some(Arc::clone(&cluster.name));
     record.upstream.version.clone_from(&cluster.version);
-    record.upstream.rollout = arm.zip(rollout).map(|(arm, rollout)| (arm, Arc::clone(rollout)));
+    record.upstream.rollout = arm.zip(rollout).map(|(arm, rollout)| rollout.begin(arm));
 
     // Forward: breaker, endpoint, timeouts, further tries.
     grant.apply(&mut parts.headers);

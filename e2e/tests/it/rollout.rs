@@ -68,6 +68,10 @@ struct Proxy {
 
 impl Proxy {
     async fn start(authz: SocketAddr, apps: &[EchoApp; 2], rollout: &str) -> Self {
+        Self::start_with(authz, apps, &format!("report_interval: 250ms, alone_after: 2s, {rollout}")).await
+    }
+
+    async fn start_with(authz: SocketAddr, apps: &[EchoApp; 2], rollout: &str) -> Self {
         let text = format!(
             "listeners: [{{name: main, bind: '127.0.0.1:0', role: sidecar}}]
 process: {{listen: '127.0.0.1:0'}}
@@ -79,7 +83,7 @@ routes:
     authz: off
     timeout: 10s
     backends: [{{cluster: old}}, {{cluster: new}}]
-    rollout: {{name: new, canary: new, report_interval: 250ms, alone_after: 2s, {rollout}}}
+    rollout: {{name: new, canary: new, {rollout}}}
 clusters:
   # Whether the canary is bad is the rollout's question here.
   - {{name: old, endpoints: {{static: ['{}']}}, outlier_detection: {{enabled: false}}}}
@@ -246,6 +250,55 @@ async fn a_canary_like_the_other_is_not_rolled_back_and_every_request_is_counted
         assert!((requests / 14..=requests / 7).contains(&canary), "a tenth, about: {canary}");
         println!("{repeat}: {}", record["analysis"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_stops_tells_what_it_has_seen() {
+    let (authz, apps) = (Authz::start().await, apps().await);
+    // It does not report again by itself.
+    let proxy = Proxy::start_with(
+        authz.grpc,
+        &apps,
+        "steps: [{weight: 10, hold: 1h}], report_interval: 1h, alone_after: 2h",
+    )
+    .await;
+    proxy.until("its first share", |rollout| rollout["weight"] == 10.0).await;
+    let url = format!("http://{}/", proxy.address);
+    let client = reqwest::Client::new();
+    for _ in 0..50 {
+        assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
+    }
+    // Some are under way when it is told to stop, and end after that.
+    for app in &apps {
+        app.behave("hold");
+    }
+    let mut under_way = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let request = client.get(&url);
+        under_way.spawn(async move { request.send().await.unwrap().status().as_u16() });
+    }
+    tollgate_e2e::eventually("ten under way", async || {
+        apps.iter().map(|app| app.seen().len()).sum::<usize>() == 60
+    })
+    .await;
+    let service = proxy.service.clone();
+    let stopped = tokio::spawn(async move { service.stop().await });
+    tollgate_e2e::eventually("it to stop listening", async || {
+        tokio::net::TcpStream::connect(proxy.address).await.is_err()
+    })
+    .await;
+    for app in &apps {
+        app.behave("");
+    }
+    assert_eq!(under_way.join_all().await, [200; 10]);
+    stopped.await.unwrap();
+    let answers = authz.rollout("").await["answers"].clone();
+    assert_eq!(
+        answers["canary"].as_u64().unwrap() + answers["baseline"].as_u64().unwrap(),
+        60,
+        "{answers:#}"
+    );
+    authz.service.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,7 +31,7 @@ use crate::config::{OnError, Role};
 use crate::error::{ProxyError, client_closed_request, grpc_answer};
 use crate::listener::Connection;
 use crate::metrics::{Metrics, RequestLabels};
-use crate::rollout::{Arm, Rollout};
+use crate::rollout::Counting;
 use crate::route::Found;
 use crate::stages::headers::{REQUEST_ID, is_grpc};
 use crate::stages::verdict::Verdict;
@@ -121,7 +121,7 @@ pub(crate) struct Upstream {
     pub(crate) resends: u32,
     pub(crate) span: Option<opentelemetry::Context>,
     /// The rollout that it counts for, and as which version's, where shares decided.
-    pub(crate) rollout: Option<(Arm, Arc<Rollout>)>,
+    pub(crate) rollout: Option<Counting>,
 }
 
 /// The record of a request under way. Written once: by [`Recording::finish`], or when it is dropped.
@@ -322,8 +322,8 @@ impl Record {
             direction: self.connection.listener.direction(),
         };
         reporter.metrics.request(took, labels);
-        if let Some((arm, rollout)) = self.upstream.rollout.take() {
-            rollout.count(arm, self.reason, self.grpc_status, self.upstream_took());
+        if let Some(counting) = self.upstream.rollout.take() {
+            counting.end(self.reason, self.grpc_status, self.upstream_took());
         }
         if !reporter.is_heard() {
             return;

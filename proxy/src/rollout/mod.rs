@@ -14,13 +14,14 @@ mod counts;
 mod talk;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
+use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tollgate_proto::Reason;
 use tollgate_rollout::{Follower, Plan, Share};
@@ -50,9 +51,20 @@ struct Inner {
     /// The canary's share, for requests; the follower's is the truth.
     share: AtomicU32,
     counts: Counts,
+    /// Requests that will be counted when they end.
+    under_way: AtomicUsize,
+    /// The last of them has ended.
+    quiet: Notify,
     follower: Mutex<Follower>,
     reporter: Arc<Reporter>,
     started: Instant,
+}
+
+/// A request that one of the two versions has, until it has ended.
+#[derive(Debug)]
+pub(crate) struct Counting {
+    arm: Arm,
+    rollout: Arc<Rollout>,
 }
 
 /// How a rollout does at this proxy.
@@ -94,6 +106,8 @@ impl Rollout {
             config: config.clone(),
             share: AtomicU32::new(Share::NONE.as_millionths()),
             counts: Counts::new(),
+            under_way: AtomicUsize::new(0),
+            quiet: Notify::new(),
             reporter: Arc::clone(reporter),
             started: Instant::now(),
         });
@@ -108,9 +122,10 @@ impl Rollout {
         Share::millionths(self.inner.share.load(Ordering::Relaxed))
     }
 
-    /// A request that one of the two versions had has ended.
-    pub(crate) fn count(&self, arm: Arm, reason: Reason, grpc_status: Option<i64>, took: Duration) {
-        self.inner.counts.add(arm, reason, grpc_status, took);
+    /// A request goes to one of the two versions.
+    pub(crate) fn begin(self: &Arc<Self>, arm: Arm) -> Counting {
+        self.inner.under_way.fetch_add(1, Ordering::Relaxed);
+        Counting { arm, rollout: Arc::clone(self) }
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -129,6 +144,23 @@ impl Rollout {
             generation: known.map(|told| told.generation),
             cut_off: follower.is_alone(inner.started.elapsed()),
             stopped: follower.stopped().map(|finding| finding.text.clone()),
+        }
+    }
+}
+
+impl Counting {
+    /// It has ended.
+    pub(crate) fn end(self, reason: Reason, grpc_status: Option<i64>, took: Duration) {
+        self.rollout.inner.counts.add(self.arm, reason, grpc_status, took);
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        let inner = &self.rollout.inner;
+        // What was counted before this is seen by whoever sees that nothing is under way.
+        if inner.under_way.fetch_sub(1, Ordering::Release) == 1 {
+            inner.quiet.notify_one();
         }
     }
 }

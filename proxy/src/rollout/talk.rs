@@ -2,7 +2,8 @@
 //!
 //! One task a rollout. Each window is closed within one share of the canary, since versions are compared within a
 //! window: it ends when the share changes, and otherwise with the interval, later where one version had no requests.
-//! A window that is not answered is sent again as it is; those after it wait, a bounded number, the oldest give way.
+//! A window that is not answered is sent again as it is; those after it wait, a bounded number, the oldest give way. What
+//! was counted last is told before the proxy ends.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -73,6 +74,30 @@ impl Talk {
             () = stopping.wait() => {}
             () = ending.cancelled_owned() => {}
             () = talking => {}
+        }
+        self.tell_the_rest().await;
+    }
+
+    /// Tells what was counted since the last report, and until the requests under way have ended: nobody else ever would.
+    /// A report that was cut off is sent again as it is; the service counts each window once.
+    async fn tell_the_rest(&mut self) {
+        loop {
+            let have_all_ended = self.inner.under_way.load(Ordering::Acquire) == 0;
+            let counted = self.inner.counts.take();
+            self.open.baseline.add(&counted.baseline);
+            self.open.canary.add(&counted.canary);
+            self.end_window();
+            if !self.waiting.is_empty() {
+                self.tell().await;
+                if self.waiting.is_empty() {
+                    continue;
+                }
+                return;
+            }
+            if have_all_ended {
+                return;
+            }
+            self.inner.quiet.notified().await;
         }
     }
 
