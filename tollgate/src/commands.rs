@@ -229,7 +229,7 @@ fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
         Command::Ratelimit(command) => block_on(ratelimit::run(command, env))?,
         Command::Demo(DemoArgs { command: Some(command), .. }) => demo(command, env)?,
         Command::Demo(DemoArgs { pattern, data, .. }) => {
-            let all_seen = block_on(patterns::run(&data.path(env), pattern))?;
+            let all_seen = block_on(patterns::run(&data.path(env), pattern, env))?;
             return Ok(if all_seen { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Dashboard(DashboardCommand::Login { data }) => {

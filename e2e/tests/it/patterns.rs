@@ -10,7 +10,8 @@ async fn every_pattern_is_seen_on_the_demo_mesh() {
         ["ingress.routes.1.backends=[{cluster: policies, weight: 90}, {cluster: policies-1.1, weight: 10}]"];
     let demo = Demo::start_as(Env::empty(), &canary).await;
     for pattern in Pattern::ALL {
-        let told = patterns::tell(demo.data(), pattern).await.unwrap();
+        let told = patterns::tell(demo.data(), pattern, &Env::empty()).await.unwrap();
+        println!("{pattern:?}: {}", told.saw);
         assert!(told.seen, "{pattern:?}: {told:#?}");
     }
     demo.stop().await;
@@ -22,10 +23,12 @@ async fn a_pattern_that_is_not_there_is_not_seen() {
         "quotes-sidecar.routes.4.request_mirror=null",
         "ingress.routes.1.overrides=[]",
         "egress.routes.0.matches=[{path: {type: Exact, value: /elsewhere}}]",
+        // Nothing is bad enough.
+        "ingress.routes.4.rollout.success={tolerance: 90}",
     ];
     let demo = Demo::start_as(Env::empty(), &without).await;
-    for pattern in [Pattern::Canary, Pattern::Mirror, Pattern::Egress] {
-        let told = patterns::tell(demo.data(), pattern).await.unwrap();
+    for pattern in [Pattern::Canary, Pattern::Rollback, Pattern::Mirror, Pattern::Egress] {
+        let told = patterns::tell(demo.data(), pattern, &Env::empty()).await.unwrap();
         assert!(!told.seen, "{pattern:?}: {told:#?}");
     }
     demo.stop().await;

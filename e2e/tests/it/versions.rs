@@ -22,7 +22,7 @@ async fn a_dark_launch_is_for_those_it_names_and_for_nobody_who_only_says_so() {
              {cluster: policies-1.1, claims: [{name: scope, value: 'policies:preview'}]}, \
              {cluster: policies-1.1, peer: {type: RegularExpression, value: '.*/ns/insurance/sa/tester-[0-9]+'}}]",
             // The same as a route of its own.
-            "ingress.routes.4={name: auditors, listeners: [ingress-mtls], service: insurance/policies, \
+            "ingress.routes.5={name: auditors, listeners: [ingress-mtls], service: insurance/policies, \
              matches: [{path: {type: PathTemplate, value: '/policies/{id}'}, \
              peer: {type: RegularExpression, value: 'spiffe://tollgate[.]demo/ns/insurance/sa/auditor-[a-z]+'}}], \
              backends: [{cluster: policies-1.1}]}",

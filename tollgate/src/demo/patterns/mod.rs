@@ -4,14 +4,17 @@
 //! Requests go the way that the application `quotes` sends its own, out through its sidecar, where no limit of a
 //! person's counts; those about versions come in at the ingress. What a story breaks it mends again.
 
+mod rollback;
 mod stage;
 mod stories;
 
 use std::path::Path;
 
 use clap::ValueEnum;
+use tollgate_runtime::config::Env;
 
 use crate::commands::say;
+use crate::policy::place::open_store;
 use stage::Stage;
 
 /// A pattern.
@@ -23,6 +26,8 @@ pub enum Pattern {
     Breaker,
     /// A tenth goes to the new version, and whoever asks for it.
     Canary,
+    /// A canary that fails is rolled back by itself, and gets nothing any more.
+    Rollback,
     /// Copies reach the new version without credentials, and nobody waits for them.
     Mirror,
     /// A registered partner is reached by TLS, anybody else is refused by name.
@@ -31,7 +36,8 @@ pub enum Pattern {
 
 impl Pattern {
     /// All, in the order in which they are shown.
-    pub const ALL: [Self; 5] = [Self::Eject, Self::Breaker, Self::Canary, Self::Mirror, Self::Egress];
+    pub const ALL: [Self; 6] =
+        [Self::Eject, Self::Breaker, Self::Canary, Self::Rollback, Self::Mirror, Self::Egress];
 }
 
 /// What came of a story.
@@ -48,11 +54,11 @@ pub struct Told {
 }
 
 /// Shows one pattern or all, and whether each was seen.
-pub async fn run(data: &Path, pattern: Option<Pattern>) -> anyhow::Result<bool> {
+pub async fn run(data: &Path, pattern: Option<Pattern>, env: &Env) -> anyhow::Result<bool> {
     let mut all_seen = true;
     for pattern in pattern.map_or(Pattern::ALL.to_vec(), |pattern| vec![pattern]) {
         let name = pattern.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
-        let told = tell(data, pattern).await?;
+        let told = tell(data, pattern, env).await?;
         all_seen &= told.seen;
         say(&format!("{name}: {}", if told.seen { "seen" } else { "NOT SEEN" }));
         say(&format!("  did       {}", told.did));
@@ -62,13 +68,14 @@ pub async fn run(data: &Path, pattern: Option<Pattern>) -> anyhow::Result<bool> 
     Ok(all_seen)
 }
 
-/// Tells one story on the demo that runs on this data folder.
-pub async fn tell(data: &Path, pattern: Pattern) -> anyhow::Result<Told> {
+/// Tells one story on the demo that runs on this data folder, in this environment.
+pub async fn tell(data: &Path, pattern: Pattern, env: &Env) -> anyhow::Result<Told> {
     let stage = Stage::open(data)?;
     match pattern {
         Pattern::Eject => stories::eject(&stage).await,
         Pattern::Breaker => stories::breaker(&stage).await,
         Pattern::Canary => stories::canary(&stage).await,
+        Pattern::Rollback => rollback::tell(&stage, &open_store(data, env).await?).await,
         Pattern::Mirror => stories::mirror(&stage).await,
         Pattern::Egress => stories::egress(&stage).await,
     }

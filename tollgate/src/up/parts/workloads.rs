@@ -191,6 +191,15 @@ impl Parts {
                 .to_owned(),
             "routes.1.overrides=[{cluster: policies-1.1, headers: [{name: x-preview, value: 'true'}]}]"
                 .to_owned(),
+            // For those who ask for it, a canary that moves by itself: `tollgate demo rollback` has it fail.
+            "routes.4={name: policies-rollout, service: insurance/policies, timeout: 15s, \
+             matches: [{path: {type: PathTemplate, value: '/policies/{id}'}, \
+             headers: [{name: x-rollout, value: 'true'}]}], \
+             backends: [{cluster: policies}, {cluster: policies-1.1}], \
+             descriptors: [[{key: subject, value: '{token.subject}'}]], \
+             rollout: {name: policies-1-1, canary: policies-1.1, steps: [{weight: 30}], latency: null, \
+             report_interval: 1s}}"
+                .to_owned(),
             format!("listeners.1={{name: ingress-mtls, bind: '{mtls}', role: ingress, mtls: strict}}"),
             endpoint(otlp),
         ]);
