@@ -263,6 +263,23 @@ fn the_page_on_identity_can_be_copied() {
 
 /// As the page on identity; a block that is indented holds keys of a route, and clusters that are only named are made.
 #[test]
+fn the_page_on_patterns_names_tests_that_there_are() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = include_str!("../../../docs/patterns.md");
+    let mut named = 0;
+    for line in page.lines() {
+        let cells: Vec<_> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let ["", _, file, test, ""] = cells[..] else { continue };
+        if file.ends_with(".rs") {
+            let text = std::fs::read_to_string(root.join(file)).unwrap();
+            assert!(text.contains(&format!("fn {test}(")), "{file} has no {test}");
+            named += 1;
+        }
+    }
+    assert!(named > 40, "{named}");
+}
+
+#[test]
 fn the_page_on_patterns_can_be_copied() {
     let page = include_str!("../../../docs/patterns.md");
     let blocks: Vec<_> =
