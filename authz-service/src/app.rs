@@ -200,7 +200,7 @@ impl tollgate_runtime::App for App {
             .service(routes.prepare());
         let incoming =
             tls::port(self.grpc, self.identity.as_ref(), &self.service).context("cannot set TLS up")?;
-        let serving_grpc = grpc::serve(calls, incoming, grpc::Bounds::DEFAULT, &tasks);
+        let serving_grpc = grpc::serve(grpc::Routed(calls), incoming, grpc::Bounds::DEFAULT, &tasks);
         drop(self.starting);
         let serving_enrolment = async {
             match self.enrolment {

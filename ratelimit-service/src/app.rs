@@ -11,10 +11,8 @@ use tollgate_identity::tls::{self, Callers, Clients, Door};
 use tollgate_identity::{Identity, report_outside};
 use tollgate_runtime::grpc::{self, Bounds, ServerTelemetryLayer};
 use tollgate_runtime::{Service, http_server, net, reflection};
-use tonic::Request;
-use tonic::server::NamedService as _;
-use tonic::service::{InterceptorLayer, Routes};
-use tower::Layer as _;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
 
 use crate::admin;
 use crate::arrivals::Arrivals;
@@ -26,7 +24,7 @@ use crate::metrics::{Metrics, QuotaMetrics};
 use crate::quota::{Hub, replicas};
 use crate::reload::Limits;
 use crate::wire::rlqs;
-use crate::wire::rls::RateLimitServer;
+use crate::wire::rls::{self, RateLimitPort};
 use crate::xds;
 
 /// How long the start waits for Redis. Without it the service starts all the same: what is answered
@@ -141,7 +139,7 @@ impl App {
 impl tollgate_runtime::App for App {
     async fn run(self) -> anyhow::Result<()> {
         let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_serving::<RateLimitServer>().await;
+        health.set_service_status(rls::NAME, ServingStatus::Serving).await;
 
         tracing::info!(address = %self.addresses.grpc, "rate limit service is listening");
         if let Some(door) = self.http {
@@ -157,23 +155,19 @@ impl tollgate_runtime::App for App {
         }
         let counted = self.limiter.clone();
         let (reflection, older) =
-            reflection::servers(&[RateLimitServer::NAME, rlqs::NAME]).context("no descriptors to reflect")?;
+            reflection::servers(&[rls::NAME, rlqs::NAME]).context("no descriptors to reflect")?;
         let tasks = self.service.tasks().clone();
-        let limits = RateLimitServer::new(self.limiter, &ServerTelemetryLayer::new(&self.service));
         let quotas = rlqs::server(self.hub, tasks.clone());
-        let mut routes = Routes::new(limits).add_service(quotas).add_service(health_service);
+        let mut routes = Routes::new(quotas).add_service(health_service);
         if self.reflection {
             routes = routes.add_service(reflection).add_service(older);
         }
-        let callers = self.callers.map(Arc::new);
-        let admission = InterceptorLayer::new(move |call: Request<()>| match &callers {
-            Some(callers) => callers.admit(call),
-            None => Ok(call),
-        });
+        let telemetry = ServerTelemetryLayer::new(&self.service);
+        let port = RateLimitPort::new(self.limiter, self.callers, telemetry, routes.prepare());
         let incoming =
             tls::port(self.listener, self.identity.as_ref(), &self.service).context("cannot set TLS up")?;
         let bounds = Bounds { streams: MAX_STREAMS_PER_CONNECTION, ..Bounds::DEFAULT };
-        grpc::serve(admission.layer(routes.prepare()), incoming, bounds, &tasks).await;
+        grpc::serve(port, incoming, bounds, &tasks).await;
         if let Some(file) = &self.snapshot {
             keep(file, &counted, &self.service).await;
         }

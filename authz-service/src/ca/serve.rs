@@ -64,7 +64,7 @@ impl Enrolment {
             .max_decoding_message_size(MAX_MESSAGE_BYTES);
         let calls = grpc::ServerTelemetryLayer::new(service).layer(Routes::new(wire).prepare());
         let incoming = incoming(self.listener, config, &self.identity, service, ConnectionBounds::default());
-        grpc::serve(calls, incoming, BOUNDS, service.tasks()).await;
+        grpc::serve(grpc::Routed(calls), incoming, BOUNDS, service.tasks()).await;
         Ok(())
     }
 }

@@ -45,7 +45,7 @@ pub(crate) async fn serve(ingest: Ingest, port: PortStreams, callers: Option<Cal
     )
     .add_service(MetricsServiceServer::new(ingest).accept_compressed(Gzip).max_decoding_message_size(max));
     let bounds = Bounds { streams: MAX_CALLS, ..Bounds::DEFAULT };
-    grpc::serve(admission.layer(routes.prepare()), port, bounds, tasks).await;
+    grpc::serve(grpc::Routed(admission.layer(routes.prepare())), port, bounds, tasks).await;
 }
 
 impl From<IngestError> for Status {

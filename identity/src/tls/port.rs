@@ -88,10 +88,16 @@ impl Callers {
 
     /// Lets the call pass, or refuses it. For tonic's interceptors.
     pub fn admit<T>(&self, call: Request<T>) -> Result<Request<T>, Status> {
-        match caller(&call) {
-            Some(id) if self.include(&id) => Ok(call),
-            Some(id) => {
-                tracing::warn!(%id, "call refused: this workload may not call here");
+        self.judge(call.extensions().get::<Peer>())?;
+        Ok(call)
+    }
+
+    /// Lets who is at the other end of a connection call, or refuses it.
+    pub fn judge(&self, peer: Option<&Peer>) -> Result<(), Status> {
+        match peer.and_then(|peer| peer.leaf.as_ref()) {
+            Some(leaf) if self.include(&leaf.id) => Ok(()),
+            Some(leaf) => {
+                tracing::warn!(id = %leaf.id, "call refused: this workload may not call here");
                 Err(Status::permission_denied("this workload may not call here"))
             }
             None => Err(Status::unauthenticated("a client certificate is required")),

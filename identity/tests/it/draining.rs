@@ -19,7 +19,7 @@ use tollgate_identity::tls::{self, GrpcChannel, MinimumVersion};
 use tollgate_identity::{Identity, Material};
 use tollgate_runtime::Service;
 use tollgate_runtime::clock::Clock;
-use tollgate_runtime::grpc::{Bounds, serve};
+use tollgate_runtime::grpc::{Bounds, Routed, serve};
 use tollgate_testkit::authority::{Authority, Signed, now, workload};
 use tonic::body::Body;
 use tonic::transport::Endpoint;
@@ -60,7 +60,9 @@ async fn port(authority: &Authority, gate: &Arc<Semaphore>, service: &Service) -
         }
     });
     let tasks = service.tasks().clone();
-    service.tasks().spawn("port", async move { serve(calls, streams, Bounds::DEFAULT, &tasks).await });
+    service
+        .tasks()
+        .spawn("port", async move { serve(Routed(calls), streams, Bounds::DEFAULT, &tasks).await });
     address
 }
 

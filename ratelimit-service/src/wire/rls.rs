@@ -1,125 +1,108 @@
 //! `envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit`.
 //!
-//! The tonic service that generated code would be, for our own messages. Envoy lets a request pass
-//! or fails it by its own configuration when the call fails, so only malformed requests do.
+//! ```text
+//! call -> may this workload call? -> traced? -> span and histogram around it -.
+//!                                      \-----------------------------------------> message -> limiter -> answer
+//! ```
+//!
+//! Envoy lets a request pass or fails it by its own configuration when the call fails, so only malformed requests do.
 
 use std::convert::Infallible;
-use std::task::{Context, Poll};
+use std::sync::Arc;
 
 use http::{Request, Response};
-use tollgate_runtime::grpc::{ServerTelemetry, ServerTelemetryLayer};
+use http_body_util::Either;
+use hyper::body::Incoming;
+use tollgate_identity::tls::{Callers, Peer};
+use tollgate_runtime::grpc::unary::{self, Reply};
+use tollgate_runtime::grpc::{Answer, Routed, ServerTelemetryLayer};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::{Body as HttpBody, BoxFuture, StdError};
-use tonic::server::{Grpc, NamedService, UnaryService};
-use tonic_prost::ProstCodec;
-use tower::Layer as _;
+use tower::{Layer as _, Service as TowerService, service_fn};
 
-use super::messages::{RateLimitRequest, RateLimitResponse};
+use super::messages::RateLimitResponse;
 use crate::limiter::Limiter;
 use crate::plan::Malformed;
 
+/// The service's name, for reflection.
+pub const NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
 /// Bytes one request may have; the largest that can be answered is far smaller.
 pub const MAX_REQUEST_BYTES: usize = 256 << 10;
 
 const SHOULD_RATE_LIMIT: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
+const TRACEPARENT: &str = "traceparent";
 
-/// Serves a [`Limiter`].
+/// Answers the calls of the port: those to this method here, all others where they are routed.
 ///
 /// A call that belongs to a trace gets a span of its own and is in the histogram of durations, as every call of our
 /// other servers is. A call without one gets neither: a rate limiter answers in less time than they take, and no
 /// trace begins here.
-#[derive(Debug, Clone)]
-pub struct RateLimitServer {
-    plain: Plain,
-    traced: ServerTelemetry<Plain>,
-}
+#[derive(Debug)]
+pub struct RateLimitPort<R>(Arc<Parts<R>>);
 
-impl RateLimitServer {
-    /// Answers from this limiter.
-    pub fn new(limiter: Limiter, telemetry: &ServerTelemetryLayer) -> Self {
-        let plain = Plain { limiter };
-        Self { traced: telemetry.layer(plain.clone()), plain }
-    }
-}
-
-impl NamedService for RateLimitServer {
-    const NAME: &'static str = "envoy.service.ratelimit.v3.RateLimitService";
-}
-
-impl<B> tonic::codegen::Service<Request<B>> for RateLimitServer
-where
-    B: HttpBody + Send + 'static,
-    B::Error: Into<StdError> + Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Self::Error>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        if request.headers().contains_key("traceparent") {
-            self.traced.call(request)
-        } else {
-            self.plain.call(request)
-        }
-    }
-}
-
-/// The service itself.
-#[derive(Debug, Clone)]
-struct Plain {
+#[derive(Debug)]
+struct Parts<R> {
     limiter: Limiter,
+    callers: Option<Callers>,
+    telemetry: ServerTelemetryLayer,
+    others: R,
 }
 
-impl<B> tonic::codegen::Service<Request<B>> for Plain
+impl<R> RateLimitPort<R> {
+    /// Answers from this limiter, and nobody but `callers`, where they are named.
+    pub fn new(
+        limiter: Limiter,
+        callers: Option<Callers>,
+        telemetry: ServerTelemetryLayer,
+        others: R,
+    ) -> Self {
+        Self(Arc::new(Parts { limiter, callers, telemetry, others }))
+    }
+}
+
+impl<R> Clone for RateLimitPort<R> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<R> Answer<Peer> for RateLimitPort<R>
 where
-    B: HttpBody + Send + 'static,
-    B::Error: Into<StdError> + Send + 'static,
+    R: TowerService<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    R: Clone + Send + Sync + 'static,
+    R::Future: Send,
 {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Self::Error>;
+    type Body = Either<Reply, Body>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        if request.uri().path() != SHOULD_RATE_LIMIT {
-            return Box::pin(std::future::ready(Ok(unimplemented_method())));
+    async fn answer(self, call: Request<Incoming>, peer: Peer) -> Response<Self::Body> {
+        let Parts { limiter, callers, telemetry, others } = &*self.0;
+        if let Some(Err(refused)) = callers.as_ref().map(|callers| callers.judge(Some(&peer))) {
+            return refused.into_http().map(Either::Right);
         }
-        let method = ShouldRateLimit(self.limiter.clone());
-        Box::pin(async move {
-            let mut grpc =
-                Grpc::new(ProstCodec::default()).apply_max_message_size_config(Some(MAX_REQUEST_BYTES), None);
-            Ok(grpc.unary(method, request).await)
-        })
+        if call.uri().path() != SHOULD_RATE_LIMIT {
+            return Routed(others.clone()).answer(call, peer).await.map(Either::Right);
+        }
+        if !call.headers().contains_key(TRACEPARENT) {
+            return should_rate_limit(limiter.clone(), call).await.map(Either::Left);
+        }
+        let answering = service_fn(|call| {
+            let answering = should_rate_limit(limiter.clone(), call);
+            async { Ok::<_, Infallible>(answering.await) }
+        });
+        match telemetry.layer(answering).call(call).await {
+            Ok(response) => response.map(Either::Left),
+            Err(never) => match never {},
+        }
     }
 }
 
-fn unimplemented_method() -> Response<Body> {
-    Status::unimplemented("this service answers ShouldRateLimit alone").into_http()
-}
-
-struct ShouldRateLimit(Limiter);
-
-impl UnaryService<RateLimitRequest> for ShouldRateLimit {
-    type Response = RateLimitResponse;
-    type Future = BoxFuture<tonic::Response<RateLimitResponse>, Status>;
-
-    fn call(&mut self, request: tonic::Request<RateLimitRequest>) -> Self::Future {
-        let limiter = self.0.clone();
-        Box::pin(async move {
-            match limiter.should_rate_limit(request.get_ref()).await {
-                Ok(response) => Ok(tonic::Response::new(response)),
-                Err(malformed) => Err(malformed.into()),
-            }
-        })
+async fn should_rate_limit(limiter: Limiter, call: Request<Incoming>) -> Response<Reply> {
+    let answer: Result<RateLimitResponse, Status> = async {
+        let request = unary::read(call.into_body(), MAX_REQUEST_BYTES).await?;
+        Ok(limiter.should_rate_limit(&request).await?)
     }
+    .await;
+    unary::reply(answer)
 }
 
 impl From<Malformed> for Status {

@@ -40,11 +40,6 @@ pub(super) struct Batched<IO>(Arc<Mutex<Shared<IO>>>);
 pub(super) struct Outbox<IO>(Arc<Mutex<Shared<IO>>>);
 
 impl<IO: AsyncWrite + Unpin> Outbox<IO> {
-    /// Whether nothing waits to be written.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.lock().waiting.is_empty()
-    }
-
     /// Whoever has polled the connection calls this right after it, whatever came of that.
     pub(super) fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().poll_send(context)

@@ -3,6 +3,7 @@
 mod batch;
 mod serve;
 mod telemetry;
+pub mod unary;
 
-pub use serve::{Bounds, serve};
+pub use serve::{Answer, Bounds, Routed, serve};
 pub use telemetry::{ServerTelemetry, ServerTelemetryLayer};

@@ -1,13 +1,14 @@
-//! Serving a gRPC port so that a call that need not wait costs no task, no wake-up and no write of its own.
+//! Serving a gRPC port so that a call costs no task and no write of its own.
 //!
 //! ```text
-//! bytes come --> every call in them is begun ------> answered at once -----> all such answers in one write
-//!                where the connection's task runs \-> waits for something --> goes on in a task of its own,
-//!                                                                             answers that are ready soon leave together
+//! bytes come --> every call in them is begun ---> answered at once ------------> all such answers in one write
+//!                                             \-> waits for something, beside -/
+//!                                                 the connection in its task
 //! ```
 //!
-//! Most calls of ours are answered from memory. A server that spawns a task for each pays for its scheduling, and for a
-//! system call for its answer, which together cost more than the answer does.
+//! A server that spawns a task for each call pays for its scheduling, and for a system call for its answer, which
+//! together cost more than most answers of ours do. What several calls have waited for often comes at once, as
+//! the answer to all of them; then they are answered together too.
 //!
 //! A connection whose end is known is drained before it: the peer is told to come back on another one (GOAWAY), and what
 //! is under way may finish.
@@ -15,13 +16,14 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -29,6 +31,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -37,7 +40,7 @@ use tower::{BoxError, Service as TowerService};
 
 use super::batch::batched;
 use crate::net::{Ends, due};
-use crate::tasks::Tasks;
+use crate::tasks::{Stopping, Tasks};
 
 /// `ENFILE` and `EMFILE`: none can be accepted until one is given back.
 const OUT_OF_FILES: [Option<i32>; 2] = [Some(23), Some(24)];
@@ -63,14 +66,44 @@ impl Bounds {
     };
 }
 
-/// Serves `service` until the process stops and what is under way has ended, or was cut off at the end of the grace.
-pub async fn serve<S, B, I, IO>(service: S, incoming: I, bounds: Bounds, tasks: &Tasks)
+/// What answers the calls of a port, `Peer` being what the connection says of who is at its other end.
+pub trait Answer<Peer>: Clone + Send + Sync + 'static {
+    /// The body of its answers.
+    type Body: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static;
+
+    /// Answers one call.
+    fn answer(self, call: Request<Incoming>, peer: Peer)
+    -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// A tower service, as tonic makes them of many methods. It finds the peer among the extensions of a request.
+#[derive(Debug, Clone)]
+pub struct Routed<S>(pub S);
+
+impl<S, B, Peer> Answer<Peer> for Routed<S>
 where
-    S: TowerService<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: TowerService<Request<Body>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
     S::Future: Send,
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    Peer: Clone + Send + Sync + 'static,
+{
+    type Body = B;
+
+    async fn answer(mut self, mut call: Request<Incoming>, peer: Peer) -> Response<B> {
+        call.extensions_mut().insert(peer);
+        // Our services are always ready: what may wait does so within a call.
+        match self.0.call(call.map(Body::new)).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// Answers calls until the process stops and what is under way has ended, or was cut off at the end of the grace.
+pub async fn serve<A, I, IO>(answer: A, incoming: I, bounds: Bounds, tasks: &Tasks)
+where
+    A: Answer<IO::ConnectInfo>,
     I: Stream<Item = io::Result<IO>>,
     IO: AsyncRead + AsyncWrite + Connected + Ends + Unpin + Send + 'static,
     IO::ConnectInfo: Send + Sync,
@@ -86,7 +119,7 @@ where
             };
             match accepted {
                 Some(Ok(stream)) => {
-                    let connection = serve_connection(service.clone(), stream, bounds, tasks.clone());
+                    let connection = serve_connection(answer.clone(), stream, bounds, stopping.clone());
                     tasks.spawn("grpc-connection", connections.track_future(connection));
                 }
                 Some(Err(error)) => {
@@ -103,32 +136,28 @@ where
     connections.wait().await;
 }
 
-async fn serve_connection<S, B, IO>(service: S, stream: IO, bounds: Bounds, tasks: Tasks)
+async fn serve_connection<A, IO>(answer: A, stream: IO, bounds: Bounds, stopping: Stopping)
 where
-    S: TowerService<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
+    A: Answer<IO::ConnectInfo>,
     IO: AsyncRead + AsyncWrite + Connected + Ends + Unpin + Send + 'static,
     IO::ConnectInfo: Send + Sync,
 {
     let (peer, drain_after) = (stream.connect_info(), stream.drain_after());
-    let stopping = tasks.stopping();
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer.clone());
-        // Our services are always ready: what may wait does so within a call.
-        service.clone().call(request.map(Body::new))
+    let service = service_fn(move |call: Request<Incoming>| {
+        let answering = answer.clone().answer(call, peer.clone());
+        async { Ok::<_, Infallible>(answering.await) }
     });
-    let later = Later::default();
-    let mut server = http2::Builder::new(AtOnce { tasks, later: later.clone() });
+    let begun = Begun::default();
+    let mut server = http2::Builder::new(begun.clone());
     server
         .timer(TokioTimer::new())
+        .auto_date_header(false)
         .max_concurrent_streams(bounds.streams)
         .keep_alive_interval(bounds.keepalive)
         .keep_alive_timeout(bounds.keepalive_timeout);
     let (stream, outbox) = batched(stream);
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let mut waiting = FuturesUnordered::new();
     let drain = async {
         tokio::select! { () = stopping.cancelled() => {}, () = due(drain_after) => {} }
     };
@@ -137,10 +166,13 @@ where
         if drain.as_mut().poll(context).is_ready() {
             connection.as_mut().graceful_shutdown();
         }
-        let polled = connection.as_mut().poll(context);
-        if polled.is_pending() && !outbox.is_empty() && later.let_others_answer(context) {
-            return Poll::Pending;
-        }
+        let polled = loop {
+            let polled = connection.as_mut().poll(context);
+            begun.wait_in(&mut waiting);
+            if polled.is_ready() || !go_on(&mut waiting, context) {
+                break polled;
+            }
+        };
         match outbox.poll_send(context) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
             _ => polled.map_err(Into::into),
@@ -152,70 +184,37 @@ where
     }
 }
 
-/// The calls of a connection that go on in tasks of their own.
-///
-/// What many calls have waited for often comes at once, as the answer to all of them. Each then wakes the connection's
-/// task, which would run after the first one and write a single answer. So it goes to the end of the queue once, behind
-/// the others that are ready.
-#[derive(Debug, Clone, Default)]
-struct Later(Arc<LaterState>);
+/// A call that panics resets its stream, as it would in a task of its own, and no other.
+type Call = BoxFuture<'static, std::thread::Result<()>>;
 
-#[derive(Debug, Default)]
-struct LaterState {
-    calls: AtomicUsize,
-    has_let_others: AtomicBool,
+/// Goes on with the calls that have what they waited for. Whether one of them has been answered by that.
+fn go_on(waiting: &mut FuturesUnordered<Call>, context: &mut Context<'_>) -> bool {
+    let mut answered = false;
+    while let Poll::Ready(Some(_)) = waiting.poll_next_unpin(context) {
+        answered = true;
+    }
+    answered
 }
 
-impl Later {
-    /// Whether to wait for others. Every second time it says no.
-    fn let_others_answer(&self, context: &Context<'_>) -> bool {
-        let let_others =
-            !self.0.has_let_others.load(Ordering::Relaxed) && self.0.calls.load(Ordering::Relaxed) > 0;
-        self.0.has_let_others.store(let_others, Ordering::Relaxed);
-        if let_others {
-            // Tokio puts a task that wakes itself behind all that are ready.
-            context.waker().wake_by_ref();
-        }
-        let_others
-    }
+/// Runs what can be run at once, and keeps the rest until it is taken to where it waits.
+#[derive(Clone, Default)]
+struct Begun(Arc<Mutex<Vec<Call>>>);
 
-    fn one(&self) -> LaterCall {
-        self.0.calls.fetch_add(1, Ordering::Relaxed);
-        LaterCall(self.clone())
+impl Begun {
+    fn wait_in(&self, waiting: &mut FuturesUnordered<Call>) {
+        waiting.extend(self.0.lock().drain(..));
     }
 }
 
-/// One of them, until it is dropped.
-struct LaterCall(Later);
-
-impl Drop for LaterCall {
-    fn drop(&mut self) {
-        self.0.0.calls.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Runs what can be run at once, and leaves the rest to a task.
-#[derive(Debug, Clone)]
-struct AtOnce {
-    tasks: Tasks,
-    later: Later,
-}
-
-impl<F> Executor<F> for AtOnce
+impl<F> Executor<F> for Begun
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, call: F) {
-        let mut call = Box::pin(call);
-        // Nobody is woken by this first look: a task that goes on with the call looks again.
-        let look = || call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        // A call that panics resets its stream, as it would in a task of its own, and no other.
-        if let Ok(Poll::Pending) = catch_unwind(AssertUnwindSafe(look)) {
-            let under_way = self.later.one();
-            self.tasks.spawn("grpc-call", async move {
-                call.await;
-                drop(under_way);
-            });
+        let mut call: Call = AssertUnwindSafe(call).catch_unwind().boxed();
+        // Nobody is woken by this first look: it is looked at again where it waits.
+        if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            self.0.lock().push(call);
         }
     }
 }
@@ -253,7 +252,8 @@ mod tests {
             }
         });
         let tasks = service.tasks().clone();
-        let serving = async move { serve(calls, TcpIncoming::from(listener), Bounds::DEFAULT, &tasks).await };
+        let serving =
+            async move { serve(Routed(calls), TcpIncoming::from(listener), Bounds::DEFAULT, &tasks).await };
         service.tasks().spawn("serve", serving);
         let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
         let (sender, connection) = client::handshake(TokioExecutor::new(), stream).await.unwrap();
