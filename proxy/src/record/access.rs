@@ -8,57 +8,48 @@ use http::{StatusCode, Version};
 use tollgate_identity::SpiffeId;
 use tollgate_proto::Reason;
 use tollgate_proto::attributes as a;
-use tollgate_proto::opentelemetry_proto::tonic::common::v1::{
-    AnyValue, ArrayValue, KeyValue, any_value::Value,
-};
-use tollgate_proto::opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
+use tollgate_proto::opentelemetry_proto::tonic::logs::v1::SeverityNumber;
 use tollgate_proto::reason::Outcome;
 use tollgate_runtime::http_server::method_name;
+use tollgate_runtime::telemetry::{Encoded, LogWriter};
 
 use super::{Authz, Record};
 use crate::config::{Role, Workload};
 use crate::listener::Connection;
 use crate::listener::secure::Secured;
 
-/// About as many attributes as a request that passed everything has.
-const USUAL_ATTRIBUTES: usize = 56;
-
-/// Attributes in the making; absent values are left out.
-pub(super) struct Attributes(Vec<KeyValue>);
-
 /// Bytes of one text in a record. What clients send may be longer; a record must not grow with it.
 const MAX_TEXT: usize = 2048;
 
 /// Cuts a text to [`MAX_TEXT`], between characters.
-pub(super) fn cut(mut text: String) -> String {
-    if text.len() > MAX_TEXT {
-        text.truncate(text.floor_char_boundary(MAX_TEXT));
-    }
-    text
+pub(super) fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT)]
 }
 
+/// A record in the making; absent values are left out.
+pub(super) struct Attributes(LogWriter);
+
 impl Attributes {
-    pub(super) fn with_capacity(count: usize) -> Self {
-        Self(Vec::with_capacity(count))
+    /// Of what began then and came to this.
+    pub(super) fn new(started_unix_nanos: u64, reason: Reason) -> Self {
+        let (severity, severity_text) = severity(reason);
+        let mut writer = LogWriter::new(started_unix_nanos, severity, severity_text);
+        writer.event_name(a::ACCESS_EVENT);
+        Self(writer)
     }
 
-    fn push(&mut self, key: &str, value: Value) {
-        let value = Some(AnyValue { value: Some(value) });
-        self.0.push(KeyValue { key: key.to_owned(), value, ..Default::default() });
+    pub(super) fn text(&mut self, key: &str, text: impl AsRef<str>) {
+        self.0.text(key, cut(text.as_ref()));
     }
 
-    pub(super) fn text(&mut self, key: &str, text: impl Into<String>) {
-        self.push(key, Value::StringValue(cut(text.into())));
-    }
-
-    pub(super) fn maybe(&mut self, key: &str, text: Option<impl Into<String>>) {
+    pub(super) fn maybe(&mut self, key: &str, text: Option<impl AsRef<str>>) {
         if let Some(text) = text {
             self.text(key, text);
         }
     }
 
     pub(super) fn int(&mut self, key: &str, number: impl TryInto<i64>) {
-        self.push(key, Value::IntValue(number.try_into().unwrap_or(i64::MAX)));
+        self.0.int(key, number.try_into().unwrap_or(i64::MAX));
     }
 
     fn maybe_int(&mut self, key: &str, number: Option<impl TryInto<i64>>) {
@@ -72,17 +63,22 @@ impl Attributes {
     }
 
     fn texts(&mut self, key: &str, texts: &[String]) {
-        if texts.is_empty() {
-            return;
+        if !texts.is_empty() {
+            self.0.texts(key, texts.iter().map(|text| cut(text)));
         }
-        let one = |text: &String| AnyValue { value: Some(Value::StringValue(cut(text.clone()))) };
-        self.push(key, Value::ArrayValue(ArrayValue { values: texts.iter().map(one).collect() }));
+    }
+
+    /// It ended after so long, and this line says it to a person.
+    pub(super) fn end(mut self, ended_unix_nanos: u64, line: &str) -> Encoded {
+        self.0.observed(ended_unix_nanos);
+        self.0.body(cut(line));
+        self.0.finish()
     }
 }
 
 /// The record of a finished request.
-pub(super) fn record(record: &Record, took: Duration, sent: u64) -> LogRecord {
-    let mut list = Attributes::with_capacity(USUAL_ATTRIBUTES);
+pub(super) fn record(record: &Record, took: Duration, sent: u64) -> Encoded {
+    let mut list = Attributes::new(record.started_unix_nanos, record.reason);
     add_ends(&mut list, record);
     add_request(&mut list, record);
     add_answer(&mut list, record, sent);
@@ -90,13 +86,10 @@ pub(super) fn record(record: &Record, took: Duration, sent: u64) -> LogRecord {
     add_authorization(&mut list, &record.authz, record.started_unix_nanos);
     add_rate_limit(&mut list, record);
     let span = record.trace.span_context();
-    let mut log = log(list, record.reason, record.started_unix_nanos, took, line(record, took));
     if span.is_valid() {
-        log.flags = u32::from(span.trace_flags().to_u8());
-        log.trace_id = span.trace_id().to_bytes().to_vec();
-        log.span_id = span.span_id().to_bytes().to_vec();
+        list.0.span(span.trace_id(), span.span_id(), span.trace_flags().to_u8());
     }
-    log
+    list.end(record.started_unix_nanos + nanos(took), &line(record, took))
 }
 
 /// The record of a connection that ended before a request could be read from it.
@@ -106,8 +99,8 @@ pub(super) fn of_connection(
     status: StatusCode,
     reason: Reason,
     details: &str,
-) -> LogRecord {
-    let mut list = Attributes::with_capacity(12);
+) -> Encoded {
+    let mut list = Attributes::new(now, reason);
     add_reporter(&mut list, connection);
     list.text(a::HTTP_REQUEST_METHOD, "_OTHER");
     list.int(a::HTTP_RESPONSE_STATUS_CODE, status.as_u16());
@@ -119,28 +112,7 @@ pub(super) fn of_connection(
     list.int(a::CLIENT_PORT, connection.peer.port());
     let line =
         format!("request that could not be read {} {reason} from {}", status.as_u16(), connection.peer.ip());
-    log(list, reason, now, Duration::ZERO, line)
-}
-
-/// The record around its attributes.
-pub(super) fn log(
-    list: Attributes,
-    reason: Reason,
-    started_unix_nanos: u64,
-    took: Duration,
-    line: String,
-) -> LogRecord {
-    let (severity, severity_text) = severity(reason);
-    LogRecord {
-        time_unix_nano: started_unix_nanos,
-        observed_time_unix_nano: started_unix_nanos + nanos(took),
-        severity_number: severity.into(),
-        severity_text: severity_text.to_owned(),
-        body: Some(AnyValue { value: Some(Value::StringValue(cut(line))) }),
-        attributes: list.0,
-        event_name: a::ACCESS_EVENT.to_owned(),
-        ..Default::default()
-    }
+    list.end(now, &line)
 }
 
 pub(super) fn add_reporter(list: &mut Attributes, connection: &Connection) {
@@ -372,7 +344,7 @@ fn masked(query: &str) -> String {
     masked
 }
 
-fn nanos(duration: Duration) -> u64 {
+pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tollgate_proto::Reason;
 use tollgate_proto::attributes as a;
-use tollgate_proto::opentelemetry_proto::tonic::logs::v1::LogRecord;
+use tollgate_runtime::telemetry::Encoded;
 
 use super::access::{self, Attributes};
 use super::{Authz, Reporter, with_causes};
@@ -71,9 +71,9 @@ impl Passage {
         self.end = Some(end);
     }
 
-    fn record(&self, end: &End) -> LogRecord {
+    fn record(&self, end: &End) -> Encoded {
         let took = self.started.elapsed();
-        let mut list = Attributes::with_capacity(32);
+        let mut list = Attributes::new(self.started_unix_nanos, end.reason);
         access::add_reporter(&mut list, &self.connection);
         access::add_both_ends(&mut list, &self.connection, self.tcp.service.as_ref());
         list.text(a::CLIENT_ADDRESS, self.connection.peer.ip().to_canonical().to_string());
@@ -109,7 +109,7 @@ impl Passage {
             self.connection.peer_name().map_or_else(|| self.connection.peer.ip().to_string(), str::to_owned),
             self.tcp.cluster,
         );
-        access::log(list, end.reason, self.started_unix_nanos, took, line)
+        list.end(self.started_unix_nanos + access::nanos(took), &line)
     }
 }
 

@@ -99,7 +99,7 @@ impl Trace {
         }
         span.set_attributes([
             KeyValue::new(attributes::HTTP_REQUEST_METHOD, method),
-            KeyValue::new(attributes::URL_PATH, access::cut(record.uri.path().to_owned())),
+            KeyValue::new(attributes::URL_PATH, access::cut(record.uri.path()).to_owned()),
             KeyValue::new(attributes::HTTP_RESPONSE_STATUS_CODE, i64::from(status.as_u16())),
             KeyValue::new(attributes::TOLLGATE_REASON, record.reason.as_str()),
             KeyValue::new(attributes::TOLLGATE_REQUEST_ID, record.id.as_str().to_owned()),

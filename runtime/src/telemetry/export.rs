@@ -8,35 +8,34 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{BufMut as _, Bytes};
+use http::uri::PathAndQuery;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::reader::MetricReader;
-use opentelemetry_sdk::trace::SpanData;
-use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tollgate_proto::opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use tollgate_proto::opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
+use tollgate_proto::opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use tollgate_proto::opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use tollgate_proto::opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
-use tollgate_proto::opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use tollgate_proto::opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use tollgate_proto::opentelemetry_proto::tonic::common::v1::InstrumentationScope;
-use tollgate_proto::opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use tollgate_proto::opentelemetry_proto::tonic::resource::v1::Resource as ProtoResource;
 use tollgate_proto::opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
-use tollgate_proto::opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
+use tonic::client::Grpc;
+use tonic::codec::{Codec, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
 
 use super::metrics::PushReader;
+use super::otlp::{Encoded, Envelope};
 use super::queue::{DropReason, Dropped, Source};
 use super::{SCOPE, TelemetryConfig};
 
 /// Items sent in one call at most.
 const BATCH: usize = 1024;
-/// Bytes of log records sent in one call at most: half of what receivers commonly take.
+/// Bytes sent in one call at most: half of what receivers commonly take.
 const BATCH_BYTES: usize = 2 << 20;
 /// How long the first item of a batch waits for company.
 const LINGER: Duration = Duration::from_millis(250);
@@ -76,8 +75,8 @@ pub struct Exporting {
     secure: Option<SecureEndpoint>,
     interval: Duration,
     resource: Resource,
-    logs: Option<Source<LogRecord>>,
-    spans: Option<Source<SpanData>>,
+    logs: Option<Source>,
+    spans: Option<Source>,
     metrics: PushReader,
 }
 
@@ -110,8 +109,8 @@ impl Exporting {
     pub(crate) fn new(
         config: &TelemetryConfig,
         resource: Resource,
-        logs: Option<Source<LogRecord>>,
-        spans: Option<Source<SpanData>>,
+        logs: Option<Source>,
+        spans: Option<Source>,
         metrics: PushReader,
     ) -> Self {
         let endpoint = config.endpoint.as_deref().map(|text| text.replacen("https://", "http://", 1));
@@ -141,15 +140,14 @@ impl Exporting {
         };
         let ending = CancellationToken::new();
         let sender = Sender { channel, ending: ending.clone() };
-        let attributes = ResourceAttributesWithSchema::from(&self.resource);
+        let attributes = ResourceAttributesWithSchema::from(&self.resource).attributes.0;
+        let resource = ProtoResource { attributes, ..Default::default() };
+        let scope = InstrumentationScope { name: SCOPE.to_owned(), ..Default::default() };
+        let envelope = Envelope::new(&resource, &scope);
         let mut tasks = Vec::new();
-        if let Some(source) = self.logs {
-            let resource =
-                ProtoResource { attributes: attributes.attributes.0.clone(), ..Default::default() };
-            tasks.push(tokio::spawn(send_logs(sender.clone(), source, resource)));
-        }
-        if let Some(source) = self.spans {
-            tasks.push(tokio::spawn(send_spans(sender.clone(), source, attributes)));
+        let queues = [(self.logs, Signal::Logs), (self.spans, Signal::Traces)];
+        for (source, signal) in queues.into_iter().filter_map(|(source, signal)| Some((source?, signal))) {
+            tasks.push(tokio::spawn(send(sender.clone(), source, signal, envelope.clone())));
         }
         tasks.push(tokio::spawn(send_metrics(sender, self.metrics, self.interval)));
         ExportHandles { ending, tasks }
@@ -252,7 +250,7 @@ impl Sender {
     }
 
     /// Fills `batch`: returns false when there is nothing more to come.
-    async fn gather<T>(&self, receiver: &mut mpsc::Receiver<T>, batch: &mut Vec<T>) -> bool {
+    async fn gather(&self, receiver: &mut mpsc::Receiver<Encoded>, batch: &mut Vec<Encoded>) -> bool {
         let ended = tokio::select! {
             n = receiver.recv_many(batch, BATCH) => n == 0,
             () = self.ending.cancelled() => true,
@@ -301,7 +299,8 @@ fn settle(dropped: &Dropped, items: usize, delivery: Delivery) {
     }
 }
 
-async fn send_logs(sender: Sender, mut source: Source<LogRecord>, resource: ProtoResource) {
+/// Sends the log records or spans of this process, as they come.
+async fn send(sender: Sender, mut source: Source, signal: Signal, envelope: Envelope) {
     let mut batch = Vec::with_capacity(BATCH);
     // What did not fit the last call goes first into the next.
     let mut rest = Vec::new();
@@ -312,55 +311,83 @@ async fn send_logs(sender: Sender, mut source: Source<LogRecord>, resource: Prot
         }
         rest = split_at_bytes(&mut batch, BATCH_BYTES);
         let items = batch.len();
-        let scope = InstrumentationScope { name: SCOPE.to_owned(), ..Default::default() };
-        let scope_logs =
-            ScopeLogs { scope: Some(scope), log_records: std::mem::take(&mut batch), ..Default::default() };
-        let resource_logs = ResourceLogs {
-            resource: Some(resource.clone()),
-            scope_logs: vec![scope_logs],
-            ..Default::default()
-        };
-        let request = ExportLogsServiceRequest { resource_logs: vec![resource_logs] };
-        let delivery = sender
-            .deliver("logs", |channel| {
-                let request = request.clone();
-                async move {
-                    let answer = LogsServiceClient::new(channel).export(request).await?.into_inner();
-                    Ok(answer.partial_success.map_or(0, |p| p.rejected_log_records))
-                }
-            })
-            .await;
+        let request = envelope.request(&batch);
+        batch.clear();
+        let delivery = sender.deliver(signal.name(), |channel| signal.export(channel, request.clone())).await;
         settle(&source.dropped, items, delivery);
     }
 }
 
-/// Leaves the first records that fit `most` bytes in `batch`, one at least, and returns the others.
-fn split_at_bytes(batch: &mut Vec<LogRecord>, most: usize) -> Vec<LogRecord> {
+/// Leaves the first items that fit `most` bytes in `batch`, one at least, and returns the others.
+fn split_at_bytes(batch: &mut Vec<Encoded>, most: usize) -> Vec<Encoded> {
     let mut bytes = 0;
-    let fits = batch.iter().take_while(|record| {
-        bytes += record.encoded_len();
+    let fits = batch.iter().take_while(|item| {
+        bytes += item.size();
         bytes <= most
     });
     let fits = fits.count().max(1);
     if fits < batch.len() { batch.split_off(fits) } else { Vec::new() }
 }
 
-async fn send_spans(sender: Sender, mut source: Source<SpanData>, resource: ResourceAttributesWithSchema) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while sender.gather(&mut source.receiver, &mut batch).await {
-        let items = batch.len();
-        let resource_spans = group_spans_by_resource_and_scope(std::mem::take(&mut batch), &resource);
-        let request = ExportTraceServiceRequest { resource_spans };
-        let delivery = sender
-            .deliver("traces", |channel| {
-                let request = request.clone();
-                async move {
-                    let answer = TraceServiceClient::new(channel).export(request).await?.into_inner();
-                    Ok(answer.partial_success.map_or(0, |p| p.rejected_spans))
-                }
-            })
-            .await;
-        settle(&source.dropped, items, delivery);
+/// What is sent as encoded when it happened.
+#[derive(Debug, Clone, Copy)]
+enum Signal {
+    Logs,
+    Traces,
+}
+
+impl Signal {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Logs => "logs",
+            Self::Traces => "traces",
+        }
+    }
+
+    fn path(self) -> PathAndQuery {
+        PathAndQuery::from_static(match self {
+            Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+            Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        })
+    }
+
+    /// One call; says how many items the collector refused.
+    async fn export(self, channel: Channel, request: Bytes) -> Result<i64, Status> {
+        let mut client = Grpc::new(channel);
+        let unready = |error| Status::unavailable(format!("the collector is not ready: {error}"));
+        client.ready().await.map_err(unready)?;
+        let answer = client.unary(Request::new(request), self.path(), AsEncoded).await?.into_inner();
+        Ok(answer.partial_success.map_or(0, |partial| partial.rejected_log_records))
+    }
+}
+
+/// Sends bytes that are a message already. Both signals are answered alike: `partial_success` with a number of items
+/// and a message.
+#[derive(Debug, Clone, Copy)]
+struct AsEncoded;
+
+impl Codec for AsEncoded {
+    type Encode = Bytes;
+    type Decode = ExportLogsServiceResponse;
+    type Encoder = Self;
+    type Decoder = <ProstCodec<(), ExportLogsServiceResponse> as Codec>::Decoder;
+
+    fn encoder(&mut self) -> Self {
+        *self
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstCodec::<(), ExportLogsServiceResponse>::default().decoder()
+    }
+}
+
+impl Encoder for AsEncoded {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(message);
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod export;
 mod metrics;
+mod otlp;
 pub mod process_log;
 mod queue;
 mod spans;
@@ -30,6 +31,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use export::{ExportHandles, Exporting, KnownBy, SecureEndpoint, TelemetryChannel};
+pub use otlp::{Encoded, LogWriter};
 pub use queue::{DropReason, LogQueue};
 
 use crate::config::{Invalid, duration};

@@ -2,9 +2,9 @@
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter};
-use opentelemetry_sdk::trace::SpanData;
 use tokio::sync::mpsc;
-use tollgate_proto::opentelemetry_proto::tonic::logs::v1::LogRecord;
+
+use super::otlp::Encoded;
 
 /// Why something was not delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,20 +53,20 @@ impl Dropped {
 
 /// The receiving end, drained by the exporter.
 #[derive(Debug)]
-pub(crate) struct Source<T> {
-    pub(crate) receiver: mpsc::Receiver<T>,
+pub(crate) struct Source {
+    pub(crate) receiver: mpsc::Receiver<Encoded>,
     pub(crate) dropped: Dropped,
 }
 
 #[derive(Debug)]
-struct Queue<T> {
+struct Queue {
     // Absent when telemetry goes nowhere: offering is then free and is not a drop.
-    sender: Option<mpsc::Sender<T>>,
+    sender: Option<mpsc::Sender<Encoded>>,
     dropped: Dropped,
 }
 
-impl<T> Queue<T> {
-    fn new(sends: bool, capacity: usize, dropped: Dropped) -> (Self, Option<Source<T>>) {
+impl Queue {
+    fn new(sends: bool, capacity: usize, dropped: Dropped) -> (Self, Option<Source>) {
         if !sends {
             return (Self { sender: None, dropped }, None);
         }
@@ -74,7 +74,7 @@ impl<T> Queue<T> {
         (Self { sender: Some(sender), dropped: dropped.clone() }, Some(Source { receiver, dropped }))
     }
 
-    fn offer(&self, item: T) {
+    fn offer(&self, item: Encoded) {
         let Some(sender) = &self.sender else { return };
         if let Err(error) = sender.try_send(item) {
             let reason = match error {
@@ -88,7 +88,7 @@ impl<T> Queue<T> {
 
 /// Takes log records on their way to the collector.
 #[derive(Debug)]
-pub struct LogQueue(Queue<LogRecord>);
+pub struct LogQueue(Queue);
 
 impl LogQueue {
     /// Whether anybody will receive what is offered; where not, callers need not build records.
@@ -97,26 +97,26 @@ impl LogQueue {
     }
 
     /// Hands over one record. Never waits: when the queue is full the record is dropped and counted.
-    pub fn offer(&self, record: LogRecord) {
-        self.0.offer(record);
+    pub fn offer(&self, record: impl Into<Encoded>) {
+        self.0.offer(record.into());
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct SpanQueue(Queue<SpanData>);
+pub(crate) struct SpanQueue(Queue);
 
 impl SpanQueue {
-    pub(crate) fn offer(&self, span: SpanData) {
+    pub(crate) fn offer(&self, span: Encoded) {
         self.0.offer(span);
     }
 }
 
-pub(crate) fn logs(sends: bool, capacity: usize, meter: &Meter) -> (LogQueue, Option<Source<LogRecord>>) {
+pub(crate) fn logs(sends: bool, capacity: usize, meter: &Meter) -> (LogQueue, Option<Source>) {
     let (queue, source) = Queue::new(sends, capacity, Dropped::new(meter, "logs"));
     (LogQueue(queue), source)
 }
 
-pub(crate) fn spans(sends: bool, capacity: usize, meter: &Meter) -> (SpanQueue, Option<Source<SpanData>>) {
+pub(crate) fn spans(sends: bool, capacity: usize, meter: &Meter) -> (SpanQueue, Option<Source>) {
     let (queue, source) = Queue::new(sends, capacity, Dropped::new(meter, "traces"));
     (SpanQueue(queue), source)
 }

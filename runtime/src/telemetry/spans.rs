@@ -9,6 +9,7 @@ use opentelemetry::Context;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 
+use super::otlp;
 use super::queue::SpanQueue;
 
 #[derive(Debug)]
@@ -25,7 +26,7 @@ impl SpanProcessor for QueueProcessor {
 
     fn on_end(&self, span: SpanData) {
         if span.span_context.is_sampled() {
-            self.0.offer(span);
+            self.0.offer(otlp::span(&span));
         }
     }
 
