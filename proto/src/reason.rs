@@ -142,6 +142,8 @@ reasons! {
     FaultInjected = "fault_injected" => Failed,
     /// The destination is not in the registry.
     EgressUnregistered = "egress_unregistered" => Denied,
+    /// The route does not let a connection go over to this protocol.
+    UpgradeRefused = "upgrade_refused" => Denied,
     /// The request breaks HTTP.
     RequestMalformed = "request_malformed" => Failed,
     /// Headers or body are over the limit.

@@ -267,6 +267,11 @@ impl ResponseBody {
     pub(crate) fn new(content: Content, recording: Recording) -> Self {
         Self { content, recording, sent: 0, ended: false }
     }
+
+    /// Nothing, of which somebody else keeps the record.
+    pub(crate) fn unrecorded() -> Self {
+        Self::new(Content::Own(Bytes::new()), Recording::elsewhere())
+    }
 }
 
 impl Body for ResponseBody {

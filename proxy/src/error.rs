@@ -28,9 +28,15 @@ pub enum ProxyError {
     /// The body stands still.
     #[error("the request's body did not move for {0:?}")]
     BodyTimeout(Duration),
-    /// The client asked to switch protocols.
-    #[error("upgrades are not supported")]
-    UpgradeUnsupported,
+    /// The client asked to switch protocols, and may not.
+    #[error("no switch of protocols: {0}")]
+    UpgradeRefused(&'static str),
+    /// As many connections have switched protocols as may.
+    #[error("no room for another connection that switches protocols")]
+    UpgradesFull,
+    /// The upstream switched to a protocol that nobody asked for.
+    #[error("the upstream switched to a protocol that was not asked for")]
+    UpstreamSwitched,
     /// No route matches.
     #[error("no route")]
     NoRoute,
@@ -160,12 +166,11 @@ impl ProxyError {
             Self::Malformed(_) | Self::Path(_) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::UpgradeUnsupported => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::AddressLimit { .. } | Self::LocalLimit(_) | Self::LimitExceeded(_) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            Self::Unregistered(_) => StatusCode::FORBIDDEN,
+            Self::Unregistered(_) | Self::UpgradeRefused(_) => StatusCode::FORBIDDEN,
             Self::Denied(denial) => denial.status,
             Self::Fault(status) => *status,
             Self::NotReady(_)
@@ -173,10 +178,12 @@ impl ProxyError {
             | Self::AuthzError { .. }
             | Self::RateLimitUnavailable
             | Self::BreakerOpen { .. }
+            | Self::UpgradesFull
             | Self::NoHealthyUpstream(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::UpstreamConnect(_) | Self::UpstreamReset(_) | Self::UpstreamProtocol(_) => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::UpstreamConnect(_)
+            | Self::UpstreamReset(_)
+            | Self::UpstreamProtocol(_)
+            | Self::UpstreamSwitched => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::ClientGone => client_closed_request(),
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -186,7 +193,8 @@ impl ProxyError {
     /// The one word for log, span, metric and body.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Malformed(_) | Self::Path(_) | Self::UpgradeUnsupported => Reason::RequestMalformed,
+            Self::Malformed(_) | Self::Path(_) => Reason::RequestMalformed,
+            Self::UpgradeRefused(_) => Reason::UpgradeRefused,
             Self::BodyTooLarge => Reason::RequestTooLarge,
             Self::BodyTimeout(_) => Reason::RequestTimeout,
             Self::NoRoute => Reason::NoRoute,
@@ -195,7 +203,7 @@ impl ProxyError {
             Self::Denied(denial) => denial.reason,
             Self::AuthzUnavailable { .. } => Reason::AuthzUnavailable,
             Self::AuthzError { .. } => Reason::AuthzError,
-            Self::LocalLimit(_) => Reason::LimitLocal,
+            Self::LocalLimit(_) | Self::UpgradesFull => Reason::LimitLocal,
             Self::LimitExceeded(_) => Reason::LimitExceeded,
             Self::RateLimitUnavailable => Reason::RatelimitUnavailable,
             Self::NotReady(_) | Self::NoHealthyUpstream(_) => Reason::NoHealthyUpstream,
@@ -203,7 +211,7 @@ impl ProxyError {
             Self::UpstreamConnect(_) => Reason::UpstreamConnect,
             Self::UpstreamReset(_) => Reason::UpstreamReset,
             Self::UpstreamTimeout(_) => Reason::UpstreamTimeout,
-            Self::UpstreamProtocol(_) => Reason::UpstreamProtocol,
+            Self::UpstreamProtocol(_) | Self::UpstreamSwitched => Reason::UpstreamProtocol,
             Self::Fault(_) => Reason::FaultInjected,
             Self::ClientGone => Reason::ClientGone,
             Self::Internal(_) => Reason::Internal,
@@ -217,7 +225,7 @@ impl ProxyError {
             | Self::Path(_)
             | Self::BodyTooLarge
             | Self::BodyTimeout(_)
-            | Self::UpgradeUnsupported
+            | Self::UpgradeRefused(_)
             | Self::NoRoute
             | Self::Unregistered(_)
             | Self::AddressLimit { .. }
@@ -230,11 +238,13 @@ impl ProxyError {
             | Self::UpstreamConnect(_)
             | Self::UpstreamReset(_)
             | Self::UpstreamTimeout(_)
-            | Self::UpstreamProtocol(_) => Fault::Upstream,
+            | Self::UpstreamProtocol(_)
+            | Self::UpstreamSwitched => Fault::Upstream,
             Self::NotReady(_)
             | Self::AuthzUnavailable { .. }
             | Self::AuthzError { .. }
             | Self::RateLimitUnavailable
+            | Self::UpgradesFull
             | Self::Fault(_)
             | Self::Internal(_) => Fault::Us,
         }
@@ -252,9 +262,11 @@ impl ProxyError {
     /// Envoy's letters, which people know.
     pub fn flags(&self) -> &'static str {
         match self {
-            Self::Malformed(_) | Self::Path(_) | Self::UpgradeUnsupported => "DPE",
+            Self::Malformed(_) | Self::Path(_) | Self::UpgradeRefused(_) => "DPE",
             Self::NoRoute | Self::Unregistered(_) => "NR",
-            Self::AddressLimit { .. } | Self::LocalLimit(_) | Self::LimitExceeded(_) => "RL",
+            Self::AddressLimit { .. } | Self::LocalLimit(_) | Self::LimitExceeded(_) | Self::UpgradesFull => {
+                "RL"
+            }
             Self::Denied(_) | Self::AuthzUnavailable { .. } | Self::AuthzError { .. } => "UAEX",
             Self::RateLimitUnavailable => "RLSE",
             Self::NoHealthyUpstream(_) => "UH",
@@ -262,7 +274,7 @@ impl ProxyError {
             Self::UpstreamConnect(_) => "UF",
             Self::UpstreamReset(_) => "UC",
             Self::UpstreamTimeout(_) => "UT",
-            Self::UpstreamProtocol(_) => "UPE",
+            Self::UpstreamProtocol(_) | Self::UpstreamSwitched => "UPE",
             Self::Fault(_) => "FI",
             Self::ClientGone => "DC",
             Self::BodyTimeout(_) => "DT",
@@ -285,6 +297,12 @@ impl ProxyError {
             | Self::AuthzError { retry_after, .. } => {
                 let mut headers = HeaderMap::with_capacity(4);
                 headers.insert(RETRY_AFTER, retry_after_value(retry_after));
+                let body = json_body(reason, id, &mut headers);
+                (headers, body)
+            }
+            Self::UpgradesFull => {
+                let mut headers = HeaderMap::with_capacity(4);
+                headers.insert(RETRY_AFTER, retry_after_value(Duration::from_secs(1)));
                 let body = json_body(reason, id, &mut headers);
                 (headers, body)
             }

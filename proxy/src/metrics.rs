@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     quota_bound: Gauge<u64>,
     connection_decisions: Counter<u64>,
     connections: UpDownCounter<i64>,
+    upgraded: UpDownCounter<i64>,
     reloads: Counter<u64>,
     mirrored: Counter<u64>,
     compared: Histogram<f64>,
@@ -97,6 +98,11 @@ impl Metrics {
             connections: meter
                 .i64_up_down_counter("tollgate.proxy.connections")
                 .with_description("Client connections that are open")
+                .with_unit("{connection}")
+                .build(),
+            upgraded: meter
+                .i64_up_down_counter("tollgate.proxy.upgraded_connections")
+                .with_description("Client connections that have gone over to another protocol and are open")
                 .with_unit("{connection}")
                 .build(),
             reloads: meter
@@ -235,6 +241,10 @@ impl Metrics {
 
     pub(crate) fn connection(&self, change: i64) {
         self.connections.add(change, &[]);
+    }
+
+    pub(crate) fn upgraded(&self, listener: &str, change: i64) {
+        self.upgraded.add(change, &[KeyValue::new("listener", listener.to_owned())]);
     }
 
     pub(crate) fn breaker_open(&self, cluster: &Arc<str>, full: &'static str) {

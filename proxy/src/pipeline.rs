@@ -10,7 +10,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use http::header::{CONNECTION, HOST, LOCATION};
 use http::uri::Authority;
-use http::{HeaderValue, Request, Response, Uri, Version, request};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body as _, Incoming};
 use opentelemetry::trace::TraceContextExt as _;
 use tollgate_identity::Identity;
@@ -23,6 +23,7 @@ use crate::config::{Credentials, Protocol, Role};
 use crate::error::ProxyError;
 use crate::head::{self, Host};
 use crate::listener::Connection;
+use crate::listener::switch::{self, Switching, Wish};
 use crate::probe::Probes;
 use crate::record::{Record, Recording, Reporter};
 use crate::route::{Action, Ask, Chosen, Direct, Found, Redirect};
@@ -54,6 +55,7 @@ pub(crate) async fn serve(
 ) -> Response<ResponseBody> {
     let (parts, body) = request.into_parts();
     let version = parts.version;
+    let may_switch = version < Version::HTTP_2 && headers::names_a_protocol(&parts.headers);
     let snapshot = proxy.snapshot.load_full();
     let mut recording = Recording::begin(&proxy.reporter, &connection, &parts, snapshot.trust_traceparent);
     let passed = match recording.record() {
@@ -61,13 +63,29 @@ pub(crate) async fn serve(
         None => Err(ProxyError::Internal("the record is open until the answer")),
     };
     let mut response = match passed {
-        Ok(response) => recording.answer(response),
+        Ok(Passed::Answered(response)) => recording.answer(response),
+        Ok(Passed::Switched(switching, response)) => {
+            return switching.answer(response, recording, &connection);
+        }
         Err(error) => recording.refuse(error),
     };
-    if connection.is_ending() && version < Version::HTTP_2 {
+    if may_switch || connection.is_ending() && version < Version::HTTP_2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// What a request came to.
+enum Passed {
+    Answered(Response<Content>),
+    /// The upstream has switched to another protocol, and this answer says so.
+    Switched(Box<Switching>, Response<Content>),
+}
+
+impl From<Response<Content>> for Passed {
+    fn from(response: Response<Content>) -> Self {
+        Self::Answered(response)
+    }
 }
 
 async fn pass(
@@ -77,13 +95,11 @@ async fn pass(
     mut parts: request::Parts,
     body: Incoming,
     record: &mut Record,
-) -> Result<Response<Content>, ProxyError> {
+) -> Result<Passed, ProxyError> {
     let listener = &*connection.listener;
 
     // Read the head: one host, one path, in normal form.
-    if headers::asks_for_upgrade(&parts.headers) {
-        return Err(ProxyError::UpgradeUnsupported);
-    }
+    let wish = Wish::of(&parts, &body);
     let host = head::read(&mut parts, listener.level)?;
     record.client = head::client_address(connection.peer, listener.role, &parts.headers);
     record.uri = parts.uri.clone();
@@ -117,10 +133,15 @@ async fn pass(
         limit.take(record.client).map_err(|retry_after| ProxyError::AddressLimit { retry_after })?;
     }
 
+    // Go over to another protocol only where the route lets it.
+    if let Some(wish) = &wish {
+        wish.admit(&found.route, &host, record.origin.is_some())?;
+    }
+
     // Answer a CORS preflight, where configured: it carries no token, and asks for nothing but leave to ask. The request that
     // it announces is counted, not both.
     if let Some(cors) = found.route.cors.as_ref().filter(|_| cors::announced(&parts).is_some()) {
-        return Ok(preflight(cors, &parts, record));
+        return Ok(preflight(cors, &parts, record).into());
     }
 
     // Limit locally, by what is known without a verified token.
@@ -131,9 +152,9 @@ async fn pass(
 
     // Respond directly, where the route says so.
     let backends = match &found.route.action {
-        Action::Respond(direct) => return respond(proxy, direct, record),
+        Action::Respond(direct) => return respond(proxy, direct, record).map(Passed::from),
         Action::Redirect(redirect) => {
-            return Ok(send_elsewhere(redirect, connection.scheme(), &parts, &host, &found));
+            return Ok(send_elsewhere(redirect, connection.scheme(), &parts, &host, &found).into());
         }
         Action::Forward(backends) => backends,
     };
@@ -176,8 +197,14 @@ async fn pass(
         parts.uri = rewritten;
     }
     let authority = found.route.rewrite.as_ref().and_then(|to| to.host()).unwrap_or(host.authority());
-    let copy = mirror.and_then(|mirror| mirror::copy(mirror, &proxy.reporter, snapshot, &parts, authority));
+    let going = wish.map(|wish| wish.enter(listener)).transpose()?;
+    let copy = mirror
+        .filter(|_| going.is_none())
+        .and_then(|mirror| mirror::copy(mirror, &proxy.reporter, snapshot, &parts, authority));
     address(&mut parts, authority, cluster.protocol(), cluster.scheme())?;
+    if let Some(going) = &going {
+        going.ask(&mut parts.headers);
+    }
     let span = record.trace.child("upstream");
     trace_context::inject(&span, &mut parts.headers);
     let limit = found.route.body_bytes.or(listener.limits.body_bytes);
@@ -202,10 +229,20 @@ async fn pass(
     if let Some(copy) = copy {
         copy.compare_with(status, took);
     }
-    let (response, lease) = answered?;
+    let (mut response, lease) = answered?;
+    let switching = match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => {
+            Some(Box::new(switch::switched(&mut response, going, &found.route, connection)?))
+        }
+        _ => None,
+    };
 
     // Response headers; the body streams from here on.
-    Ok(answer(response, lease, grant, record, &found, cluster))
+    let answer = answer(response, lease, grant, record, &found, cluster);
+    Ok(match switching {
+        Some(switching) => Passed::Switched(switching, answer),
+        None => Passed::Answered(answer),
+    })
 }
 
 fn find<'s>(
@@ -242,7 +279,7 @@ fn nowhere(proxy: &Proxy, snapshot: &Snapshot, connection: &Connection, host: &H
 
 fn preflight(cors: &cors::Cors, parts: &request::Parts, record: &Record) -> Response<Content> {
     let mut response = Response::new(Content::Own(bytes::Bytes::new()));
-    *response.status_mut() = http::StatusCode::NO_CONTENT;
+    *response.status_mut() = StatusCode::NO_CONTENT;
     if record.origin.is_some() {
         cors.preflight(&parts.headers, response.headers_mut());
     }

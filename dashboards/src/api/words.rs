@@ -68,6 +68,7 @@ fn why_denied(story: &Story) -> String {
         Ok(Reason::CertificateRevoked) => "the client certificate is revoked".to_owned(),
         Ok(Reason::AmbiguousRequest) => "its path can be read in more than one way".to_owned(),
         Ok(Reason::EgressUnregistered) => format!("the destination {} is not registered", story.dest),
+        Ok(Reason::UpgradeRefused) => "the route does not let it switch protocols".to_owned(),
         _ => or_unknown(&story.reason),
     }
 }

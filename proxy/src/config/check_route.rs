@@ -19,6 +19,7 @@ pub(super) fn check(config: &Config, route: &RouteConfig, key: &str) -> Result<(
     overrides(route, key)?;
     super::rollout::check(config, route, key)?;
     prefixes(route, key)?;
+    upgrades(config, route, key)?;
     let total: u64 = route.backends.iter().map(|backend| u64::from(backend.weight)).sum();
     if !route.backends.is_empty() && (total == 0 || total > u64::from(u32::MAX)) {
         return Err(Invalid::new(
@@ -140,6 +141,39 @@ fn overrides(route: &RouteConfig, key: &str) -> Result<(), Invalid> {
         }
     }
     Ok(())
+}
+
+/// A connection goes over to another protocol by HTTP/1.1 (RFC 9110, 7.8), on both sides of the proxy.
+fn upgrades(config: &Config, route: &RouteConfig, key: &str) -> Result<(), Invalid> {
+    for (index, name) in route.upgrades.iter().enumerate() {
+        let key = format!("{key}.upgrades[{index}]");
+        let is_token = !name.is_empty()
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&byte));
+        let is_http = ["h2c", "h2", "http"].iter().any(|http| name.eq_ignore_ascii_case(http))
+            || name.to_ascii_lowercase().starts_with("http/");
+        if !is_token || is_http {
+            let problem = format!("`{name}` is nothing to go over to");
+            return Err(Invalid::new(key, problem, "a protocol other than HTTP, such as `websocket`"));
+        }
+    }
+    if route.upgrades.is_empty() {
+        return Ok(());
+    }
+    let key = format!("{key}.upgrades");
+    if route.backends.is_empty() {
+        return Err(Invalid::new(key, "the route has no upstream to go over to", "`backends`"));
+    }
+    let speaks_h2 = |name: &str| {
+        config.clusters.iter().any(|one| one.name == name && one.protocol == super::Protocol::H2)
+    };
+    match route.backends.iter().find(|backend| speaks_h2(&backend.cluster)) {
+        Some(backend) => Err(Invalid::new(
+            key,
+            format!("cluster `{}` speaks HTTP/2, which has no upgrades", backend.cluster),
+            "backends with `protocol: h1`",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// What replaces a prefix needs to know which one matched.

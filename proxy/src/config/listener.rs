@@ -144,6 +144,8 @@ pub struct LimitsConfig {
     pub body_bytes: Option<u64>,
     /// Requests at once on one HTTP/2 connection.
     pub streams: u32,
+    /// Connections at once that have gone over to another protocol. One more is 503.
+    pub upgrades: usize,
 }
 
 impl Default for LimitsConfig {
@@ -156,6 +158,7 @@ impl Default for LimitsConfig {
             idle_timeout: Duration::from_secs(300),
             body_bytes: None,
             streams: 128,
+            upgrades: 1_000,
         }
     }
 }

@@ -109,6 +109,9 @@ pub struct RouteConfig {
     /// Limits that this proxy holds by itself.
     #[serde(default)]
     pub local_limits: Vec<LocalLimit>,
+    /// Protocols that its requests may go over to, such as `websocket`; none, unless given. For backends that speak HTTP/1.1.
+    #[serde(default)]
+    pub upgrades: Vec<String>,
     /// Bytes of a request's body, in place of the listener's limit.
     #[serde(default)]
     pub body_bytes: Option<u64>,

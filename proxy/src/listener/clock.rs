@@ -72,6 +72,11 @@ impl ConnectionClock {
         self.refused.store(true, Ordering::Relaxed);
     }
 
+    /// Whether something came that must be refused.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     /// Whether there is nothing left to do but to refuse what comes next.
     pub(super) fn must_refuse(&self) -> bool {
         self.refused.load(Ordering::Relaxed) && !self.is_busy()

@@ -160,7 +160,20 @@ async fn serve_http1(
         }
     };
     match ended {
-        Some(Ok(())) => {}
+        Some(Ok(())) => {
+            let switch = connection.switch.lock().take();
+            let parts = serving.into_parts();
+            let mut io = parts.io.into_inner();
+            match switch {
+                Some(switch) => {
+                    io.switch(&parts.read_buf);
+                    Box::pin(switch.carry(io, closing)).await;
+                }
+                // hyper leaves the closing to whom it would have given the connection.
+                None if io.switches() => last_words(&mut io, &[]).await,
+                None => {}
+            }
+        }
         Some(Err(error)) => report(proxy, connection, &error),
         None if connection.clock.must_refuse() => {
             let io = serving.into_parts().io.into_inner();

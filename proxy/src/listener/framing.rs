@@ -10,12 +10,18 @@
 //!   ^ \--chunked--> size -> data -> size 0 -> trailers
 //!   \-------------------------------------------------/
 //! ```
+//!
+//! After a message that asks to switch protocols nothing may come before its answer: what the bytes would mean is not
+//! settled until then.
 
 use memchr::memchr;
 use smallvec::SmallVec;
 
 /// As much of a line as says what it is.
 const LINE_START: usize = 96;
+
+/// An offer that everybody may ignore, and that we do.
+pub(super) const NO_SWITCH: &[u8] = b"h2c";
 
 /// What is not strict about a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +38,8 @@ pub(super) enum Violation {
     BadCoding,
     #[error("a chunk size that is no number")]
     BadChunk,
+    #[error("bytes before the answer to a request to switch protocols")]
+    BeforeTheAnswer,
 }
 
 /// A violation, and how many bytes before it belong to messages that are fine.
@@ -52,6 +60,7 @@ pub(super) struct Framing {
     lines: usize,
     length: Option<u64>,
     chunked: bool,
+    switches: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,9 +72,16 @@ enum Part {
     /// Data and the line end after it.
     Chunk(u64),
     Trailers,
+    /// The message before asks to switch protocols.
+    Switching,
 }
 
 impl Framing {
+    /// Whether the last message asks to switch protocols.
+    pub(super) fn switches(&self) -> bool {
+        self.part == Part::Switching
+    }
+
     /// Reads on. After an error nothing more may be read.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         let mut at = 0;
@@ -87,6 +103,7 @@ impl Framing {
                         _ => Part::ChunkSize,
                     };
                 }
+                Part::Switching => return Err(Refused { violation: Violation::BeforeTheAnswer, fine: at }),
                 Part::Head | Part::ChunkSize | Part::Trailers => {
                     let Some(end) = memchr(b'\n', &bytes[at..]) else {
                         self.keep(&bytes[at..]);
@@ -154,7 +171,7 @@ impl Framing {
                 self.part = if size == 0 { Part::Trailers } else { Part::Chunk(size.saturating_add(2)) };
             }
             Part::Trailers if line.is_empty() => self.part = self.begin_head(),
-            Part::Trailers | Part::Body(_) | Part::Chunk(_) => {}
+            Part::Trailers | Part::Body(_) | Part::Chunk(_) | Part::Switching => {}
         }
         Ok(())
     }
@@ -170,6 +187,8 @@ impl Framing {
                 return Err(Violation::BadCoding);
             }
             self.chunked = true;
+        } else if let Some(value) = value_of(line, b"upgrade:") {
+            self.switches |= !value.eq_ignore_ascii_case(NO_SWITCH);
         }
         Ok(())
     }
@@ -185,7 +204,7 @@ impl Framing {
 
     fn begin_head(&mut self) -> Part {
         (self.lines, self.length, self.chunked) = (0, None, false);
-        Part::Head
+        if self.switches { Part::Switching } else { Part::Head }
     }
 }
 
@@ -267,6 +286,19 @@ mod tests {
         ] {
             check(&post(headers), Some((violation, GET.len())));
         }
+    }
+
+    #[test]
+    fn nothing_may_come_before_the_answer_to_a_switch() {
+        let violation = Violation::BeforeTheAnswer;
+        let switch = format!("{GET}GET / HTTP/1.1\r\nconnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+        check(&switch, None);
+        check(&format!("{switch}G"), Some((violation, switch.len())));
+        check(&format!("{switch}{GET}"), Some((violation, switch.len())));
+        let with_body = "POST / HTTP/1.1\r\ncontent-length: 3\r\nupgrade: tls/1.0\r\n\r\nabc";
+        check(with_body, None);
+        check(&format!("{with_body}{GET}"), Some((violation, with_body.len())));
+        check(&format!("GET / HTTP/1.1\r\nupgrade: h2c\r\n\r\n{GET}"), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use super::Connection;
@@ -42,6 +42,21 @@ impl WatchedStream {
     /// From here on messages are read strictly.
     pub(super) fn be_strict(&mut self) {
         self.framing = Some(Framing::default());
+    }
+
+    /// Whether its last message asks to switch protocols.
+    pub(super) fn switches(&self) -> bool {
+        self.framing.as_ref().is_some_and(Framing::switches)
+    }
+
+    /// From here on bytes mean something else; `read` are the first of them.
+    pub(super) fn switch(&mut self, read: &Bytes) {
+        self.framing = None;
+        if !read.is_empty() {
+            let mut ahead = BytesMut::from(&read[..]);
+            ahead.extend_from_slice(&self.ahead);
+            self.ahead = ahead;
+        }
     }
 
     /// What was not strict, if anything was.

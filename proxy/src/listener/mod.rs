@@ -6,14 +6,18 @@
 //! * [`io`]: the socket, watched;
 //! * [`secure`]: TLS, and what it tells about the other end;
 //! * [`framing`]: where messages begin and end, read strictly;
-//! * [`tcp`]: a connection of bytes that are nobody's business here; [`flow`]: what has moved on it.
+//! * [`tcp`]: a connection of bytes that are nobody's business here;
+//! * [`switch`]: a connection that went over from HTTP to another protocol;
+//! * [`carry`]: bytes both ways, of these two; [`flow`]: what has moved.
 
+mod carry;
 mod clock;
 mod connection;
 mod flow;
 mod framing;
 mod io;
 pub(crate) mod secure;
+pub(crate) mod switch;
 mod tcp;
 
 use std::net::SocketAddr;
@@ -23,6 +27,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +47,7 @@ use crate::stages::local_limit::LocalLimit;
 pub(crate) use clock::ConnectionClock;
 pub(crate) use flow::Flow;
 use secure::{Opened, PeerCertificate, Secure, Secured};
+use switch::Switch;
 
 /// How long accepting rests when the system is out of file descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(20);
@@ -61,6 +67,8 @@ pub(crate) struct Listener {
     secure: Option<Secure>,
     /// Connections that may still come.
     room: Arc<Semaphore>,
+    /// Connections that may still go over to another protocol.
+    pub(crate) upgrades: Arc<Semaphore>,
 }
 
 impl Listener {
@@ -83,6 +91,7 @@ impl Listener {
             connection_limit: config.connection_limit.as_ref().map(ConnectionLimit::compile),
             source: config.source.clone(),
             room: Arc::new(Semaphore::new(config.limits.max_connections)),
+            upgrades: Arc::new(Semaphore::new(config.limits.upgrades.min(Semaphore::MAX_PERMITS))),
             config: config.clone(),
         })
     }
@@ -131,6 +140,8 @@ pub(crate) struct Connection {
     pub(crate) secured: Option<Box<Secured>>,
     /// The peer's certificate is about to end: what is asked now is the last.
     ending: AtomicBool,
+    /// What it goes over to once its last answer is out.
+    switch: Mutex<Option<Box<Switch>>>,
 }
 
 impl Connection {
@@ -140,7 +151,15 @@ impl Connection {
         secured: Option<Box<Secured>>,
     ) -> Self {
         let clock = ConnectionClock::new(listener.limits.head_timeout, listener.limits.idle_timeout);
-        Self { peer, local, listener, clock, secured, ending: AtomicBool::new(false) }
+        Self {
+            peer,
+            local,
+            listener,
+            clock,
+            secured,
+            ending: AtomicBool::new(false),
+            switch: Mutex::new(None),
+        }
     }
 
     /// The certificate at the other end.
@@ -176,6 +195,11 @@ impl Connection {
             Some(secured) if secured.peer.is_none() => "tls",
             Some(_) => "mutual_tls",
         }
+    }
+
+    /// Its answer is that it goes over to another protocol.
+    pub(crate) fn goes_over(&self, switch: Box<Switch>) {
+        *self.switch.lock() = Some(switch);
     }
 
     /// Whether the client should go elsewhere with its next request.

@@ -213,6 +213,11 @@ fn add_answer(list: &mut Attributes, record: &Record, sent: u64) {
         list.text(a::TOLLGATE_RESPONSE_FLAGS, record.flags);
     }
     list.text(a::TOLLGATE_RESPONSE_DETAILS, record.details.as_str());
+    if let Some(flow) = &record.flow {
+        let (received, sent) = flow.bytes();
+        list.int(a::TOLLGATE_CONNECTION_RECEIVED, received);
+        list.int(a::TOLLGATE_CONNECTION_SENT, sent);
+    }
     list.maybe(a::TOLLGATE_UPSTREAM_CLUSTER, record.upstream.cluster.as_deref());
     list.maybe(a::TOLLGATE_DESTINATION_VERSION, record.upstream.version.as_deref());
     if record.upstream.resends > 0 {

@@ -29,7 +29,7 @@ use tollgate_runtime::Service;
 use crate::body::{Content, ResponseBody, Upload};
 use crate::config::{OnError, Role};
 use crate::error::{ProxyError, client_closed_request, grpc_answer};
-use crate::listener::Connection;
+use crate::listener::{Connection, Flow};
 use crate::metrics::{Metrics, RequestLabels};
 use crate::rollout::Counting;
 use crate::route::Found;
@@ -88,6 +88,8 @@ pub(crate) struct Record {
     details: String,
     first_byte_at: Option<Instant>,
     grpc_status: Option<i64>,
+    /// What has moved since the connection went over to another protocol.
+    flow: Option<Arc<Flow>>,
 }
 
 /// What authorization said.
@@ -176,8 +178,14 @@ impl Recording {
             details: String::new(),
             first_byte_at: None,
             grpc_status: None,
+            flow: None,
         };
         Self { open: Some(Box::new((record, Arc::clone(reporter)))) }
+    }
+
+    /// The record is written by somebody else.
+    pub(crate) fn elsewhere() -> Self {
+        Self { open: None }
     }
 
     /// What is known so far; nothing once it is written.
@@ -231,6 +239,26 @@ impl Recording {
         response
     }
 
+    /// The connection goes over to another protocol with this answer.
+    pub(crate) fn switched(&mut self, headers: &mut HeaderMap, flow: &Arc<Flow>) {
+        let Some(open) = &mut self.open else { return };
+        let (record, reporter) = &mut **open;
+        record.say(headers);
+        record.status = Some(StatusCode::SWITCHING_PROTOCOLS);
+        record.first_byte_at = Some(Instant::now());
+        record.flow = Some(Arc::clone(flow));
+        record.details = "cut: the proxy stops, or a certificate has ended".to_owned();
+        reporter.metrics.upgraded(&record.connection.listener.config().name, 1);
+    }
+
+    /// What the connection went over to has ended.
+    pub(crate) fn switch_ended(&mut self, reason: Reason, flags: &'static str, details: String) {
+        if let Some(record) = self.record() {
+            (record.reason, record.flags, record.details) = (reason, flags, details);
+        }
+        self.finish(0, true);
+    }
+
     /// Whether the request's body, if it has one, went out to its end.
     pub(crate) fn is_request_sent(&self) -> bool {
         let upload = self.open.as_ref().and_then(|open| open.0.upload.as_ref());
@@ -267,6 +295,11 @@ impl Recording {
         let Some(open) = self.open.take() else { return };
         let (mut record, reporter) = *open;
         record.connection.clock.request_ended();
+        if let Some(flow) = &record.flow {
+            reporter.metrics.upgraded(&record.connection.listener.config().name, -1);
+            let (_, sent) = flow.bytes();
+            return record.write(&reporter, sent);
+        }
         let upstreams = matches!(record.reason, Reason::UpstreamReset | Reason::UpstreamTimeout);
         if !complete && !upstreams {
             record.reason = Reason::ClientGone;
@@ -279,7 +312,9 @@ impl Recording {
 impl Drop for Recording {
     fn drop(&mut self) {
         // Still open here means that nobody waited for the answer.
-        if let Some(record) = self.record() {
+        if let Some(record) = self.record()
+            && record.flow.is_none()
+        {
             record.status.get_or_insert(client_closed_request());
             record.details = "the client closed before it was answered".to_owned();
         }
@@ -345,7 +380,11 @@ impl Record {
     }
 
     fn request_size(&self) -> u64 {
-        self.upload.as_ref().map(|upload| upload.bytes()).or(self.declared_size).unwrap_or(0)
+        let carried = self.flow.as_ref().map(|flow| flow.bytes().0);
+        carried
+            .or_else(|| self.upload.as_ref().map(|upload| upload.bytes()))
+            .or(self.declared_size)
+            .unwrap_or(0)
     }
 }
 

@@ -82,6 +82,8 @@ pub struct Route {
     pub descriptors: Vec<Descriptor>,
     /// What its requests are counted by where this proxy decides, by shares of global limits.
     pub quota: Vec<Descriptor>,
+    /// Protocols that its requests may go over to.
+    pub upgrades: Vec<String>,
     /// In place of the listener's limit.
     pub body_bytes: Option<u64>,
 }
@@ -163,6 +165,7 @@ impl Route {
             rate_limit_on_error: route.rate_limit.on_error,
             descriptors,
             quota,
+            upgrades: route.upgrades.clone(),
             body_bytes: route.body_bytes,
         })
     }

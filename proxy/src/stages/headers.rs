@@ -7,7 +7,7 @@ use http::header::{
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, request};
 use smallvec::SmallVec;
 
 use crate::config::Role;
@@ -30,10 +30,22 @@ pub const COPY: HeaderName = HeaderName::from_static("x-tollgate-mirror");
 /// Names by which clients would speak about themselves as proxies do.
 const AT_THE_EDGE: [&str; 3] = ["x-forwarded-", "x-envoy-", "x-real-ip"];
 
-/// Whether the client asks for another protocol than HTTP on this connection. An offer of `h2c` may be ignored.
-pub fn asks_for_upgrade(headers: &HeaderMap) -> bool {
-    let other = headers.get(UPGRADE).is_some_and(|to| !to.as_bytes().eq_ignore_ascii_case(b"h2c"));
-    other && connection_tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"))
+/// The other protocol than HTTP that the client asks for on this connection. HTTP/1.0 and HTTP/2 have no such thing.
+pub fn asks_for_upgrade(parts: &request::Parts) -> Option<HeaderValue> {
+    let to = parts.headers.get(UPGRADE).filter(|to| !is_h2c(to))?;
+    let asks = connection_tokens(&parts.headers).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    (asks && parts.version == Version::HTTP_11).then(|| to.clone())
+}
+
+/// Whether another protocol is as much as named. What comes after such a request cannot be told apart from it, so nothing
+/// may, unless it is granted.
+pub fn names_a_protocol(headers: &HeaderMap) -> bool {
+    headers.get_all(UPGRADE).iter().any(|to| !is_h2c(to))
+}
+
+/// An offer that may be ignored.
+fn is_h2c(to: &HeaderValue) -> bool {
+    to.as_bytes().eq_ignore_ascii_case(b"h2c")
 }
 
 /// Removes what a client may not say and what concerns only its own connection.
@@ -284,9 +296,23 @@ mod tests {
 
     #[test]
     fn upgrades() {
-        assert!(asks_for_upgrade(&headers(&[("connection", "Upgrade"), ("upgrade", "websocket")])));
-        assert!(!asks_for_upgrade(&headers(&[("connection", "Upgrade"), ("upgrade", "h2c")])));
-        assert!(!asks_for_upgrade(&headers(&[("upgrade", "websocket")])));
+        for (version, pairs, asks, names) in [
+            (
+                Version::HTTP_11,
+                &[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")][..],
+                true,
+                true,
+            ),
+            (Version::HTTP_10, &[("connection", "Upgrade"), ("upgrade", "websocket")], false, true),
+            (Version::HTTP_11, &[("connection", "Upgrade"), ("upgrade", "h2c")], false, false),
+            (Version::HTTP_11, &[("upgrade", "websocket")], false, true),
+            (Version::HTTP_11, &[("connection", "upgrade")], false, false),
+        ] {
+            let (mut parts, ()) = http::Request::new(()).into_parts();
+            (parts.version, parts.headers) = (version, headers(pairs));
+            assert_eq!(asks_for_upgrade(&parts).is_some(), asks, "{pairs:?}");
+            assert_eq!(names_a_protocol(&parts.headers), names, "{pairs:?}");
+        }
     }
 
     #[test]

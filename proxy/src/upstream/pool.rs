@@ -93,6 +93,8 @@ pub(super) struct Exclusive {
     sender: http1::SendRequest<RequestBody>,
     /// A certificate at one of its ends is about to end: it is used no more.
     retire: Option<tokio::time::Instant>,
+    /// A certificate at one of its ends has ended.
+    cut: Option<tokio::time::Instant>,
 }
 
 /// A connection for any number of requests.
@@ -119,11 +121,13 @@ pub(crate) struct Lease {
     picked: Picked,
     /// The request is under way until its answer ends.
     _request: Place,
+    /// It goes on, as a connection that speaks something else than HTTP.
+    beyond: Option<Open>,
 }
 
 impl Lease {
     pub(super) fn new(sender: Sender, picked: Picked, request: Place) -> Self {
-        Self { sender, picked, _request: request }
+        Self { sender, picked, _request: request, beyond: None }
     }
 
     /// The answer is complete: the connection may serve the next request.
@@ -131,6 +135,16 @@ impl Lease {
         if let Some(sender) = self.sender.take() {
             self.picked.endpoint.pool.keep(sender);
         }
+    }
+
+    /// The connection switched to another protocol and stays open until this is dropped.
+    pub(crate) fn stays_open(&mut self) {
+        self.beyond = self.picked.endpoint.pool.one_more_open();
+    }
+
+    /// When the connection must end, whatever it is used for.
+    pub(crate) fn cut(&self) -> Option<tokio::time::Instant> {
+        self.sender.as_ref()?.cut
     }
 
     /// The answer broke off, which is a failure like any other.
@@ -256,6 +270,13 @@ impl Pool {
         Some(Open { count: Arc::clone(&self.open), _place: place })
     }
 
+    /// Counts a connection that is open already.
+    fn one_more_open(&self) -> Option<Open> {
+        let place = self.breaker.connection(true)?;
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Some(Open { count: Arc::clone(&self.open), _place: place })
+    }
+
     async fn send_h2(&self, request: &mut Outgoing) -> Result<Response<Incoming>, Problem> {
         loop {
             let (mut sender, reused) = match self.shared() {
@@ -348,9 +369,9 @@ impl Pool {
             http1::Builder::new().max_header_size(MAX_HEAD).handshake(io).await.map_err(classify)?;
         self.tasks.spawn("upstream-connection", async move {
             let _open = open;
-            until(cut, connection).await;
+            until(cut, connection.with_upgrades()).await;
         });
-        Ok(Exclusive { sender, retire })
+        Ok(Exclusive { sender, retire, cut })
     }
 
     async fn open_h2(&self) -> Result<http2::SendRequest<RequestBody>, ProxyError> {

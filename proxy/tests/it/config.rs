@@ -103,6 +103,17 @@ fn mistakes_are_named_with_their_place() {
         "weight: 1}]\n    url_rewrite: {path: {type: ReplacePrefixMatch, value: /b}}",
         (7, "routes[0].url_rewrite.path.type: not every match of the route is a prefix"),
     );
+    for (upgrades, complaint) in [
+        ("[h2c]", "routes[0].upgrades[0]: `h2c` is nothing to go over to"),
+        ("[web socket]", "routes[0].upgrades[0]: `web socket` is nothing to go over to"),
+    ] {
+        check("weight: 1}]", &format!("weight: 1}}]\n    upgrades: {upgrades}"), (7, complaint));
+    }
+    check(
+        "weight: 1}]\n    descriptors: [[{key: subject, value: '{token.subject}'}]]\nclusters:\n  - {",
+        "weight: 1}]\n    upgrades: [websocket]\nclusters:\n  - {protocol: h2, ",
+        (7, "routes[0].upgrades: cluster `c` speaks HTTP/2"),
+    );
     check(
         "weight: 1}]",
         "weight: 1}]\n    request_mirror: {cluster: shadow}",

@@ -32,7 +32,7 @@ const CASES: &[(&str, &[u8], &str, usize)] = &[
     ("a version of its own", b"GET /open/a HTTP/3.7\r\nhost: h\r\n\r\n", "HTTP/1.1 400", 0),
     ("connect", b"CONNECT evil:443 HTTP/1.1\r\nhost: evil:443\r\n\r\n", "HTTP/1.1 400", 0),
     ("asterisk", b"OPTIONS * HTTP/1.1\r\nhost: h\r\n\r\n", "HTTP/1.1 400", 0),
-    ("an upgrade", b"GET /open/a HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", "HTTP/1.1 501", 0),
+    ("an upgrade", b"GET /open/a HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", "HTTP/1.1 403", 0),
     ("a nul in the path", b"GET /open/%00 HTTP/1.1\r\nhost: h\r\n\r\n", "HTTP/1.1 400", 0),
     ("a broken escape", b"GET /open/%zz HTTP/1.1\r\nhost: h\r\n\r\n", "HTTP/1.1 400", 0),
     ("a way out by dots", b"GET /open/../admin HTTP/1.1\r\nhost: h\r\n\r\n", "HTTP/1.1 404", 0),

@@ -25,3 +25,4 @@ mod rotation;
 mod routing;
 mod status;
 mod tcp;
+mod upgrades;
