@@ -10,12 +10,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
+use tollgate_proto::Reason;
 
+use crate::error::grpc_answer;
 use crate::record::Recording;
+use crate::stages::grpc_web::{Decoder, NotBase64, Web};
 use crate::upstream::Lease;
 
 /// Why a body broke off.
@@ -66,6 +71,8 @@ struct Uploading {
     upload: Arc<Upload>,
     limit: u64,
     tee: Option<Box<Tee>>,
+    /// What is undone on the way.
+    decoder: Option<Decoder>,
 }
 
 /// Keeps what passes, for a copy of the request.
@@ -105,6 +112,7 @@ impl RequestBody {
         incoming: Incoming,
         limit: Option<u64>,
         tee: Option<Tee>,
+        decoder: Option<Decoder>,
     ) -> (Self, Option<Arc<Upload>>) {
         if incoming.is_end_stream() {
             return (Self(Source::Nothing), None);
@@ -112,7 +120,7 @@ impl RequestBody {
         let upload = Arc::new(Upload::default());
         let limit = limit.unwrap_or(u64::MAX);
         let tee = tee.map(Box::new);
-        let uploading = Uploading { incoming, upload: Arc::clone(&upload), limit, tee };
+        let uploading = Uploading { incoming, upload: Arc::clone(&upload), limit, tee, decoder };
         (Self(Source::Uploading(uploading)), Some(upload))
     }
 
@@ -139,7 +147,7 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Uploading { incoming, upload, limit, tee } = match &mut self.0 {
+        let Uploading { incoming, upload, limit, tee, decoder } = match &mut self.0 {
             Source::Nothing => return Poll::Ready(None),
             Source::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -163,12 +171,23 @@ impl Body for RequestBody {
                         return Poll::Ready(Some(Err(TooLarge.into())));
                     }
                     *tee = tee.take().and_then(|tee| tee.keep(data));
+                    if let Some(decoder) = decoder {
+                        let decoded = decoder.read(data);
+                        return Poll::Ready(Some(decoded.map(Frame::data).map_err(|error| {
+                            upload.broken.store(true, Ordering::Relaxed);
+                            error.into()
+                        })));
+                    }
                 }
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
                 upload.broken.store(true, Ordering::Relaxed);
                 Some(Err(error.into()))
+            }
+            None if decoder.as_ref().is_some_and(|decoder| !decoder.is_complete()) => {
+                upload.broken.store(true, Ordering::Relaxed);
+                Some(Err(NotBase64.into()))
             }
             None => {
                 upload.ended.store(true, Ordering::Relaxed);
@@ -184,7 +203,8 @@ impl Body for RequestBody {
         match &self.0 {
             Source::Nothing => true,
             Source::Whole(_) => false,
-            Source::Uploading(uploading) => uploading.incoming.is_end_stream(),
+            // What is decoded may end in the middle of something.
+            Source::Uploading(uploading) => uploading.decoder.is_none() && uploading.incoming.is_end_stream(),
         }
     }
 
@@ -192,6 +212,7 @@ impl Body for RequestBody {
         match &self.0 {
             Source::Nothing => SizeHint::with_exact(0),
             Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Uploading(uploading) if uploading.decoder.is_some() => SizeHint::default(),
             Source::Uploading(uploading) => uploading.incoming.size_hint(),
         }
     }
@@ -259,13 +280,15 @@ struct TooSlow;
 pub(crate) struct ResponseBody {
     content: Content,
     recording: Recording,
+    web: Option<Web>,
     sent: u64,
     ended: bool,
 }
 
 impl ResponseBody {
     pub(crate) fn new(content: Content, recording: Recording) -> Self {
-        Self { content, recording, sent: 0, ended: false }
+        let web = recording.web().filter(|_| matches!(content, Content::Upstream(..)));
+        Self { content, recording, web, sent: 0, ended: false }
     }
 
     /// Nothing, of which somebody else keeps the record.
@@ -297,16 +320,26 @@ impl Body for ResponseBody {
                     let Some(patience) = patience else { return Poll::Pending };
                     std::task::ready!(patience.timer.as_mut().poll(context));
                     this.recording.too_slow();
-                    return Poll::Ready(Some(Err(TooSlow.into())));
+                    if !this.recording.is_grpc() {
+                        return Poll::Ready(Some(Err(TooSlow.into())));
+                    }
+                    // A call has a way to say so; the upstream is told by the end of its stream.
+                    this.content = Content::Own(Bytes::new());
+                    Some(Ok(Frame::trailers(deadline_exceeded())))
                 }
             },
         };
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    this.recording.trailers(trailers);
+                }
+                let frame = match &this.web {
+                    None => frame,
+                    Some(web) => written(web, frame),
+                };
                 if let Some(data) = frame.data_ref() {
                     this.sent += data.len() as u64;
-                } else if let Some(trailers) = frame.trailers_ref() {
-                    this.recording.trailers(trailers);
                 }
                 Some(Ok(frame))
             }
@@ -334,9 +367,28 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Upstream(..) if self.web.is_some() => SizeHint::default(),
             Content::Upstream(incoming, ..) => incoming.size_hint(),
         }
     }
+}
+
+/// A piece of an answer, as browsers can read it.
+fn written(web: &Web, frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_data() {
+        Ok(data) => Frame::data(web.data(data)),
+        Err(frame) => {
+            Frame::data(frame.into_trailers().map_or_else(|_| Bytes::new(), |said| web.trailers(&said)))
+        }
+    }
+}
+
+/// How a call ends whose time is over.
+fn deadline_exceeded() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    grpc_answer(StatusCode::GATEWAY_TIMEOUT, Reason::UpstreamTimeout, &mut trailers);
+    trailers.remove(CONTENT_TYPE);
+    trailers
 }
 
 impl Drop for ResponseBody {

@@ -30,6 +30,7 @@ use crate::route::{Action, Ask, Chosen, Direct, Found, Redirect};
 use crate::snapshot::Snapshot;
 use crate::stages::authorize::Grant;
 use crate::stages::fault::Fault;
+use crate::stages::grpc_web::Web;
 use crate::stages::judge::{authorize, count, count_before, facts};
 use crate::stages::registry::Strangers;
 use crate::stages::{cors, headers};
@@ -128,6 +129,14 @@ async fn pass(
     record.found = Some(found.clone());
     record.origin = found.route.cors.as_ref().and_then(|cors| cors.admitted(&parts.headers));
 
+    // gRPC of browsers becomes gRPC, which is what authorization is shown.
+    let web = Web::of(&parts.headers).filter(|_| found.route.grpc_web);
+    if let Some(web) = &web {
+        web.translate_request(&mut parts.headers);
+    }
+    let decoder = web.as_ref().and_then(Web::decoder);
+    record.is_a_call(&parts.headers, web);
+
     // Limit by address: a flood of bad tokens must cost little.
     if let Some(limit) = &listener.address_limit {
         limit.take(record.client).map_err(|retry_after| ProxyError::AddressLimit { retry_after })?;
@@ -212,13 +221,22 @@ async fn pass(
         return Err(ProxyError::BodyTooLarge);
     }
     let (copy, tee) = copy.map_or((None, None), |copy| copy.follow(&body));
-    let (body, upload) = RequestBody::new(body, limit, tee);
+    let (body, upload) = RequestBody::new(body, limit, tee, decoder);
     record.upload.clone_from(&upload);
     let began = Instant::now();
     record.upstream.began = Some(began);
     let mut request = Some(Request::from_parts(parts, body));
-    let answered =
-        forward(cluster, &found.route, key, &mut request, upload.as_deref(), &mut record.upstream).await;
+    let deadline = record.deadline;
+    let upload = upload.as_deref();
+    let answered = match deadline {
+        None => forward(cluster, &found.route, key, &mut request, upload, &mut record.upstream).await,
+        // It is not the upstream's fault if the caller does not wait.
+        Some(at) => {
+            let forwarding = forward(cluster, &found.route, key, &mut request, upload, &mut record.upstream);
+            let late = |_| Err(ProxyError::UpstreamTimeout(at.into_std().saturating_duration_since(began)));
+            Box::pin(tokio::time::timeout_at(at, forwarding)).await.unwrap_or_else(late)
+        }
+    };
     if record.trace.is_recorded() {
         describe_upstream(&span, record);
         record.upstream.span = Some(span);
@@ -372,6 +390,7 @@ fn answer(
         }
     }
     let ends = found.route.stream_timeout.map(|limit| tokio::time::Instant::now() + limit);
+    let ends = [ends, record.deadline].into_iter().flatten().min();
     let patience = Patience::new(found.route.idle_timeout, ends);
     Response::from_parts(parts, Content::Upstream(body, lease, patience))
 }

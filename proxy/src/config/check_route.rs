@@ -20,6 +20,7 @@ pub(super) fn check(config: &Config, route: &RouteConfig, key: &str) -> Result<(
     super::rollout::check(config, route, key)?;
     prefixes(route, key)?;
     upgrades(config, route, key)?;
+    grpc_web(config, route, key)?;
     let total: u64 = route.backends.iter().map(|backend| u64::from(backend.weight)).sum();
     if !route.backends.is_empty() && (total == 0 || total > u64::from(u32::MAX)) {
         return Err(Invalid::new(
@@ -171,6 +172,28 @@ fn upgrades(config: &Config, route: &RouteConfig, key: &str) -> Result<(), Inval
             key,
             format!("cluster `{}` speaks HTTP/2, which has no upgrades", backend.cluster),
             "backends with `protocol: h1`",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// gRPC is spoken over HTTP/2.
+fn grpc_web(config: &Config, route: &RouteConfig, key: &str) -> Result<(), Invalid> {
+    if !route.grpc_web {
+        return Ok(());
+    }
+    let key = format!("{key}.grpc_web");
+    if route.backends.is_empty() {
+        return Err(Invalid::new(key, "the route has no upstream that speaks gRPC", "`backends`"));
+    }
+    let speaks_h1 = |name: &str| {
+        config.clusters.iter().any(|one| one.name == name && one.protocol == super::Protocol::H1)
+    };
+    match route.backends.iter().find(|backend| speaks_h1(&backend.cluster)) {
+        Some(backend) => Err(Invalid::new(
+            key,
+            format!("cluster `{}` speaks HTTP/1.1, and gRPC needs HTTP/2", backend.cluster),
+            "backends with `protocol: h2`",
         )),
         None => Ok(()),
     }

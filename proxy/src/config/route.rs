@@ -109,6 +109,9 @@ pub struct RouteConfig {
     /// Limits that this proxy holds by itself.
     #[serde(default)]
     pub local_limits: Vec<LocalLimit>,
+    /// Translates the calls of browsers (gRPC-Web) for its backends, which speak gRPC.
+    #[serde(default)]
+    pub grpc_web: bool,
     /// Protocols that its requests may go over to, such as `websocket`; none, unless given. For backends that speak HTTP/1.1.
     #[serde(default)]
     pub upgrades: Vec<String>,

@@ -33,6 +33,8 @@ use crate::listener::{Connection, Flow};
 use crate::metrics::{Metrics, RequestLabels};
 use crate::rollout::Counting;
 use crate::route::Found;
+use crate::stages::deadline;
+use crate::stages::grpc_web::Web;
 use crate::stages::headers::{REQUEST_ID, is_grpc};
 use crate::stages::verdict::Verdict;
 
@@ -71,6 +73,10 @@ pub(crate) struct Record {
     pub(crate) client: IpAddr,
     user_agent: Option<HeaderValue>,
     grpc: bool,
+    /// A browser's gRPC, which is translated.
+    pub(crate) web: Option<Web>,
+    /// When a gRPC caller waits no longer.
+    pub(crate) deadline: Option<tokio::time::Instant>,
     declared_size: Option<u64>,
     pub(crate) upload: Option<Arc<Upload>>,
     pub(crate) found: Option<Found>,
@@ -163,6 +169,8 @@ impl Recording {
             client: connection.peer.ip(),
             user_agent: parts.headers.get(USER_AGENT).cloned(),
             grpc,
+            web: None,
+            deadline: None,
             declared_size: length.and_then(|length| length.to_str().ok()?.parse().ok()),
             upload: None,
             found: None,
@@ -206,6 +214,9 @@ impl Recording {
                 record.reason = Reason::UpstreamStatus;
             }
             record.note_grpc_status(response.headers());
+            if let Some(web) = record.web.as_ref().filter(|_| by_upstream) {
+                web.translate_answer(response.headers_mut());
+            }
         }
         response.map(|content| ResponseBody::new(content, self))
     }
@@ -222,11 +233,14 @@ impl Recording {
         record.details = with_causes(&error);
         record.first_byte_at = Some(Instant::now());
         let id = record.id.clone();
-        let grpc = record.grpc;
+        let (grpc, web) = (record.grpc, record.web.clone());
         let (mut headers, body) = error.into_answer(&id);
         let body = if grpc {
             record.grpc_status = Some(crate::error::grpc_status(status).into());
             grpc_answer(status, reason, &mut headers);
+            if let Some(web) = &web {
+                web.translate_answer(&mut headers);
+            }
             Bytes::new()
         } else {
             body
@@ -257,6 +271,16 @@ impl Recording {
             (record.reason, record.flags, record.details) = (reason, flags, details);
         }
         self.finish(0, true);
+    }
+
+    /// How the answer is to be written, if it is for a browser.
+    pub(crate) fn web(&self) -> Option<Web> {
+        self.open.as_ref().and_then(|open| open.0.web.clone())
+    }
+
+    /// Whether the call is gRPC.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.0.grpc)
     }
 
     /// Whether the request's body, if it has one, went out to its end.
@@ -331,6 +355,14 @@ impl Record {
         if let Some(cors) = self.found.as_ref().and_then(|found| found.route.cors.as_ref()) {
             cors.say(self.origin.as_ref(), headers);
         }
+    }
+
+    /// The request is a gRPC call, written for browsers or not: how long its caller waits counts from its beginning.
+    pub(crate) fn is_a_call(&mut self, headers: &HeaderMap, web: Option<Web>) {
+        self.grpc |= web.is_some();
+        self.web = web;
+        let told = deadline::told(headers).filter(|_| self.grpc);
+        self.deadline = told.map(|told| tokio::time::Instant::from_std(self.started) + told);
     }
 
     /// The request was held up on purpose.

@@ -82,6 +82,8 @@ pub struct Route {
     pub descriptors: Vec<Descriptor>,
     /// What its requests are counted by where this proxy decides, by shares of global limits.
     pub quota: Vec<Descriptor>,
+    /// Whether the calls of browsers are translated.
+    pub grpc_web: bool,
     /// Protocols that its requests may go over to.
     pub upgrades: Vec<String>,
     /// In place of the listener's limit.
@@ -165,6 +167,7 @@ impl Route {
             rate_limit_on_error: route.rate_limit.on_error,
             descriptors,
             quota,
+            grpc_web: route.grpc_web,
             upgrades: route.upgrades.clone(),
             body_bytes: route.body_bytes,
         })

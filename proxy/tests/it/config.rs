@@ -110,6 +110,11 @@ fn mistakes_are_named_with_their_place() {
         check("weight: 1}]", &format!("weight: 1}}]\n    upgrades: {upgrades}"), (7, complaint));
     }
     check(
+        "weight: 1}]",
+        "weight: 1}]\n    grpc_web: true",
+        (7, "routes[0].grpc_web: cluster `c` speaks HTTP/1.1"),
+    );
+    check(
         "weight: 1}]\n    descriptors: [[{key: subject, value: '{token.subject}'}]]\nclusters:\n  - {",
         "weight: 1}]\n    upgrades: [websocket]\nclusters:\n  - {protocol: h2, ",
         (7, "routes[0].upgrades: cluster `c` speaks HTTP/2"),

@@ -8,6 +8,7 @@ mod drain;
 mod egress;
 mod failure;
 mod flow;
+mod grpc;
 mod harness;
 mod health;
 mod hostile;
