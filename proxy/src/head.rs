@@ -2,15 +2,16 @@
 //!
 //! Whatever can be read in two ways is refused here, before anything is decided about it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Uri, Version, request};
 use tollgate_paths::{Level, normalize};
 
-use crate::config::Role;
+use crate::config::{Role, Trusted};
 use crate::error::ProxyError;
+use crate::stages::client::{self, Client};
 
 /// The host that a request asks for.
 #[derive(Debug)]
@@ -91,13 +92,16 @@ fn host(parts: &request::Parts) -> Result<Host, ProxyError> {
     Ok(Host::new(authority))
 }
 
-/// Where the request came from: the socket's other end at an ingress, and what the ingress said behind one.
-pub(crate) fn client_address(peer: SocketAddr, role: Role, headers: &HeaderMap) -> IpAddr {
+/// Where the request came from: at an ingress the connection's other end, or whom trusted proxies have seen; behind one what
+/// it said.
+pub(crate) fn client(peer: SocketAddr, role: Role, headers: &HeaderMap, trusted: &Trusted) -> Client {
     let told = || headers.get("x-forwarded-for")?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok();
-    match role {
-        Role::Ingress | Role::Outbound => peer.ip(),
+    let address = match role {
+        Role::Ingress => return client::find(peer.ip(), headers, trusted),
+        Role::Outbound => peer.ip(),
         Role::Sidecar | Role::Egress => told().unwrap_or_else(|| peer.ip()),
-    }
+    };
+    Client { address, scheme: None }
 }
 
 #[cfg(test)]
@@ -166,7 +170,8 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert("x-forwarded-for", header.parse().unwrap());
-            assert_eq!(client_address(peer, role, &headers).to_string(), expected, "{role:?} {header}");
+            let told = client(peer, role, &headers, &Trusted::default()).address;
+            assert_eq!(told.to_string(), expected, "{role:?} {header}");
         }
     }
 }

@@ -24,6 +24,7 @@ mod listener;
 mod metrics;
 pub mod pipeline;
 mod probe;
+mod proxy_protocol;
 mod record;
 mod reload;
 pub mod rollout;

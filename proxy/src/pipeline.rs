@@ -25,6 +25,7 @@ use crate::head::{self, Host};
 use crate::listener::Connection;
 use crate::listener::switch::{self, Switching, Wish};
 use crate::probe::Probes;
+use crate::proxy_protocol::Ends;
 use crate::record::{Record, Recording, Reporter};
 use crate::route::{Action, Ask, Chosen, Direct, Found, Redirect};
 use crate::snapshot::Snapshot;
@@ -35,7 +36,7 @@ use crate::stages::judge::{authorize, count, count_before, facts};
 use crate::stages::registry::Strangers;
 use crate::stages::{cors, headers};
 use crate::status::Loaded;
-use crate::upstream::{Cluster, Lease, forward, mirror};
+use crate::upstream::{Cluster, Lease, forward, forward_until, mirror};
 
 /// What every request of this proxy shares.
 #[derive(Debug)]
@@ -102,7 +103,10 @@ async fn pass(
     // Read the head: one host, one path, in normal form.
     let wish = Wish::of(&parts, &body);
     let host = head::read(&mut parts, listener.level)?;
-    record.client = head::client_address(connection.peer, listener.role, &parts.headers);
+    let trusted = listener.config().trusted.as_ref().unwrap_or(&snapshot.trusted);
+    let client = head::client(connection.peer, listener.role, &parts.headers, trusted);
+    let scheme = client.scheme.unwrap_or(connection.scheme());
+    record.client = client.address;
     record.uri = parts.uri.clone();
     record.host = Some(host.authority().clone());
 
@@ -112,7 +116,7 @@ async fn pass(
     }
     headers::strip_request(&mut parts.headers, listener.role);
     if listener.role == Role::Ingress {
-        headers::say_forwarded(&mut parts.headers, record.client, connection.scheme(), host.authority());
+        headers::say_forwarded(&mut parts.headers, record.client, scheme, host.authority());
     }
     if let Some(certificate) = connection.certificate().and_then(|one| one.forwarded.clone()) {
         parts.headers.insert(headers::CLIENT_CERT, certificate);
@@ -163,7 +167,7 @@ async fn pass(
     let backends = match &found.route.action {
         Action::Respond(direct) => return respond(proxy, direct, record).map(Passed::from),
         Action::Redirect(redirect) => {
-            return Ok(send_elsewhere(redirect, connection.scheme(), &parts, &host, &found).into());
+            return Ok(send_elsewhere(redirect, scheme, &parts, &host, &found).into());
         }
         Action::Forward(backends) => backends,
     };
@@ -211,6 +215,10 @@ async fn pass(
         .filter(|_| going.is_none())
         .and_then(|mirror| mirror::copy(mirror, &proxy.reporter, snapshot, &parts, authority));
     address(&mut parts, authority, cluster.protocol(), cluster.scheme())?;
+    if cluster.announces() {
+        let source = connection.source(record.client);
+        parts.extensions.insert(Ends { source, destination: connection.local });
+    }
     if let Some(going) = &going {
         going.ask(&mut parts.headers);
     }
@@ -232,9 +240,7 @@ async fn pass(
         None => forward(cluster, &found.route, key, &mut request, upload, &mut record.upstream).await,
         // It is not the upstream's fault if the caller does not wait.
         Some(at) => {
-            let forwarding = forward(cluster, &found.route, key, &mut request, upload, &mut record.upstream);
-            let late = |_| Err(ProxyError::UpstreamTimeout(at.into_std().saturating_duration_since(began)));
-            Box::pin(tokio::time::timeout_at(at, forwarding)).await.unwrap_or_else(late)
+            forward_until(at, cluster, &found.route, key, &mut request, upload, &mut record.upstream).await
         }
     };
     if record.trace.is_recorded() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use tollgate_identity::Identity;
 
-use crate::config::{self, ClusterConfig, Config, Endpoints, PrivateAddresses, Role};
+use crate::config::{self, ClusterConfig, Config, Endpoints, PrivateAddresses, Role, Trusted};
 use crate::record::Reporter;
 use crate::rollout::{self, Rollouts};
 use crate::route::Table;
@@ -23,6 +23,7 @@ use crate::upstream::Cluster;
 #[derive(Debug)]
 pub struct Snapshot {
     pub(crate) trust_traceparent: bool,
+    pub(crate) trusted: Trusted,
     pub(crate) routes: Table,
     pub(crate) clusters: FxHashMap<String, Arc<Cluster>>,
     pub(crate) authorizer: Option<Arc<Authorizer>>,
@@ -97,10 +98,21 @@ impl Snapshot {
             }
         };
         let trust_traceparent = config.edge.trust_traceparent;
+        let trusted = config.edge.trusted.clone();
         let quota = quota(config, reporter, &caller, before)?;
         let local_limits = local_limits(config, before)?;
         let rollouts = rollout::of(config, &caller, reporter, before.map(|before| &before.rollouts))?;
-        Ok(Self { trust_traceparent, routes, clusters, authorizer, limiter, quota, local_limits, rollouts })
+        Ok(Self {
+            trust_traceparent,
+            trusted,
+            routes,
+            clusters,
+            authorizer,
+            limiter,
+            quota,
+            local_limits,
+            rollouts,
+        })
     }
 
     /// Looks after its clusters from now on; those taken over are looked after already.

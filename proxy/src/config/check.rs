@@ -44,6 +44,7 @@ fn listeners(config: &Config) -> Result<(), Invalid> {
                 "a loopback address such as 127.0.0.1:8080, or `mtls: strict`",
             ));
         }
+        trust(listener, &key)?;
         let limits = &listener.limits;
         // hyper needs room for one read beside the head.
         for (name, value, least) in [
@@ -67,6 +68,18 @@ fn listeners(config: &Config) -> Result<(), Invalid> {
                 return Err(Invalid::new(key(name), "no time at all", "a duration such as 10s"));
             }
         }
+    }
+    Ok(())
+}
+
+fn trust(listener: &ListenerConfig, key: &impl Fn(&str) -> String) -> Result<(), Invalid> {
+    if listener.proxy_protocol.as_ref().is_some_and(|one| one.from.is_empty()) {
+        let remedy = "the addresses of the load balancers, such as 10.0.0.0/8";
+        return Err(Invalid::new(key("proxy_protocol.from"), "nobody says it", remedy));
+    }
+    if listener.trusted.is_some() && listener.role != Role::Ingress {
+        let problem = "only an ingress has clients behind proxies that are not ours";
+        return Err(Invalid::new(key("trusted"), problem, "`role: ingress`"));
     }
     Ok(())
 }

@@ -15,6 +15,13 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
         let key = format!("clusters[{index}]");
         endpoints(cluster, &key)?;
         localities(cluster, &key)?;
+        if cluster.proxy_protocol.is_some() && cluster.protocol == Protocol::H2 {
+            return Err(Invalid::new(
+                format!("{key}.proxy_protocol"),
+                "a connection of HTTP/2 carries the requests of many clients",
+                "`protocol: h1`",
+            ));
+        }
         resilience(cluster, &key)?;
         if let Some(tls) = &cluster.tls {
             tls_of(config, tls, &format!("{key}.tls"))?;

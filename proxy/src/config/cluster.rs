@@ -11,6 +11,7 @@ use tollgate_runtime::config::duration;
 use super::filter::{Deprecation, Key};
 use super::resilience::{BreakerConfig, HealthCheck, OutlierDetection};
 use super::tls::ClusterTls;
+use super::trust::ProxyProtocolVersion;
 use super::words::Percent;
 
 /// A set of endpoints that answer alike.
@@ -30,6 +31,9 @@ pub struct ClusterConfig {
     /// What its endpoints speak.
     #[serde(default)]
     pub protocol: Protocol,
+    /// Says before the first byte of a connection whose it is (PROXY protocol). A connection is used for one request then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
     /// TLS towards them; plaintext without this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ClusterTls>,

@@ -12,6 +12,7 @@ use tollgate_runtime::config::duration;
 use super::limit::{ConnectionLimit, LocalLimit};
 use super::tcp::TcpConfig;
 use super::tls::{ListenerTls, Mtls};
+use super::trust::{ProxyProtocol, Trusted};
 use super::words::Workload;
 
 /// One socket.
@@ -33,6 +34,12 @@ pub struct ListenerConfig {
     /// Who signs for clients, where that is not our own trust domain: a file of roots. Such clients are no workloads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
+    /// Load balancers that say where a connection comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Proxies between clients and this ingress, in place of `edge.trusted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trusted: Option<Trusted>,
     /// Carries bytes to a cluster instead of speaking HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp: Option<TcpConfig>,

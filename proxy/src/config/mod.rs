@@ -18,6 +18,7 @@ mod route;
 mod route_authz;
 mod tcp;
 mod tls;
+mod trust;
 mod words;
 
 use std::time::Duration;
@@ -51,6 +52,7 @@ pub use route::{Backend, DescriptorEntry, DirectResponse, Override, RouteConfig,
 pub use route_authz::{AuthzMode, Guard, RouteAuthz};
 pub use tcp::TcpConfig;
 pub use tls::{ClusterTls, ListenerTls, MinimumVersion, Mtls, ServerCertificate};
+pub use trust::{Network, ProxyProtocol, ProxyProtocolVersion, Trusted, TrustedHeader};
 pub use words::{Percent, Times, Workload};
 
 /// One proxy.
@@ -124,6 +126,8 @@ impl ServiceConfig for Config {
 pub struct EdgeConfig {
     /// Continue a client's trace instead of starting a new one linked to it.
     pub trust_traceparent: bool,
+    /// Proxies between clients and the ingresses, and what they are believed.
+    pub trusted: Trusted,
 }
 
 /// What happens to a request when a service that should judge it cannot be asked.

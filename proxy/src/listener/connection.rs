@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tollgate_identity::tls::Lifetime;
 use tollgate_proto::Reason;
 
+use super::announce::Unannounced;
 use super::clock::Found;
 use super::framing::Violation;
 use super::io::{Spoken, WatchedStream};
@@ -299,6 +300,15 @@ pub(super) async fn refuse_plaintext(proxy: &Proxy, connection: &Arc<Connection>
     if connection.listener.config().tcp.is_none() {
         last_words(&mut WatchedStream::new(socket, Arc::clone(connection)), MTLS_REQUIRED).await;
     }
+}
+
+/// Who must say whose connection it is did not. There is nobody to answer to.
+pub(super) fn refuse_unannounced(proxy: &Proxy, connection: &Connection, error: &Unannounced) {
+    let (status, reason) = match error {
+        Unannounced::Slow => (StatusCode::REQUEST_TIMEOUT, Reason::RequestTimeout),
+        _ => (StatusCode::BAD_REQUEST, Reason::RequestMalformed),
+    };
+    connection_failed(&proxy.reporter, connection, status, reason, &error.to_string());
 }
 
 async fn time_out(proxy: &Proxy, connection: &Connection, mut io: WatchedStream) {

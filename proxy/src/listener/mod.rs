@@ -1,6 +1,7 @@
 //! Sockets and connections: who may be here, for how long, and what is read from them.
 //!
 //! * this file: accepting, up to a number of connections;
+//! * [`announce`]: whose connection it is, where a load balancer says so;
 //! * [`connection`]: one connection from its first byte to its last;
 //! * [`clock`]: when a connection has waited long enough;
 //! * [`io`]: the socket, watched;
@@ -10,6 +11,7 @@
 //! * [`switch`]: a connection that went over from HTTP to another protocol;
 //! * [`carry`]: bytes both ways, of these two; [`flow`]: what has moved.
 
+mod announce;
 mod carry;
 mod clock;
 mod connection;
@@ -20,7 +22,7 @@ pub(crate) mod secure;
 pub(crate) mod switch;
 mod tcp;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -38,6 +40,7 @@ use tollgate_runtime::tasks::Tasks;
 
 use crate::config::{LimitsConfig, ListenerConfig, Role, Workload};
 use crate::pipeline::Proxy;
+use crate::proxy_protocol::Ends;
 use crate::route::PeerNames;
 use crate::socket::Socket;
 use crate::stages::address_limit::AddressLimit;
@@ -162,6 +165,17 @@ impl Connection {
         }
     }
 
+    /// Its ends, as the client sees them.
+    pub(crate) fn ends(&self) -> Ends {
+        Ends { source: self.peer, destination: self.local }
+    }
+
+    /// Who `client` is in the place of this connection's other end; nobody knows the port of somebody further away.
+    pub(crate) fn source(&self, client: IpAddr) -> SocketAddr {
+        let is_peer = client == self.peer.ip().to_canonical();
+        SocketAddr::new(client, if is_peer { self.peer.port() } else { 0 })
+    }
+
     /// The certificate at the other end.
     pub(crate) fn certificate(&self) -> Option<&PeerCertificate> {
         self.secured.as_ref()?.peer.as_ref()
@@ -245,6 +259,20 @@ pub(crate) async fn serve(
         tasks.spawn("connection", async move {
             let _permit = permit;
             proxy.reporter.metrics.connection(1);
+            let mut stream = stream;
+            let announced = tokio::select! {
+                () = closing.cancelled() => None,
+                ends = announce::ends(&listener, &mut stream, (peer, local)) => Some(ends),
+            };
+            let (peer, local) = match announced {
+                Some(Ok(ends)) => ends,
+                Some(Err(error)) => {
+                    let connection = Connection::new((peer, local), listener, None);
+                    connection::refuse_unannounced(&proxy, &connection, &error);
+                    return proxy.reporter.metrics.connection(-1);
+                }
+                None => return proxy.reporter.metrics.connection(-1),
+            };
             if !may_stay(&proxy, &listener, (peer, local)).await {
                 return proxy.reporter.metrics.connection(-1);
             }

@@ -43,11 +43,11 @@ pub(crate) struct Wish {
 }
 
 impl Wish {
-    /// What a request asks for, before that is stripped from it.
-    pub(crate) fn of(parts: &request::Parts, body: &Incoming) -> Option<Self> {
+    /// What a request asks for, before that is stripped from it. On the heap: most ask for nothing.
+    pub(crate) fn of(parts: &request::Parts, body: &Incoming) -> Option<Box<Self>> {
         let protocol = headers::asks_for_upgrade(parts)?;
         let origin = parts.headers.get(ORIGIN).cloned();
-        Some(Self { protocol, origin, has_body: !body.is_end_stream() })
+        Some(Box::new(Self { protocol, origin, has_body: !body.is_end_stream() }))
     }
 
     /// Whether the route lets it. `admitted`: its `cors`, if it has one, admits the page that asks.
@@ -68,9 +68,9 @@ impl Wish {
     }
 
     /// Whether there is room.
-    pub(crate) fn enter(self, listener: &Listener) -> Result<Going, ProxyError> {
+    pub(crate) fn enter(self: Box<Self>, listener: &Listener) -> Result<Box<Going>, ProxyError> {
         match Arc::clone(&listener.upgrades).try_acquire_owned() {
-            Ok(place) => Ok(Going { protocol: self.protocol, _place: place }),
+            Ok(place) => Ok(Box::new(Going { protocol: self.protocol, _place: place })),
             Err(_full) => Err(ProxyError::UpgradesFull),
         }
     }
@@ -100,7 +100,7 @@ impl Going {
 /// Takes the upstream at its word, if it has switched to what was asked for.
 pub(crate) fn switched(
     response: &mut Response<Incoming>,
-    going: Option<Going>,
+    going: Option<Box<Going>>,
     route: &Route,
     connection: &Connection,
 ) -> Result<Switching, ProxyError> {
@@ -124,7 +124,7 @@ pub(crate) fn switched(
 #[derive(Debug)]
 pub(crate) struct Switching {
     upstream: OnUpgrade,
-    going: Going,
+    going: Box<Going>,
     idle_timeout: Duration,
     ends: Option<Instant>,
 }

@@ -54,7 +54,7 @@ async fn pass(
         .get(&tcp.cluster)
         .ok_or(ProxyError::Internal("the cluster of a listener is there"))?;
     passage.version.clone_from(&cluster.version);
-    let mut through = cluster.through(&mut passage.address).await?;
+    let mut through = cluster.through(&mut passage.address, Some(connection.ends())).await?;
     let lifetime = connection.certificate().map(|certificate| opened + certificate.lifetime.cut);
     let ends = [
         (lifetime, Ended::Certificate("the peer's certificate has ended")),

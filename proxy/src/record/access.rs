@@ -144,7 +144,8 @@ fn add_ends(list: &mut Attributes, record: &Record) {
     let route = record.found.as_ref().map(|found| &found.route);
     add_both_ends(list, &record.connection, route.and_then(|route| route.service.as_ref()));
     list.text(a::CLIENT_ADDRESS, record.client.to_string());
-    list.int(a::CLIENT_PORT, record.connection.peer.port());
+    let port = record.connection.source(record.client).port();
+    list.maybe_int(a::CLIENT_PORT, Some(port).filter(|port| *port > 0));
 }
 
 /// Who calls whom.

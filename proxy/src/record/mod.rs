@@ -166,7 +166,7 @@ impl Recording {
             version: parts.version,
             uri: parts.uri.clone(),
             host: None,
-            client: connection.peer.ip(),
+            client: connection.peer.ip().to_canonical(),
             user_agent: parts.headers.get(USER_AGENT).cloned(),
             grpc,
             web: None,

@@ -1,7 +1,7 @@
 //! A question to the authorization service, as Envoy's filters put it: about a request, or about a connection.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{Version, request};
 use tollgate_proto::envoy_types::pb::envoy::config::core::v3::{
@@ -30,6 +30,15 @@ pub(crate) struct Ends<'r> {
 }
 
 impl<'r> Ends<'r> {
+    /// The ends of a request: at an ingress it comes from its client, however many proxies stand between.
+    pub(crate) fn of_request(connection: &'r Connection, client: IpAddr) -> Self {
+        let mut ends = Self::of(connection);
+        if connection.listener.role == Role::Ingress {
+            ends.source = connection.source(client);
+        }
+        ends
+    }
+
     pub(crate) fn of(connection: &'r Connection) -> Self {
         Self {
             source: connection.peer,

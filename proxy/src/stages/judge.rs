@@ -41,7 +41,7 @@ pub(crate) async fn authorize(
     };
     let question = Question {
         request_id: record.id.as_str(),
-        ends: Ends::of(connection),
+        ends: Ends::of_request(connection, record.client),
         scheme: connection.scheme(),
         host: host.authority().as_str(),
         size: body.size_hint().exact(),

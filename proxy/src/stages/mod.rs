@@ -5,6 +5,7 @@ pub mod authorize;
 mod buckets;
 pub(crate) mod caller;
 pub(crate) mod check_request;
+pub(crate) mod client;
 pub(crate) mod connection_limit;
 pub mod cors;
 pub(crate) mod deadline;

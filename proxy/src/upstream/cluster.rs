@@ -136,6 +136,11 @@ impl Cluster {
         }
     }
 
+    /// Whether its endpoints are told whose connection it is.
+    pub(crate) fn announces(&self) -> bool {
+        self.dialer.announces()
+    }
+
     pub(crate) fn config(&self) -> &ClusterConfig {
         &self.config
     }

@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -16,12 +17,16 @@ use tollgate_identity::tls::{FileRoots, Lifetime, Origin, client_config, origin_
 use tollgate_runtime::Service;
 use tollgate_runtime::clock::Clock;
 
-use crate::config::{ClusterConfig, Protocol};
+use crate::config::{ClusterConfig, Protocol, ProxyProtocolVersion};
+use crate::proxy_protocol::{self, Ends};
 use crate::socket::Socket;
 
 /// How one cluster's endpoints are reached.
 #[derive(Debug)]
-pub(crate) struct Dialer(Option<Tls>);
+pub(crate) struct Dialer {
+    tls: Option<Tls>,
+    announce: Option<ProxyProtocolVersion>,
+}
 
 struct Tls {
     connector: TlsConnector,
@@ -52,7 +57,8 @@ impl Dialer {
         identity: Option<&Identity>,
         service: &Service,
     ) -> anyhow::Result<Self> {
-        let Some(tls) = &config.tls else { return Ok(Self(None)) };
+        let announce = config.proxy_protocol;
+        let Some(tls) = &config.tls else { return Ok(Self { tls: None, announce }) };
         let place = || format!("cluster `{}`", config.name);
         let alpn = match config.protocol {
             Protocol::H1 => vec![b"http/1.1".to_vec()],
@@ -78,18 +84,38 @@ impl Dialer {
             }
         };
         let connector = TlsConnector::from(client);
-        Ok(Self(Some(Tls { connector, name, identity: shown, clock: service.clock().clone() })))
+        let tls = Tls { connector, name, identity: shown, clock: service.clock().clone() };
+        Ok(Self { tls: Some(tls), announce })
     }
 
     /// `http` or `https`
     pub(crate) fn scheme(&self) -> &'static str {
-        if self.0.is_some() { "https" } else { "http" }
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
+    /// Whether a connection says whose it is, and is good for nobody else.
+    pub(super) fn announces(&self) -> bool {
+        self.announce.is_some()
+    }
+
+    /// Opens a connection of our own.
     pub(super) async fn dial(&self, address: SocketAddr) -> io::Result<Dialed> {
-        let stream = TcpStream::connect(address).await?;
+        self.dial_for(address, None).await
+    }
+
+    /// Opens a connection for somebody, and says so where it is asked for.
+    pub(super) async fn dial_for(&self, address: SocketAddr, ends: Option<Ends>) -> io::Result<Dialed> {
+        let mut stream = TcpStream::connect(address).await?;
         let _ = stream.set_nodelay(true);
-        let Some(tls) = &self.0 else {
+        let header = match self.announce {
+            None => Vec::new(),
+            Some(ProxyProtocolVersion::V1) => proxy_protocol::write_1(ends),
+            Some(ProxyProtocolVersion::V2) => proxy_protocol::write_2(ends),
+        };
+        if !header.is_empty() {
+            stream.write_all(&header).await?;
+        }
+        let Some(tls) = &self.tls else {
             return Ok(Dialed { stream: Socket::Plain(stream), retire: None, cut: None });
         };
         let name = tls.name.clone().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));

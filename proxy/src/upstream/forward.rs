@@ -10,6 +10,7 @@
 //! and one of which nothing was sent.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use super::cluster::Picked;
 use super::pool::{Lease, Outgoing, Problem, Sender};
 use crate::body::{RequestBody, Upload};
 use crate::error::ProxyError;
+use crate::proxy_protocol::Ends;
 use crate::record::Upstream;
 use crate::route::Route;
 
@@ -73,6 +75,25 @@ pub(crate) async fn forward(
             Err(error)
         }
     }
+}
+
+/// The same for a caller who waits until `at` and no longer, which is not the upstream's fault. On the heap, because most
+/// callers do not say so.
+pub(crate) fn forward_until<'f>(
+    at: tokio::time::Instant,
+    cluster: &'f Arc<Cluster>,
+    route: &'f Route,
+    key: Option<u64>,
+    request: &'f mut Outgoing,
+    upload: Option<&'f Upload>,
+    upstream: &'f mut Upstream,
+) -> Pin<Box<impl Future<Output = Result<(Response<Incoming>, Lease), ProxyError>> + 'f>> {
+    let began = tokio::time::Instant::now();
+    Box::pin(async move {
+        let forwarding = forward(cluster, route, key, request, upload, upstream);
+        let late = |_| Err(ProxyError::UpstreamTimeout(at.saturating_duration_since(began)));
+        tokio::time::timeout_at(at, forwarding).await.unwrap_or_else(late)
+    })
 }
 
 /// Sends a request once, to any endpoint, and waits as long as the caller does.
@@ -179,6 +200,9 @@ impl Repeatable {
         parts.uri = request.uri().clone();
         parts.version = request.version();
         parts.headers = request.headers().clone();
+        if let Some(ends) = request.extensions().get::<Ends>() {
+            parts.extensions.insert(*ends);
+        }
         Some(Self { parts, body })
     }
 

@@ -30,6 +30,7 @@ use crate::body::RequestBody;
 use crate::config::{ClusterConfig, Protocol};
 use crate::error::ProxyError;
 use crate::listener::TaskExecutor;
+use crate::proxy_protocol::Ends;
 
 /// Bytes of one answer's head.
 const MAX_HEAD: usize = 128 << 10;
@@ -222,7 +223,7 @@ impl Pool {
                     Err(_closed) => continue,
                 },
                 // On the heap, because it is rare and large.
-                None => match Box::pin(self.one_more()).await? {
+                None => match Box::pin(self.one_more(whose(request))).await? {
                     Connection::New(connection) => (connection, false),
                     Connection::Freed(connection) => (connection, true),
                 },
@@ -241,9 +242,9 @@ impl Pool {
     }
 
     /// Another connection: a new one while there may be more of them, else the next that is given back.
-    async fn one_more(&self) -> Result<Connection, Problem> {
+    async fn one_more(&self, ends: Option<Ends>) -> Result<Connection, Problem> {
         if let Some(place) = self.place() {
-            return self.open_h1(place).await.map(Connection::New).map_err(Problem::Upstream);
+            return self.open_h1(place, ends).await.map(Connection::New).map_err(Problem::Upstream);
         }
         let _waiting = self.breaker.pending().map_err(Problem::Full)?;
         loop {
@@ -257,7 +258,7 @@ impl Pool {
                 }
             }
             if let Some(place) = self.place() {
-                return self.open_h1(place).await.map(Connection::New).map_err(Problem::Upstream);
+                return self.open_h1(place, ends).await.map(Connection::New).map_err(Problem::Upstream);
             }
             freed.await;
         }
@@ -321,7 +322,7 @@ impl Pool {
     }
 
     fn keep(&self, connection: Exclusive) {
-        let is_over = connection.sender.is_closed() || is_past(connection.retire);
+        let is_over = connection.sender.is_closed() || is_past(connection.retire) || self.dialer.announces();
         if is_over || self.tasks.stopping().is_cancelled() {
             // Whoever waits may open another in its place.
             drop(connection);
@@ -355,15 +356,15 @@ impl Pool {
         }
     }
 
-    pub(super) async fn connect(&self) -> Result<Dialed, ProxyError> {
-        match tokio::time::timeout(self.connect_timeout, self.dialer.dial(self.address)).await {
+    pub(super) async fn connect(&self, ends: Option<Ends>) -> Result<Dialed, ProxyError> {
+        match tokio::time::timeout(self.connect_timeout, self.dialer.dial_for(self.address, ends)).await {
             Ok(dialed) => dialed.map_err(ProxyError::UpstreamConnect),
             Err(_elapsed) => Err(ProxyError::UpstreamConnect(std::io::ErrorKind::TimedOut.into())),
         }
     }
 
-    async fn open_h1(&self, open: Open) -> Result<Exclusive, ProxyError> {
-        let Dialed { stream, retire, cut } = self.connect().await?;
+    async fn open_h1(&self, open: Open, ends: Option<Ends>) -> Result<Exclusive, ProxyError> {
+        let Dialed { stream, retire, cut } = self.connect(ends).await?;
         let io = TokioIo::new(stream);
         let (sender, connection) =
             http1::Builder::new().max_header_size(MAX_HEAD).handshake(io).await.map_err(classify)?;
@@ -382,7 +383,7 @@ impl Pool {
             return Ok(sender);
         }
         let open = self.place();
-        let Dialed { stream, retire, cut } = self.connect().await?;
+        let Dialed { stream, retire, cut } = self.connect(None).await?;
         let io = TokioIo::new(stream);
         let (sender, connection) =
             http2::Builder::new(TaskExecutor::new(self.tasks.clone(), "upstream-stream"))
@@ -401,6 +402,11 @@ impl Pool {
         *self.shared.lock() = Some(Shared { sender: sender.clone(), retire });
         Ok(sender)
     }
+}
+
+/// Whose request it is, where the upstream is told.
+fn whose(request: &Outgoing) -> Option<Ends> {
+    request.as_ref()?.extensions().get::<Ends>().copied()
 }
 
 fn classify(error: hyper::Error) -> ProxyError {

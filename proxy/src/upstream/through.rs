@@ -12,6 +12,7 @@ use super::cluster::Picked;
 use super::dial::Dialed;
 use super::tally::Outcome;
 use crate::error::ProxyError;
+use crate::proxy_protocol::Ends;
 use crate::socket::Socket;
 
 /// Endpoints that are tried: nothing has been sent to one that could not be connected to.
@@ -39,13 +40,14 @@ impl Cluster {
     pub(crate) async fn through(
         self: &Arc<Self>,
         at: &mut Option<SocketAddr>,
+        ends: Option<Ends>,
     ) -> Result<Through, ProxyError> {
         let place = self.admit()?;
         let mut tried = SmallVec::<[SocketAddr; TRIES]>::new();
         loop {
             let picked = self.pick(None, &tried)?;
             *at = Some(picked.address());
-            let error = match picked.endpoint.pool.connect().await {
+            let error = match picked.endpoint.pool.connect(ends).await {
                 Ok(Dialed { stream, cut, .. }) => {
                     self.note(&picked.endpoint, Outcome::Good);
                     return Ok(Through { stream, cut, picked, _place: place });

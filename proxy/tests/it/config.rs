@@ -66,6 +66,22 @@ fn mistakes_are_named_with_their_place() {
         "",
         (7, "routes[0].descriptors: nobody counts them"),
     );
+    check(
+        "role: ingress",
+        "role: ingress, proxy_protocol: {from: []}",
+        (2, "listeners[0].proxy_protocol.from: nobody says it"),
+    );
+    check(
+        "role: ingress",
+        "role: ingress, proxy_protocol: {from: [10.0.0.0/33]}",
+        (2, "listeners[0].proxy_protocol.from[0]: `10.0.0.0/33` is no range of addresses"),
+    );
+    check("role: ingress", "role: sidecar, trusted: {hops: 1}", (2, "listeners[0].trusted: only an ingress"));
+    check(
+        "name: c, endpoints",
+        "name: c, protocol: h2, proxy_protocol: v1, endpoints",
+        (9, "clusters[0].proxy_protocol: a connection of HTTP/2 carries"),
+    );
     check("role: ingress", "role: gateway", (2, "listeners[0].role: unknown variant"));
     check("127.0.0.1:0", "0.0.0.0:0", (2, "listeners[0].bind: 0.0.0.0:0 is reachable from outside"));
     check(

@@ -84,6 +84,8 @@ pub(crate) struct Setup<'s> {
     /// In place of [`ROUTES`].
     pub(crate) routes: Option<&'s str>,
     pub(crate) trust_traceparent: bool,
+    /// Further keys of `edge`, each with a comma before it.
+    pub(crate) edge: &'s str,
     /// Further top keys, each a whole line.
     pub(crate) top: &'s str,
 }
@@ -93,7 +95,7 @@ impl Setup<'_> {
         let collector = self.collector.map(|at| format!("telemetry: {{endpoint: 'http://{at}'}}\n"));
         let role = if self.listener.contains("role:") { "" } else { "role: ingress," };
         format!(
-            "name: ingress\n{}{}process: {{listen: '127.0.0.1:0', shutdown_grace: 5s}}\nedge: {{trust_traceparent: {}}}\n\
+            "name: ingress\n{}{}process: {{listen: '127.0.0.1:0', shutdown_grace: 5s}}\nedge: {{trust_traceparent: {}{}}}\n\
              authz: {{address: 'http://{authz}', timeout: 300ms}}\n\
              rate_limit: {{address: 'http://{limiter}', domain: insurance, timeout: 300ms}}\n\
              listeners: [{{name: main, bind: '127.0.0.1:0', {role} {}}}]\n\
@@ -101,6 +103,7 @@ impl Setup<'_> {
             collector.unwrap_or_default(),
             self.top,
             self.trust_traceparent,
+            self.edge,
             self.listener,
             self.upstream.unwrap_or(app),
             self.cluster,

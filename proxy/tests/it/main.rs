@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop there, helpers included")]
 
 mod balancing;
+mod client;
 mod config;
 mod drain;
 mod egress;
