@@ -68,7 +68,7 @@ impl Wish {
     }
 
     /// Whether there is room.
-    pub(crate) fn enter(self: Box<Self>, listener: &Listener) -> Result<Box<Going>, ProxyError> {
+    pub(crate) fn enter(self, listener: &Listener) -> Result<Box<Going>, ProxyError> {
         match Arc::clone(&listener.upgrades).try_acquire_owned() {
             Ok(place) => Ok(Box::new(Going { protocol: self.protocol, _place: place })),
             Err(_full) => Err(ProxyError::UpgradesFull),

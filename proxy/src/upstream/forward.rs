@@ -44,6 +44,9 @@ struct Failed {
     timed_out: bool,
 }
 
+/// The head of an answer, and the connection that its body comes by.
+type Forwarded = Result<(Response<Incoming>, Lease), ProxyError>;
+
 /// Sends a request to an endpoint of `cluster` and waits for the head of the answer.
 pub(crate) async fn forward(
     cluster: &Arc<Cluster>,
@@ -87,7 +90,7 @@ pub(crate) fn forward_until<'f>(
     request: &'f mut Outgoing,
     upload: Option<&'f Upload>,
     upstream: &'f mut Upstream,
-) -> Pin<Box<impl Future<Output = Result<(Response<Incoming>, Lease), ProxyError>> + 'f>> {
+) -> Pin<Box<impl Future<Output = Forwarded> + 'f>> {
     let began = tokio::time::Instant::now();
     Box::pin(async move {
         let forwarding = forward(cluster, route, key, request, upload, upstream);
