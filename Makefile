@@ -33,7 +33,7 @@ test: ## Install what the tests need, then run all of them
 
 soak: ## What `make test` runs a slice of: a million cases of each property, five minutes of rotation, a hundred reloads, scans of all TLS ports
 	cargo test --release --locked -p tollgate-authz --features soak --lib -- policy::tests::properties
-	cargo test --release --locked -p tollgate-proxy --features soak --test it -- rotation reload
+	cargo test --release --locked -p tollgate-proxy --features soak --test it -- rotation reload hostile
 	cargo test --release --locked -p tollgate-e2e --features soak --test it -- rollout
 	PATH="$(CURDIR)/$(VENV):$$PATH" cargo test --release --locked -p tollgate-ratelimit --features soak --test it -- quota_envoy failover
 	PROPTEST_CASES=1000000 cargo test --release --locked -p tollgate-paths --test it -- properties

@@ -27,15 +27,69 @@ use crate::upstream::Lease;
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How far a request's body has come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Upload {
+    began: Instant,
     bytes: AtomicU64,
+    /// Microseconds that the client was waited for, and since when it is; 0 while it is not.
+    waited: AtomicU64,
+    waits_since: AtomicU64,
+    /// Microseconds after which it ended.
+    ended_after: AtomicU64,
     ended: AtomicBool,
     too_large: AtomicBool,
     broken: AtomicBool,
 }
 
 impl Upload {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            bytes: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
+            waits_since: AtomicU64::new(0),
+            ended_after: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            too_large: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// The upstream wants more than there is.
+    fn waits(&self) {
+        let _ = self.waits_since.compare_exchange(0, self.now().max(1), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// There is more, or the end.
+    fn goes_on(&self) {
+        let since = self.waits_since.swap(0, Ordering::Relaxed);
+        if since > 0 {
+            self.waited.fetch_add(self.now().saturating_sub(since), Ordering::Relaxed);
+        }
+    }
+
+    fn end(&self) {
+        self.ended_after.store(self.now(), Ordering::Relaxed);
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// How long the client was waited for so far.
+    pub(crate) fn waited(&self) -> Duration {
+        let since = self.waits_since.load(Ordering::Relaxed);
+        let now = if since > 0 { self.now().saturating_sub(since) } else { 0 };
+        Duration::from_micros(self.waited.load(Ordering::Relaxed) + now)
+    }
+
+    /// How long ago it ended, if it did.
+    pub(crate) fn since_its_end(&self) -> Option<Duration> {
+        let after = self.ended_after.load(Ordering::Relaxed);
+        self.ended().then(|| Duration::from_micros(self.now().saturating_sub(after)))
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -117,7 +171,7 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return (Self(Source::Nothing), None);
         }
-        let upload = Arc::new(Upload::default());
+        let upload = Arc::new(Upload::new());
         let limit = limit.unwrap_or(u64::MAX);
         let tee = tee.map(Box::new);
         let uploading = Uploading { incoming, upload: Arc::clone(&upload), limit, tee, decoder };
@@ -156,7 +210,16 @@ impl Body for RequestBody {
             }
             Source::Uploading(uploading) => uploading,
         };
-        let mut frame = std::task::ready!(Pin::new(&mut *incoming).poll_frame(context));
+        let mut frame = match Pin::new(&mut *incoming).poll_frame(context) {
+            Poll::Ready(frame) => {
+                upload.goes_on();
+                frame
+            }
+            Poll::Pending => {
+                upload.waits();
+                return Poll::Pending;
+            }
+        };
         if matches!(&frame, Some(Ok(frame)) if frame.is_trailers()) {
             // Nobody has judged what a client says after its body, and no protocol that we carry needs it: gRPC has
             // trailers in answers alone.
@@ -190,7 +253,7 @@ impl Body for RequestBody {
                 Some(Err(NotBase64.into()))
             }
             None => {
-                upload.ended.store(true, Ordering::Relaxed);
+                upload.end();
                 if let Some(tee) = tee.take() {
                     tee.end();
                 }
@@ -222,8 +285,8 @@ impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Source::Uploading(Uploading { incoming, upload, tee, .. }) = &mut self.0 {
             // With a known length nobody asks for the end after the last byte.
-            if incoming.is_end_stream() {
-                upload.ended.store(true, Ordering::Relaxed);
+            if incoming.is_end_stream() && !upload.ended() {
+                upload.end();
                 if let Some(tee) = tee.take() {
                     tee.end();
                 }
@@ -281,6 +344,8 @@ pub(crate) struct ResponseBody {
     content: Content,
     recording: Recording,
     web: Option<Web>,
+    /// A piece is out that the client has not taken yet.
+    held: bool,
     sent: u64,
     ended: bool,
 }
@@ -288,7 +353,7 @@ pub(crate) struct ResponseBody {
 impl ResponseBody {
     pub(crate) fn new(content: Content, recording: Recording) -> Self {
         let web = recording.web().filter(|_| matches!(content, Content::Upstream(..)));
-        Self { content, recording, web, sent: 0, ended: false }
+        Self { content, recording, web, held: false, sent: 0, ended: false }
     }
 
     /// Nothing, of which somebody else keeps the record.
@@ -306,6 +371,9 @@ impl Body for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        if std::mem::take(&mut this.held) {
+            this.recording.let_go();
+        }
         let frame = match &mut this.content {
             Content::Own(bytes) if bytes.is_empty() => None,
             Content::Own(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
@@ -340,6 +408,8 @@ impl Body for ResponseBody {
                 };
                 if let Some(data) = frame.data_ref() {
                     this.sent += data.len() as u64;
+                    this.held = true;
+                    this.recording.holds();
                 }
                 Some(Ok(frame))
             }
@@ -393,6 +463,9 @@ fn deadline_exceeded() -> HeaderMap {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
+        if self.held {
+            self.recording.let_go();
+        }
         // An own body is in hand as a whole; an answer without one (HEAD, 304) is never polled.
         let complete = match &mut self.content {
             Content::Own(_) => true,

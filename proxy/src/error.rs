@@ -22,12 +22,18 @@ pub enum ProxyError {
     /// The path has no normal form.
     #[error("malformed path")]
     Path(#[source] PathError),
+    /// There are more headers than may be.
+    #[error("more headers than the limit")]
+    TooManyHeaders,
     /// The body is longer than may be.
     #[error("request body over the limit")]
     BodyTooLarge,
     /// The body stands still.
     #[error("the request's body did not move for {0:?}")]
     BodyTimeout(Duration),
+    /// The body comes too slowly.
+    #[error("the request's body came too slowly")]
+    BodySlow,
     /// The client asked to switch protocols, and may not.
     #[error("no switch of protocols: {0}")]
     UpgradeRefused(&'static str),
@@ -164,8 +170,9 @@ impl ProxyError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::Path(_) => StatusCode::BAD_REQUEST,
+            Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTimeout(_) | Self::BodySlow => StatusCode::REQUEST_TIMEOUT,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::AddressLimit { .. } | Self::LocalLimit(_) | Self::LimitExceeded(_) => {
                 StatusCode::TOO_MANY_REQUESTS
@@ -195,8 +202,8 @@ impl ProxyError {
         match self {
             Self::Malformed(_) | Self::Path(_) => Reason::RequestMalformed,
             Self::UpgradeRefused(_) => Reason::UpgradeRefused,
-            Self::BodyTooLarge => Reason::RequestTooLarge,
-            Self::BodyTimeout(_) => Reason::RequestTimeout,
+            Self::BodyTooLarge | Self::TooManyHeaders => Reason::RequestTooLarge,
+            Self::BodyTimeout(_) | Self::BodySlow => Reason::RequestTimeout,
             Self::NoRoute => Reason::NoRoute,
             Self::Unregistered(_) => Reason::EgressUnregistered,
             Self::AddressLimit { .. } => Reason::LimitAddress,
@@ -224,7 +231,9 @@ impl ProxyError {
             Self::Malformed(_)
             | Self::Path(_)
             | Self::BodyTooLarge
+            | Self::TooManyHeaders
             | Self::BodyTimeout(_)
+            | Self::BodySlow
             | Self::UpgradeRefused(_)
             | Self::NoRoute
             | Self::Unregistered(_)
@@ -277,8 +286,8 @@ impl ProxyError {
             Self::UpstreamProtocol(_) | Self::UpstreamSwitched => "UPE",
             Self::Fault(_) => "FI",
             Self::ClientGone => "DC",
-            Self::BodyTimeout(_) => "DT",
-            Self::BodyTooLarge | Self::NotReady(_) | Self::Internal(_) => "-",
+            Self::BodyTimeout(_) | Self::BodySlow => "DT",
+            Self::BodyTooLarge | Self::TooManyHeaders | Self::NotReady(_) | Self::Internal(_) => "-",
         }
     }
 

@@ -43,6 +43,10 @@ pub(crate) fn read(parts: &mut request::Parts, level: Level) -> Result<Host, Pro
     if parts.method == Method::CONNECT {
         return Err(ProxyError::Malformed("CONNECT is not enabled"));
     }
+    // Policy reads a method as it stands, and some applications in capitals: `delete` would be no `DELETE` to a denial.
+    if parts.method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return Err(ProxyError::Malformed("the method is not in capitals"));
+    }
     let host = host(parts)?;
     let path = parts.uri.path();
     let normal = normalize(path, level).map_err(ProxyError::Path)?;

@@ -36,7 +36,7 @@ use crate::stages::judge::{authorize, count, count_before, facts};
 use crate::stages::registry::Strangers;
 use crate::stages::{cors, headers};
 use crate::status::Loaded;
-use crate::upstream::{Cluster, Lease, forward, forward_until, mirror};
+use crate::upstream::{Cluster, Lease, Pace, forward, forward_until, mirror};
 
 /// What every request of this proxy shares.
 #[derive(Debug)]
@@ -60,6 +60,7 @@ pub(crate) async fn serve(
     let may_switch = version < Version::HTTP_2 && headers::names_a_protocol(&parts.headers);
     let snapshot = proxy.snapshot.load_full();
     let mut recording = Recording::begin(&proxy.reporter, &connection, &parts, snapshot.trust_traceparent);
+    connection.count();
     let passed = match recording.record() {
         Some(record) => pass(&proxy, &snapshot, &connection, parts, body, record).await,
         None => Err(ProxyError::Internal("the record is open until the answer")),
@@ -101,6 +102,10 @@ async fn pass(
     let listener = &*connection.listener;
 
     // Read the head: one host, one path, in normal form.
+    if parts.headers.len() > listener.limits.headers {
+        // hyper counts them in HTTP/1.1 alone.
+        return Err(ProxyError::TooManyHeaders);
+    }
     let wish = Wish::of(&parts, &body);
     let host = head::read(&mut parts, listener.level)?;
     let trusted = listener.config().trusted.as_ref().unwrap_or(&snapshot.trusted);
@@ -206,6 +211,7 @@ async fn pass(
         headers::keep_inside(&mut parts.headers);
     }
     found.route.request_headers.apply(&mut parts.headers);
+    headers::strip_lookalikes(&mut parts.headers);
     if let Some(rewritten) = found.route.rewrite.as_ref().and_then(|to| to.path(&parts.uri, &found.path)) {
         parts.uri = rewritten;
     }
@@ -235,7 +241,12 @@ async fn pass(
     record.upstream.began = Some(began);
     let mut request = Some(Request::from_parts(parts, body));
     let deadline = record.deadline;
-    let upload = upload.as_deref();
+    let pace = Pace {
+        timeout: listener.limits.body_timeout,
+        // Who calls by gRPC may have little to say, and take long over it.
+        min_bytes_per_second: if record.is_grpc() { 0 } else { listener.limits.min_bytes_per_second },
+    };
+    let upload = upload.as_deref().map(|upload| (upload, pace));
     let answered = match deadline {
         None => forward(cluster, &found.route, key, &mut request, upload, &mut record.upstream).await,
         // It is not the upstream's fault if the caller does not wait.

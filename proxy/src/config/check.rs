@@ -52,6 +52,12 @@ fn listeners(config: &Config) -> Result<(), Invalid> {
             ("limits.headers", limits.headers, 16),
             ("limits.max_connections", limits.max_connections, 1),
             ("limits.streams", limits.streams as usize, 1),
+            (
+                "limits.requests_per_connection",
+                usize::try_from(limits.requests_per_connection).unwrap_or(usize::MAX),
+                1,
+            ),
+            ("limits.buffered_bytes", limits.buffered_bytes, 16 << 10),
         ] {
             if value < least {
                 return Err(Invalid::new(
@@ -61,9 +67,12 @@ fn listeners(config: &Config) -> Result<(), Invalid> {
                 ));
             }
         }
-        for (name, value) in
-            [("limits.head_timeout", limits.head_timeout), ("limits.idle_timeout", limits.idle_timeout)]
-        {
+        for (name, value) in [
+            ("limits.head_timeout", limits.head_timeout),
+            ("limits.idle_timeout", limits.idle_timeout),
+            ("limits.body_timeout", limits.body_timeout),
+            ("limits.send_timeout", limits.send_timeout),
+        ] {
             if value.is_zero() {
                 return Err(Invalid::new(key(name), "no time at all", "a duration such as 10s"));
             }

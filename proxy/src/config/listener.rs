@@ -69,6 +69,16 @@ impl ListenerConfig {
         self.mtls != Mtls::Off || self.tls.is_some()
     }
 
+    /// Connections at once per client address, if they are limited.
+    pub fn connections_per_address(&self) -> Option<usize> {
+        let most = match (self.limits.connections_per_address, self.role) {
+            (Some(most), _) => most,
+            (None, Role::Ingress) => 1_024,
+            (None, Role::Sidecar | Role::Outbound | Role::Egress) => 0,
+        };
+        (most > 0).then_some(most)
+    }
+
     /// Requests a second per client address, if they are limited.
     pub fn requests_per_address(&self) -> Option<u32> {
         let per_second = match (&self.limit_by_address, self.role) {
@@ -135,6 +145,11 @@ impl From<Normalize> for Level {
 pub struct LimitsConfig {
     /// Connections at once; more wait in the system's backlog.
     pub max_connections: usize,
+    /// Connections at once of one address (IPv6: of one /64). One more is closed before a byte of it is read. 1,024 at an
+    /// ingress, as many as there may be elsewhere, unless set; 0 switches the limit off.
+    pub connections_per_address: Option<usize>,
+    /// Requests of one connection. With the answer to the last of them it is closed (HTTP/2: GOAWAY).
+    pub requests_per_connection: u64,
     /// Bytes of one request's head. More is 431.
     pub header_bytes: usize,
     /// Headers of one request. More is 431.
@@ -149,6 +164,19 @@ pub struct LimitsConfig {
     pub idle_timeout: Duration,
     /// Bytes of one request's body; none, no limit. More is 413.
     pub body_bytes: Option<u64>,
+    /// How long a body may stand still that its upstream waits for; longer is 408.
+    #[serde(with = "duration")]
+    #[schemars(with = "String")]
+    pub body_timeout: Duration,
+    /// How long a client may take nothing of an answer that waits for it; longer, and its connection is closed.
+    #[serde(with = "duration")]
+    #[schemars(with = "String")]
+    pub send_timeout: Duration,
+    /// What a client must send of a body, or take of an answer, while it is waited for: less over `body_timeout` or
+    /// `send_timeout` is as much as nothing. Bodies of gRPC calls may be slower. 0 switches the limit off.
+    pub min_bytes_per_second: u32,
+    /// Bytes of one answer that are held for a client which is slow to take it; then its upstream waits.
+    pub buffered_bytes: usize,
     /// Requests at once on one HTTP/2 connection.
     pub streams: u32,
     /// Connections at once that have gone over to another protocol. One more is 503.
@@ -159,11 +187,17 @@ impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            connections_per_address: None,
+            requests_per_connection: 100_000,
             header_bytes: 64 << 10,
             headers: 100,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(300),
             body_bytes: None,
+            body_timeout: Duration::from_secs(30),
+            send_timeout: Duration::from_secs(60),
+            min_bytes_per_second: 100,
+            buffered_bytes: 128 << 10,
             streams: 128,
             upgrades: 1_000,
         }

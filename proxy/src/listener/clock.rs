@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! idle --first byte of a head--> reading a head --its last byte--> busy --all answers out--> idle
-//!   \--idle_timeout--> close          \--head_timeout--> 408                  (no limit here)
+//!   \--idle_timeout--> close          \--head_timeout--> 408          \--takes nothing for send_timeout--> close
 //! ```
 //!
 //! One number per state and no timer per request: a connection looks here when its own timer fires, and sets it
@@ -10,6 +10,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::config::LimitsConfig;
 
 /// What a connection's timer found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub(crate) enum Found {
     SlowHead,
     /// Nobody asks anything.
     Idle,
+    /// Answers wait for a client that does not take them.
+    SlowReader,
 }
 
 /// The state of one connection, shared by its socket, its requests and its timer.
@@ -28,6 +32,8 @@ pub(crate) struct ConnectionClock {
     opened: Instant,
     head_timeout: Duration,
     idle_timeout: Duration,
+    send_timeout: Duration,
+    min_bytes_per_second: u64,
     /// Heads are read frame by frame in HTTP/2, which has limits of its own.
     multiplexed: AtomicBool,
     /// The next head is one that nobody shall read.
@@ -37,19 +43,37 @@ pub(crate) struct ConnectionClock {
     head_began: AtomicU64,
     /// Nanoseconds after `opened` at which the last request ended.
     idle_since: AtomicU64,
+    /// Requests so far.
+    requests: AtomicU64,
+    /// Answers of which a piece is out that the client has not taken.
+    held: AtomicU32,
+    /// Bytes that the client took.
+    taken: AtomicU64,
+    /// When it was last looked how many these were, and how many.
+    looked_at: AtomicU64,
+    taken_then: AtomicU64,
+    slow_reader: AtomicBool,
 }
 
 impl ConnectionClock {
-    pub(crate) fn new(head_timeout: Duration, idle_timeout: Duration) -> Self {
+    pub(crate) fn new(limits: &LimitsConfig) -> Self {
         Self {
             opened: Instant::now(),
-            head_timeout,
-            idle_timeout,
+            head_timeout: limits.head_timeout,
+            idle_timeout: limits.idle_timeout,
+            send_timeout: limits.send_timeout,
+            min_bytes_per_second: limits.min_bytes_per_second.into(),
             multiplexed: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             busy: AtomicU32::new(0),
             head_began: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            held: AtomicU32::new(0),
+            taken: AtomicU64::new(0),
+            looked_at: AtomicU64::new(0),
+            taken_then: AtomicU64::new(0),
+            slow_reader: AtomicBool::new(false),
         }
     }
 
@@ -92,10 +116,56 @@ impl ConnectionClock {
     /// A head is complete; says how long that took.
     pub(crate) fn request_began(&self) -> Duration {
         self.busy.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
         match self.head_began.swap(0, Ordering::Relaxed) {
             0 => Duration::ZERO,
             began => Duration::from_nanos((self.now() + 1).saturating_sub(began)),
         }
+    }
+
+    /// Requests so far.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// A piece of an answer is out, and the next one is not asked for yet.
+    pub(crate) fn holds(&self) {
+        self.held.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The next piece is asked for, or nobody will.
+    pub(crate) fn let_go(&self) {
+        self.held.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The client took bytes.
+    pub(super) fn took(&self, bytes: usize) {
+        self.taken.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Whether the connection is closed because the client takes too little.
+    pub(crate) fn is_slow_reader(&self) -> bool {
+        self.slow_reader.load(Ordering::Relaxed)
+    }
+
+    /// Whether answers wait, and too little of them was taken over `send_timeout`.
+    fn reads_slowly(&self) -> bool {
+        let (now, taken) = (self.now(), self.taken.load(Ordering::Relaxed));
+        let since = Duration::from_nanos(now.saturating_sub(self.looked_at.load(Ordering::Relaxed)));
+        let held = u64::from(self.held.load(Ordering::Relaxed));
+        if held > 0 && since < self.send_timeout {
+            return false;
+        }
+        let took = taken.saturating_sub(self.taken_then.load(Ordering::Relaxed));
+        // Each of them wants its share.
+        let least = (since.as_secs_f64() * (self.min_bytes_per_second * held) as f64) as u64;
+        if held > 0 && took < least.max(1) {
+            self.slow_reader.store(true, Ordering::Relaxed);
+            return true;
+        }
+        self.looked_at.store(now, Ordering::Relaxed);
+        self.taken_then.store(taken, Ordering::Relaxed);
+        false
     }
 
     /// An answer is out.
@@ -111,13 +181,14 @@ impl ConnectionClock {
 
     /// The longest that a timer may sleep without missing anything.
     pub(super) fn longest_sleep(&self) -> Duration {
-        self.head_timeout.min(self.idle_timeout)
+        self.head_timeout.min(self.idle_timeout).min(self.send_timeout)
     }
 
     /// What a timer that fires now finds.
     pub(super) fn look(&self) -> Found {
         if self.is_busy() {
-            return Found::Later(self.longest_sleep());
+            let slow = self.reads_slowly();
+            return if slow { Found::SlowReader } else { Found::Later(self.longest_sleep()) };
         }
         let now = self.now();
         let left = |since: u64, limit: Duration| {
@@ -140,9 +211,35 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
+    fn clock(head_timeout: Duration, idle_timeout: Duration) -> ConnectionClock {
+        ConnectionClock::new(&LimitsConfig { head_timeout, idle_timeout, ..LimitsConfig::default() })
+    }
+
+    #[test]
+    fn a_client_that_takes_too_little_is_found() {
+        let limits =
+            LimitsConfig { send_timeout: Duration::ZERO, min_bytes_per_second: 0, ..LimitsConfig::default() };
+        let clock = ConnectionClock::new(&limits);
+        clock.request_began();
+        assert!(matches!(clock.look(), Found::Later(_)), "nothing waits for it");
+        clock.holds();
+        clock.took(1);
+        assert!(matches!(clock.look(), Found::Later(_)));
+        assert_eq!(clock.look(), Found::SlowReader);
+        assert!(clock.is_slow_reader());
+        clock.let_go();
+        assert!(matches!(clock.look(), Found::Later(_)));
+        let demanding = LimitsConfig { min_bytes_per_second: u32::MAX, ..limits };
+        let clock = ConnectionClock::new(&demanding);
+        clock.request_began();
+        clock.holds();
+        clock.took(1);
+        assert_eq!(clock.look(), Found::SlowReader);
+    }
+
     #[test]
     fn a_connection_is_idle_until_bytes_come() {
-        let clock = ConnectionClock::new(HOUR, Duration::ZERO);
+        let clock = super::tests::clock(HOUR, Duration::ZERO);
         assert_eq!(clock.look(), Found::Idle);
         clock.bytes_read();
         assert!(matches!(clock.look(), Found::Later(_)));
@@ -154,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_head_that_does_not_end_is_found() {
-        let clock = ConnectionClock::new(Duration::ZERO, HOUR);
+        let clock = super::tests::clock(Duration::ZERO, HOUR);
         assert!(matches!(clock.look(), Found::Later(_)));
         clock.bytes_read();
         assert_eq!(clock.look(), Found::SlowHead);
@@ -164,7 +261,7 @@ mod tests {
 
     #[test]
     fn bytes_of_a_body_begin_no_head() {
-        let clock = ConnectionClock::new(Duration::ZERO, HOUR);
+        let clock = super::tests::clock(Duration::ZERO, HOUR);
         clock.bytes_read();
         clock.request_began();
         clock.bytes_read();

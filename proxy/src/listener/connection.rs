@@ -122,7 +122,7 @@ async fn recognise(io: &mut WatchedStream, connection: &Connection, closing: &Ca
             () = &mut timer => match connection.clock.look() {
                 Found::Later(after) => timer.as_mut().reset(Instant::now() + after),
                 Found::SlowHead => return First::SlowHead,
-                Found::Idle => return First::Closed,
+                Found::Idle | Found::SlowReader => return First::Closed,
             },
         }
     }
@@ -157,6 +157,8 @@ async fn serve_http1(
             () = &mut timer => match connection.clock.look() {
                 Found::Later(after) => timer.as_mut().reset(Instant::now() + after),
                 Found::SlowHead | Found::Idle => break None,
+                // Nothing can be said to who takes nothing.
+                Found::SlowReader => return,
             },
         }
     };
@@ -214,6 +216,7 @@ async fn serve_http2(
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .initial_stream_window_size(1 << 18)
         .initial_connection_window_size(1 << 20)
+        .max_send_buf_size(limits.buffered_bytes)
         .keep_alive_interval(limits.idle_timeout.max(Duration::from_secs(10)));
     let mut serving = pin!(builder.serve_connection(TokioIo::new(io), service(proxy, connection)));
     let mut timer = pin!(tokio::time::sleep(connection.clock.longest_sleep()));
@@ -231,7 +234,12 @@ async fn serve_http2(
                 draining = true;
                 serving.as_mut().graceful_shutdown();
             }
+            () = connection.spent.notified(), if !draining => {
+                draining = true;
+                serving.as_mut().graceful_shutdown();
+            }
             () = &mut timer => match connection.clock.look() {
+                Found::SlowReader => return,
                 Found::Idle if !draining => {
                     draining = true;
                     serving.as_mut().graceful_shutdown();
@@ -309,6 +317,13 @@ pub(super) fn refuse_unannounced(proxy: &Proxy, connection: &Connection, error: 
         _ => (StatusCode::BAD_REQUEST, Reason::RequestMalformed),
     };
     connection_failed(&proxy.reporter, connection, status, reason, &error.to_string());
+}
+
+/// Its address has as many connections as it may have. An answer would cost more than the refusal.
+pub(super) fn refuse_crowd(proxy: &Proxy, connection: &Connection) {
+    let details = "too many connections of one address";
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    connection_failed(&proxy.reporter, connection, status, Reason::LimitAddress, details);
 }
 
 async fn time_out(proxy: &Proxy, connection: &Connection, mut io: WatchedStream) {

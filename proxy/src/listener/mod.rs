@@ -31,7 +31,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tollgate_identity::{Identity, SpiffeId};
 use tollgate_paths::Level;
@@ -43,7 +43,7 @@ use crate::pipeline::Proxy;
 use crate::proxy_protocol::Ends;
 use crate::route::PeerNames;
 use crate::socket::Socket;
-use crate::stages::address_limit::AddressLimit;
+use crate::stages::address_limit::{AddressLimit, Addresses};
 use crate::stages::connection_limit::ConnectionLimit;
 use crate::stages::local_limit::LocalLimit;
 
@@ -70,6 +70,8 @@ pub(crate) struct Listener {
     secure: Option<Secure>,
     /// Connections that may still come.
     room: Arc<Semaphore>,
+    /// Connections of each address.
+    addresses: Option<Arc<Addresses>>,
     /// Connections that may still go over to another protocol.
     pub(crate) upgrades: Arc<Semaphore>,
 }
@@ -94,6 +96,7 @@ impl Listener {
             connection_limit: config.connection_limit.as_ref().map(ConnectionLimit::compile),
             source: config.source.clone(),
             room: Arc::new(Semaphore::new(config.limits.max_connections)),
+            addresses: config.connections_per_address().map(Addresses::new),
             upgrades: Arc::new(Semaphore::new(config.limits.upgrades.min(Semaphore::MAX_PERMITS))),
             config: config.clone(),
         })
@@ -143,6 +146,8 @@ pub(crate) struct Connection {
     pub(crate) secured: Option<Box<Secured>>,
     /// The peer's certificate is about to end: what is asked now is the last.
     ending: AtomicBool,
+    /// It has had as many requests as it may have.
+    spent: Notify,
     /// What it goes over to once its last answer is out.
     switch: Mutex<Option<Box<Switch>>>,
 }
@@ -153,7 +158,7 @@ impl Connection {
         listener: Arc<Listener>,
         secured: Option<Box<Secured>>,
     ) -> Self {
-        let clock = ConnectionClock::new(listener.limits.head_timeout, listener.limits.idle_timeout);
+        let clock = ConnectionClock::new(&listener.limits);
         Self {
             peer,
             local,
@@ -162,6 +167,7 @@ impl Connection {
             secured,
             ending: AtomicBool::new(false),
             switch: Mutex::new(None),
+            spent: Notify::new(),
         }
     }
 
@@ -220,6 +226,14 @@ impl Connection {
     pub(crate) fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Relaxed)
     }
+
+    /// One more request came; after the last that may come nothing is taken any more.
+    pub(crate) fn count(&self) {
+        if self.clock.requests() >= self.listener.limits.requests_per_connection {
+            self.ending.store(true, Ordering::Relaxed);
+            self.spent.notify_one();
+        }
+    }
 }
 
 /// Accepts until told to stop. The socket closes with it; connections end by themselves.
@@ -273,6 +287,12 @@ pub(crate) async fn serve(
                 }
                 None => return proxy.reporter.metrics.connection(-1),
             };
+            let place = listener.addresses.as_ref().map(|addresses| addresses.enter(peer.ip()));
+            if let Some(None) = place {
+                let connection = Connection::new((peer, local), listener, None);
+                connection::refuse_crowd(&proxy, &connection);
+                return proxy.reporter.metrics.connection(-1);
+            }
             if !may_stay(&proxy, &listener, (peer, local)).await {
                 return proxy.reporter.metrics.connection(-1);
             }

@@ -273,6 +273,20 @@ impl Recording {
         self.finish(0, true);
     }
 
+    /// A piece of the answer is out, and the next one not asked for.
+    pub(crate) fn holds(&self) {
+        if let Some(open) = &self.open {
+            open.0.connection.clock.holds();
+        }
+    }
+
+    /// What was held is taken, or nobody will.
+    pub(crate) fn let_go(&self) {
+        if let Some(open) = &self.open {
+            open.0.connection.clock.let_go();
+        }
+    }
+
     /// How the answer is to be written, if it is for a browser.
     pub(crate) fn web(&self) -> Option<Web> {
         self.open.as_ref().and_then(|open| open.0.web.clone())
@@ -328,6 +342,9 @@ impl Recording {
         if !complete && !upstreams {
             record.reason = Reason::ClientGone;
             record.flags = "DC";
+            if record.connection.clock.is_slow_reader() {
+                record.details = "cut: the client took too little of its answer".to_owned();
+            }
         }
         record.write(&reporter, sent);
     }
@@ -363,6 +380,11 @@ impl Record {
         self.web = web;
         let told = deadline::told(headers).filter(|_| self.grpc);
         self.deadline = told.map(|told| tokio::time::Instant::from_std(self.started) + told);
+    }
+
+    /// Whether it is a gRPC call.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.grpc
     }
 
     /// The request was held up on purpose.

@@ -78,7 +78,7 @@ impl Modifier {
     /// Changes the headers.
     pub fn apply(&self, headers: &mut HeaderMap) {
         for name in &self.remove {
-            headers.remove(name);
+            crate::stages::headers::remove_with_lookalikes(headers, name);
         }
         for (name, value) in &self.set {
             headers.insert(name.clone(), value.clone());

@@ -1,9 +1,15 @@
-//! How many requests one client address may make: a flood of bad tokens must cost little.
+//! How many requests one client address may make, and how many connections it may have: a flood of bad tokens must cost
+//! little, and nobody may take all the room there is.
 //!
-//! A token bucket per address (IPv6: per /64); see [`super::buckets`] for what bounds them.
+//! A token bucket per address (IPv6: per /64); see [`super::buckets`] for what bounds them. Connections are counted as long
+//! as they are open, so there are never more addresses than connections.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 use super::buckets::{Buckets, Rate};
 
@@ -23,6 +29,50 @@ impl AddressLimit {
     }
 }
 
+/// Connections of each address.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    most: usize,
+    open: Mutex<FxHashMap<IpAddr, usize>>,
+}
+
+/// A connection of an address, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    addresses: Arc<Addresses>,
+    of: IpAddr,
+}
+
+impl Addresses {
+    pub(crate) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { most, open: Mutex::default() })
+    }
+
+    /// A place for one more connection, if there is one.
+    pub(crate) fn enter(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
+        let of = subnet(client);
+        let mut open = self.open.lock();
+        let count = open.entry(of).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(Place { addresses: Arc::clone(self), of })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.addresses.open.lock();
+        if let Some(count) = open.get_mut(&self.of) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.of);
+            }
+        }
+    }
+}
+
 /// One customer of an access provider usually has a whole /64.
 fn subnet(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
@@ -37,6 +87,20 @@ fn subnet(client: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_of_an_address_are_given_back() {
+        let addresses = Addresses::new(2);
+        let enter = |address: &str| addresses.enter(address.parse().unwrap());
+        let first = enter("2001:db8::1").unwrap();
+        let _second = enter("2001:db8::2").unwrap();
+        assert!(enter("2001:db8::3").is_none());
+        let _other = enter("192.0.2.1").unwrap();
+        drop(first);
+        assert!(enter("2001:db8::3").is_some());
+        drop((_second, _other));
+        assert!(addresses.open.lock().is_empty());
+    }
 
     #[test]
     fn an_ipv6_client_is_its_subnet() {

@@ -67,7 +67,7 @@ impl Grant {
     /// Changes the request as the answer says.
     pub(crate) fn apply(&mut self, headers: &mut HeaderMap) {
         for name in self.remove.drain(..) {
-            headers.remove(name);
+            super::headers::remove_with_lookalikes(headers, &name);
         }
         for (name, value) in self.set.drain(..) {
             headers.insert(name, value);

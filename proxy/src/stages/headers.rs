@@ -94,6 +94,37 @@ pub fn client_certificate(headers: &HeaderMap) -> Option<String> {
     Some(hash.to_owned()).filter(|hash| hash.len() == 64)
 }
 
+/// Removes headers that applications read as another one which is there: to many of them `x_user` is `x-user`, and what a
+/// proxy says in the one must not be said again by a client in the other.
+pub fn strip_lookalikes(headers: &mut HeaderMap) {
+    let doubles: SmallVec<[HeaderName; 4]> = headers
+        .keys()
+        .filter(|name| dashed(name).is_some_and(|dashed| headers.contains_key(dashed)))
+        .cloned()
+        .collect();
+    for name in doubles {
+        headers.remove(name);
+    }
+}
+
+/// Removes a header, and what applications may read as it.
+pub fn remove_with_lookalikes(headers: &mut HeaderMap, name: &HeaderName) {
+    headers.remove(name);
+    let doubles: SmallVec<[HeaderName; 4]> = headers
+        .keys()
+        .filter(|one| dashed(one).is_some_and(|dashed| dashed == name.as_str()))
+        .cloned()
+        .collect();
+    for name in doubles {
+        headers.remove(name);
+    }
+}
+
+/// A name with dashes for its underscores, if it has any.
+fn dashed(name: &HeaderName) -> Option<String> {
+    name.as_str().contains('_').then(|| name.as_str().replace('_', "-"))
+}
+
 /// HTTP/2 clients may split `cookie` into crumbs; everybody behind us reads one header (RFC 9113, 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(COOKIE).iter();
@@ -260,6 +291,22 @@ mod tests {
         check(Role::Ingress, &[("x_forwarded_for", "1"), ("x_tollgate_subject", "root")], &[]);
         check(Role::Sidecar, &[("x_tollgate_subject", "root"), ("x-forwarded_client_cert", "By=x")], &[]);
         check(Role::Ingress, &[("x_user", "b")], &[("x_user", "b")]);
+    }
+
+    #[test]
+    fn what_looks_like_another_header_goes() {
+        let names = |headers: &HeaderMap| {
+            let mut names: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
+            names.sort_unstable();
+            names.join(" ")
+        };
+        let mut all =
+            headers(&[("x-user-id", "a"), ("x_user_id", "b"), ("x-user_id", "c"), ("x_other", "d")]);
+        strip_lookalikes(&mut all);
+        assert_eq!(names(&all), "x-user-id x_other");
+        let mut all = headers(&[("x-user", "a"), ("x_user", "b"), ("x_other", "d")]);
+        remove_with_lookalikes(&mut all, &HeaderName::from_static("x-user"));
+        assert_eq!(names(&all), "x_other");
     }
 
     #[test]

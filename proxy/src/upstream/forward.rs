@@ -47,28 +47,33 @@ struct Failed {
 /// The head of an answer, and the connection that its body comes by.
 type Forwarded = Result<(Response<Incoming>, Lease), ProxyError>;
 
+/// Nothing is waited for.
+const NO_BODY: Pace = Pace { timeout: Duration::MAX, min_bytes_per_second: 0 };
+
 /// Sends a request to an endpoint of `cluster` and waits for the head of the answer.
 pub(crate) async fn forward(
     cluster: &Arc<Cluster>,
     route: &Route,
     key: Option<u64>,
     request: &mut Outgoing,
-    upload: Option<&Upload>,
+    upload: Option<(&Upload, Pace)>,
     upstream: &mut Upstream,
-) -> Result<(Response<Incoming>, Lease), ProxyError> {
+) -> Forwarded {
+    let pace = upload.map_or(NO_BODY, |(_, pace)| pace);
+    let upload = upload.map(|(upload, _)| upload);
     let place = cluster.admit()?;
     if route.retry.is_some() || route.hedge.is_some() {
         // On the heap: what keeps a request for another try is large, and most routes never try again.
         let request = request.take().ok_or(ProxyError::Internal("a request is forwarded once"))?;
         let persisting = Box::pin(persist(cluster, route, key, request, upload.is_some(), upstream));
-        let Answered { response, sender, picked } = in_time(route.timeout, upload, persisting).await?;
+        let Answered { response, sender, picked } = in_time(route.timeout, upload, pace, persisting).await?;
         return Ok((response, Lease::new(sender, picked, place)));
     }
     let picked = cluster.pick(key, &[])?;
     upstream.address = Some(picked.address());
     let began = upstream.began;
     let sent = async { picked.send(request).await.map_err(|problem| cluster.error(problem)) };
-    match in_time(route.timeout, upload, sent).await {
+    match in_time(route.timeout, upload, pace, sent).await {
         Ok((response, sender)) => {
             picked.answered(response.status(), response.headers(), began);
             Ok((response, Lease::new(sender, picked, place)))
@@ -88,7 +93,7 @@ pub(crate) fn forward_until<'f>(
     route: &'f Route,
     key: Option<u64>,
     request: &'f mut Outgoing,
-    upload: Option<&'f Upload>,
+    upload: Option<(&'f Upload, Pace)>,
     upstream: &'f mut Upstream,
 ) -> Pin<Box<impl Future<Output = Forwarded> + 'f>> {
     let began = tokio::time::Instant::now();
@@ -302,33 +307,66 @@ fn is_idempotent(method: &Method) -> bool {
     method.is_safe() || matches!(*method, Method::PUT | Method::DELETE)
 }
 
+/// How patient this is with a body.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// How long it may stand still.
+    pub(crate) timeout: Duration,
+    /// What must come of it while it is waited for.
+    pub(crate) min_bytes_per_second: u32,
+}
+
 /// Waits for the head of the answer. As long as the request's body moves its upstream cannot be late; when the
 /// body stands still it is the client who is.
 async fn in_time<T>(
     limit: Duration,
     upload: Option<&Upload>,
+    pace: Pace,
     sent: impl Future<Output = Result<T, ProxyError>>,
 ) -> Result<T, ProxyError> {
     let mut sent = std::pin::pin!(sent);
-    let mut seen = 0;
+    let Some(upload) = upload else {
+        return match tokio::time::timeout(limit, sent).await {
+            Ok(answered) => answered,
+            Err(_elapsed) => Err(ProxyError::UpstreamTimeout(limit)),
+        };
+    };
+    let (mut seen, mut waited, mut untouched) = (0, Duration::ZERO, Duration::ZERO);
+    let mut wait = limit.min(pace.timeout);
     let answered = loop {
-        match tokio::time::timeout(limit, sent.as_mut()).await {
+        match tokio::time::timeout(wait, sent.as_mut()).await {
             Ok(answered) => break answered,
-            Err(_elapsed) => match upload {
-                Some(upload) if !upload.ended() => {
-                    let moved = upload.bytes() > seen;
-                    seen = upload.bytes();
-                    if !moved {
-                        return Err(ProxyError::BodyTimeout(limit));
+            Err(_elapsed) => match upload.since_its_end() {
+                Some(since) => match limit.checked_sub(since).filter(|left| !left.is_zero()) {
+                    Some(left) => wait = left,
+                    None => return Err(ProxyError::UpstreamTimeout(limit)),
+                },
+                None => {
+                    let period = wait;
+                    wait = limit.min(pace.timeout);
+                    let (bytes, now) = (upload.bytes(), upload.waited());
+                    let (moved, waiting) = (bytes - seen, now.saturating_sub(waited));
+                    (seen, waited) = (bytes, now);
+                    let least = (waiting.as_secs_f64() * f64::from(pace.min_bytes_per_second)) as u64;
+                    match moved {
+                        // Who does not take what there is, is late; who does not send it, as well.
+                        0 if waiting < period / 2 => {
+                            untouched += period;
+                            if untouched >= limit {
+                                return Err(ProxyError::UpstreamTimeout(limit));
+                            }
+                        }
+                        0 => return Err(ProxyError::BodyTimeout(period)),
+                        _ if moved < least => return Err(ProxyError::BodySlow),
+                        _ => untouched = Duration::ZERO,
                     }
                 }
-                _ => return Err(ProxyError::UpstreamTimeout(limit)),
             },
         }
     };
     answered.map_err(|error| match upload {
-        Some(upload) if upload.too_large() => ProxyError::BodyTooLarge,
-        Some(upload) if upload.broken() => ProxyError::ClientGone,
+        upload if upload.too_large() => ProxyError::BodyTooLarge,
+        upload if upload.broken() => ProxyError::ClientGone,
         _ => error,
     })
 }

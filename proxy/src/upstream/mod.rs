@@ -26,6 +26,6 @@ mod through;
 
 pub(crate) use breaker::Full;
 pub(crate) use cluster::Cluster;
-pub(crate) use forward::{forward, forward_until};
+pub(crate) use forward::{Pace, forward, forward_until};
 pub(crate) use pool::Lease;
 pub(crate) use retry::Retry;

@@ -2,11 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use http_body_util::Empty;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tollgate_proto::attributes as a;
+use tollgate_testkit::fake_collector::attribute;
 
-use crate::harness::{Mesh, Setup, raw};
+use crate::harness::{Mesh, Setup, observed, raw};
+use crate::wire::Wire;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -123,4 +129,107 @@ async fn bodies_that_are_too_large() {
     let chunked = format!("POST /open/a HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n{chunk}");
     let heard = raw(mesh.address, chunked.as_bytes(), Duration::from_secs(2)).await;
     assert!(heard.starts_with("HTTP/1.1 413"), "{heard}");
+}
+
+#[tokio::test]
+async fn one_address_has_so_many_connections() {
+    let setup = Setup { listener: "limits: {connections_per_address: 3}", ..Setup::default() };
+    let (mesh, collector) = observed(setup).await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(mesh.address).await.unwrap();
+        stream.write_all(b"GET /open/a HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        let mut heard = [0; 12];
+        stream.read_exact(&mut heard).await.unwrap();
+        held.push(stream);
+    }
+    let asked = b"GET /open/a HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
+    assert_eq!(raw(mesh.address, asked, PATIENCE).await, "", "closed without a word");
+    assert_eq!(mesh.app.seen().len(), 3);
+    let told = |record: &_| attribute(record, a::TOLLGATE_REASON).as_deref() == Some("limit_address");
+    assert!(collector.access_records(4).await.iter().any(told));
+    drop(held);
+    let room =
+        || async { raw(mesh.address, asked, PATIENCE).await.starts_with("HTTP/1.1 200").then_some(()) };
+    for _ in 0..500 {
+        if room().await.is_some() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("places are given back");
+}
+
+#[tokio::test]
+async fn a_connection_has_so_many_requests() {
+    let mesh = Setup { listener: "limits: {requests_per_connection: 2}", ..Setup::default() }.start().await;
+    let three = b"GET /open/a HTTP/1.1\r\nhost: h\r\n\r\n".repeat(3);
+    let heard = raw(mesh.address, &three, PATIENCE).await;
+    assert_eq!(heard.matches("HTTP/1.1 200").count(), 2, "{heard}");
+    assert_eq!(heard.matches("connection: close").count(), 1, "{heard}");
+    assert_eq!(mesh.app.seen().len(), 2);
+
+    let io = TokioIo::new(TcpStream::connect(mesh.address).await.unwrap());
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let mut driving = JoinSet::new();
+    driving.spawn(async move { drop(connection.await) });
+    for _ in 0..2 {
+        let request = http::Request::get("http://h/open/a").body(Empty::<bytes::Bytes>::new()).unwrap();
+        sender.ready().await.unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+    }
+    let gone = tokio::time::timeout(PATIENCE, driving.join_next()).await;
+    assert!(gone.is_ok(), "it was told to go, and nothing is under way");
+}
+
+#[tokio::test]
+async fn bodies_that_come_too_slowly() {
+    let listener = "limits: {body_timeout: 400ms, min_bytes_per_second: 1000}";
+    let (mesh, collector) = observed(Setup { listener, ..Setup::default() }).await;
+    for drips in [false, true] {
+        let mut stream = TcpStream::connect(mesh.address).await.unwrap();
+        let head = b"POST /forgiving/a HTTP/1.1\r\nhost: h\r\nauthorization: Bearer reader\r\ncontent-length: 100000\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        let (mut read, mut write) = stream.into_split();
+        let mut dripping = JoinSet::new();
+        dripping.spawn(async move {
+            // Until the other side has enough of it.
+            while !drips || write.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let mut heard = String::new();
+        let all = tokio::time::timeout(PATIENCE, read.read_to_string(&mut heard)).await;
+        assert!(heard.starts_with("HTTP/1.1 408"), "{drips} {all:?}: {heard}");
+        assert!(heard.contains("request_timeout"), "{heard}");
+    }
+    let details: Vec<_> = collector
+        .access_records(2)
+        .await
+        .iter()
+        .map(|record| attribute(record, a::TOLLGATE_RESPONSE_DETAILS).unwrap())
+        .collect();
+    assert!(details[0].contains("did not move for") && details[1].contains("too slowly"), "{details:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_take_its_answer_is_cut() {
+    let listener = "limits: {send_timeout: 300ms, head_timeout: 200ms, min_bytes_per_second: 100}";
+    for http2 in [false, true] {
+        let (mesh, collector) = observed(Setup { listener, ..Setup::default() }).await;
+        let mut stream = TcpStream::connect(mesh.address).await.unwrap();
+        if http2 {
+            // A stream of which nothing may be sent: SETTINGS_INITIAL_WINDOW_SIZE is 1.
+            let mut wire = Wire::default().preface(&[(4, 1)]);
+            wire.get(1, "/open/a", &[("x-behave", "big:50000000")], true);
+            stream.write_all(wire.bytes()).await.unwrap();
+        } else {
+            let asked = b"GET /open/a HTTP/1.1\r\nhost: h\r\nx-behave: big:50000000\r\n\r\n";
+            stream.write_all(asked).await.unwrap();
+        }
+        let record = collector.access_records(1).await.remove(0);
+        let said = |key| attribute(&record, key).unwrap();
+        assert_eq!(said(a::TOLLGATE_REASON), "client_gone", "HTTP/2: {http2}");
+        assert_eq!(said(a::TOLLGATE_RESPONSE_DETAILS), "cut: the client took too little of its answer");
+    }
 }

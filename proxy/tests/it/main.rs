@@ -28,3 +28,4 @@ mod routing;
 mod status;
 mod tcp;
 mod upgrades;
+mod wire;
