@@ -53,15 +53,11 @@ check: ## Format, lints, docs, dependency rules and example files, without runni
 fmt: ## Format the Rust code
 	cargo fmt --all
 
-bench: ui ## Measure against peers doing the same job (two minutes after the build; `target/release/tollgate-bench --help`)
+bench: ui ## Measure what is shipped against peers doing the same job (`target/dist/tollgate-bench --help`)
 	tools/test-dependencies wrk
-	cargo build --release --locked --bins
+	cargo build --profile dist --locked --bins
 	cargo build --release --locked --manifest-path bench/limitador/Cargo.toml
-	target/release/tollgate-bench chain
-	target/release/tollgate-bench check
-	target/release/tollgate-bench limits
-	target/release/tollgate-bench keys
-	target/release/tollgate-bench mtls
+	for scenario in chain plain check limits keys mtls; do target/dist/tollgate-bench $$scenario || exit 1; done
 
 clean: ## Remove what was built and downloaded (not ./data)
 	cargo clean

@@ -9,6 +9,7 @@
 
 mod chain;
 mod check;
+mod collector;
 mod grpc;
 mod keys;
 mod limits;
@@ -37,6 +38,8 @@ struct Args {
 enum Scenario {
     /// Ingress with authorization, rate limit and OTLP access log, against Envoy 1.40.
     Chain(chain::Args),
+    /// A request that is forwarded and logged by OTLP, against Envoy 1.40.
+    Plain(chain::Args),
     /// A Check over gRPC, against an empty tonic service that decodes the same message.
     Check,
     /// ShouldRateLimit: in memory against that empty service, on Redis against the library Limitador.
@@ -63,7 +66,7 @@ struct Options {
     #[arg(long, default_value_t = 4, global = true)]
     seconds: u64,
     /// Folder of the binaries under test.
-    #[arg(long, default_value = "target/release", global = true)]
+    #[arg(long, default_value = "target/dist", global = true)]
     binaries: PathBuf,
 }
 
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let done = match args.scenario {
         Scenario::Chain(chain) => chain::run(&args.options, &chain),
+        Scenario::Plain(plain) => chain::run_plain(&args.options, &plain),
         Scenario::Check => check::run(&args.options),
         Scenario::Limits(limits) => limits::run(&args.options, &limits),
         Scenario::Keys => keys::run(),

@@ -21,11 +21,10 @@ use tollgate_identity::tls::{self, MinimumVersion};
 use tollgate_identity::{Credential, Identity, Material, TrustBundles, provider};
 use tollgate_runtime::clock::Clock;
 use tollgate_testkit::authority::Authority;
-use tollgate_testkit::fake_collector::FakeCollector;
 
 use crate::chain::upstream;
 use crate::process::{self, HELPER_CORE, Running, TESTED_CORE};
-use crate::{Options, say};
+use crate::{Options, collector, say};
 
 const PROXY: &str = "spiffe://bench.example/ns/bench/sa/proxy";
 const CLIENT: &str = "spiffe://bench.example/ns/bench/sa/client";
@@ -49,9 +48,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 
 async fn measure(options: &Options, upstream: SocketAddr) -> anyhow::Result<()> {
     let (authority, folder) = (Authority::new("bench"), TempDir::new()?);
-    let collector = FakeCollector::start().await;
+    let collector = collector::start()?;
     let [plain, strict] = process::free_addresses()?;
-    let config = config(&authority, folder.path(), collector.address(), upstream, [plain, strict])?;
+    let config = config(&authority, folder.path(), collector, upstream, [plain, strict])?;
     let file = folder.path().join("proxy.yaml");
     std::fs::write(&file, config.to_string())?;
     let arguments = ["--config".to_owned(), file.display().to_string()];

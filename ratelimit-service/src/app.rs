@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tollgate_identity::tls::{self, Callers, Clients, Door};
 use tollgate_identity::{Identity, report_outside};
-use tollgate_runtime::grpc::{self, Bounds, ServerTelemetryLayer};
+use tollgate_runtime::grpc::{self, Bounds, ServerTelemetryLayer, Waiting};
 use tollgate_runtime::{Service, http_server, net, reflection};
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -166,7 +166,9 @@ impl tollgate_runtime::App for App {
         let port = RateLimitPort::new(self.limiter, self.callers, telemetry, routes.prepare());
         let incoming =
             tls::port(self.listener, self.identity.as_ref(), &self.service).context("cannot set TLS up")?;
-        let bounds = Bounds { streams: MAX_STREAMS_PER_CONNECTION, ..Bounds::DEFAULT };
+        // What waits here waits for Redis, which answers many calls at once.
+        let waiting = Waiting::WithConnection;
+        let bounds = Bounds { streams: MAX_STREAMS_PER_CONNECTION, waiting, ..Bounds::DEFAULT };
         grpc::serve(port, incoming, bounds, &tasks).await;
         if let Some(file) = &self.snapshot {
             keep(file, &counted, &self.service).await;

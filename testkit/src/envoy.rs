@@ -24,10 +24,10 @@ pub struct Envoy {
 /// Whom it asks and where it forwards.
 #[derive(Debug, Clone)]
 pub struct EnvoyConfig {
-    /// Answers `Authorization/Check`.
-    pub authz: SocketAddr,
-    /// Answers `RateLimitService/ShouldRateLimit`.
-    pub ratelimit: SocketAddr,
+    /// Answers `Authorization/Check`, where it is asked.
+    pub authz: Option<SocketAddr>,
+    /// Answers `RateLimitService/ShouldRateLimit`, where it is asked.
+    pub ratelimit: Option<SocketAddr>,
     /// The only upstream.
     pub upstream: SocketAddr,
     /// Where OTLP access logs go, if anywhere.
@@ -156,6 +156,10 @@ fn bootstrap(config: &EnvoyConfig, address: SocketAddr, admin: SocketAddr) -> St
             .to_owned(),
     };
     let otlp = config.otlp.map(|addr| format!(", {}", cluster("otlp", addr, true))).unwrap_or_default();
+    let asked = |name, address: Option<SocketAddr>| {
+        let asked = address.map(|address| format!(", {}", secured(cluster(name, address, true), config)));
+        asked.unwrap_or_default()
+    };
     format!(
         r#"{{
   "admin": {{"address": {admin}}},
@@ -166,39 +170,58 @@ fn bootstrap(config: &EnvoyConfig, address: SocketAddr, admin: SocketAddr) -> St
         "stat_prefix": "in", {access_log}
         "route_config": {{"virtual_hosts": [{{"name": "all", "domains": ["*"], "routes": [{{
           "match": {{"prefix": "/"}},
-          "route": {{"cluster": "upstream", "rate_limits": [{{"actions": [{{"metadata": {{
-            "descriptor_key": "subject",
-            "metadata_key": {{"key": "envoy.filters.http.ext_authz", "path": [{{"key": "tollgate"}}, {{"key": "subject"}}]}}
-          }}}}]}}]}},
-          "typed_per_filter_config": {{"ext_authz": {{
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
-            "check_settings": {{"context_extensions": {{"tollgate.service": "{service}", "tollgate.point": "ingress"}}}}
-          }}}}
+          "route": {{"cluster": "upstream"{limits}}}{check}
         }}]}}]}},
         "http_filters": [
-          {{"name": "ext_authz", "typed_config": {{
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
-            "transport_api_version": "V3",
-            "grpc_service": {{"envoy_grpc": {{"cluster_name": "authz"}}, "timeout": "1s"}}}}}},
-          {{"name": "ratelimit", "typed_config": {{
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit",
-            "domain": "{domain}", "enable_x_ratelimit_headers": "DRAFT_VERSION_03", "timeout": "1s",
-            "rate_limit_service": {{"transport_api_version": "V3", "grpc_service": {{"envoy_grpc": {{"cluster_name": "ratelimit"}}}}}}}}}},
+          {filters}
           {{"name": "router", "typed_config": {{"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}}}
         ]
       }}
     }}]}}]}}],
-    "clusters": [{authz}, {ratelimit}, {upstream}{otlp}]
+    "clusters": [{upstream}{authz}{ratelimit}{otlp}]
   }}
 }}"#,
         admin = socket_address(admin),
         address = socket_address(address),
-        service = config.service,
-        domain = config.domain,
-        authz = secured(cluster("authz", config.authz, true), config),
-        ratelimit = secured(cluster("ratelimit", config.ratelimit, true), config),
+        check = config.authz.map_or_else(String::new, |_| about(config.service)),
+        limits = config.ratelimit.map_or_else(String::new, |_| LIMITED_BY_SUBJECT.to_owned()),
+        filters = filters(config),
+        authz = asked("authz", config.authz),
+        ratelimit = asked("ratelimit", config.ratelimit),
         upstream = secured(cluster("upstream", config.upstream, false), config),
     )
+}
+
+/// A descriptor of the subject that authorization has told.
+const LIMITED_BY_SUBJECT: &str = r#", "rate_limits": [{"actions": [{"metadata": {
+    "descriptor_key": "subject",
+    "metadata_key": {"key": "envoy.filters.http.ext_authz", "path": [{"key": "tollgate"}, {"key": "subject"}]}
+}}]}]"#;
+
+/// Which service a Check is about.
+fn about(service: &str) -> String {
+    format!(
+        r#", "typed_per_filter_config": {{"ext_authz": {{
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+            "check_settings": {{"context_extensions": {{"tollgate.service": "{service}", "tollgate.point": "ingress"}}}}
+        }}}}"#
+    )
+}
+
+/// The filters before the router, each with a comma behind it.
+fn filters(config: &EnvoyConfig) -> String {
+    let authz = r#"{"name": "ext_authz", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+        "transport_api_version": "V3",
+        "grpc_service": {"envoy_grpc": {"cluster_name": "authz"}, "timeout": "1s"}}},"#;
+    let ratelimit = format!(
+        r#"{{"name": "ratelimit", "typed_config": {{
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit",
+        "domain": "{}", "enable_x_ratelimit_headers": "DRAFT_VERSION_03", "timeout": "1s",
+        "rate_limit_service": {{"transport_api_version": "V3", "grpc_service": {{"envoy_grpc": {{"cluster_name": "ratelimit"}}}}}}}}}},"#,
+        config.domain
+    );
+    config.authz.map_or("", |_| authz).to_owned() + config.ratelimit.map_or("", |_| &ratelimit)
 }
 
 pub(crate) fn socket_address(addr: SocketAddr) -> String {

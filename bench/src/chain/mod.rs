@@ -2,16 +2,19 @@
 //!
 //! Both sides share core 1 with the services they ask, so requests a second say less than CPU time does.
 
+mod plain;
 mod stack;
 pub(crate) mod upstream;
 mod wrk;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tollgate_testkit::envoy::{Envoy, EnvoyConfig};
 
 use crate::{Options, process, say};
+pub(crate) use plain::run as run_plain;
 use stack::Stack;
 use wrk::{Sample, measure};
 
@@ -28,8 +31,8 @@ pub(crate) fn run(options: &Options, args: &Args) -> anyhow::Result<()> {
     let stack = Stack::start(&options.binaries)?;
     let envoy = Envoy::start(&EnvoyConfig {
         identity: None,
-        authz: stack.authz,
-        ratelimit: stack.ratelimit,
+        authz: Some(stack.authz),
+        ratelimit: Some(stack.ratelimit),
         upstream: stack.upstream,
         otlp: Some(stack.otlp),
         concurrency: 1,
@@ -38,25 +41,26 @@ pub(crate) fn run(options: &Options, args: &Args) -> anyhow::Result<()> {
     });
     process::pin(envoy.pid(), process::TESTED_CORE)?;
 
-    let round = options.round();
+    let sides = [(stack.ingress, stack.ingress_pid()), (envoy.address(), envoy.pid())];
+    compare(options, args, sides, Some(&stack.token))
+}
+
+/// Loads both proxies in turn, and says what they cost.
+pub(crate) fn compare(
+    options: &Options,
+    args: &Args,
+    [ours, envoys]: [(SocketAddr, u32); 2],
+    token: Option<&str>,
+) -> anyhow::Result<()> {
+    let load = |(address, pid), round| measure(address, pid, token, args.connections, round);
     let warm = Duration::from_secs(2);
-    for (address, pid) in [(stack.ingress, stack.ingress_pid()), (envoy.address(), envoy.pid())] {
-        measure(address, pid, &stack.token, args.connections, warm).context("warm-up")?;
-    }
-    let (mut ours, mut envoys) = (Vec::new(), Vec::new());
+    load(ours, warm).and_then(|_| load(envoys, warm)).context("warm-up")?;
+    let (mut of_ours, mut of_envoy) = (Vec::new(), Vec::new());
     for number in 1..=options.rounds {
-        ours.push(report(
-            number,
-            "tollgate",
-            measure(stack.ingress, stack.ingress_pid(), &stack.token, args.connections, round)?,
-        ));
-        envoys.push(report(
-            number,
-            "envoy",
-            measure(envoy.address(), envoy.pid(), &stack.token, args.connections, round)?,
-        ));
+        of_ours.push(report(number, "tollgate", load(ours, options.round())?));
+        of_envoy.push(report(number, "envoy", load(envoys, options.round())?));
     }
-    let (ours, envoys) = (Sample::median(ours), Sample::median(envoys));
+    let (ours, envoys) = (Sample::median(of_ours), Sample::median(of_envoy));
     say(&format!(
         "\nmedian of {} interleaved rounds of {} s, {} connections",
         options.rounds, options.seconds, args.connections

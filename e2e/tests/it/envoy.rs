@@ -17,8 +17,8 @@ async fn envoy_allows_denies_and_limits_as_our_services_tell_it() {
     demo.put("enforcers/envoy", &json!({ "spiffe_id": ID, "point": "external-gateway" })).await;
     let envoy = Envoy::start(&EnvoyConfig {
         identity: Some(identity),
-        authz: at.authz,
-        ratelimit: at.ratelimit,
+        authz: Some(at.authz),
+        ratelimit: Some(at.ratelimit),
         upstream: at.policies,
         otlp: None,
         concurrency: 1,

@@ -5,5 +5,5 @@ mod serve;
 mod telemetry;
 pub mod unary;
 
-pub use serve::{Answer, Bounds, Routed, serve};
+pub use serve::{Answer, Bounds, Routed, Waiting, serve};
 pub use telemetry::{ServerTelemetry, ServerTelemetryLayer};

@@ -1,14 +1,13 @@
-//! Serving a gRPC port so that a call costs no task and no write of its own.
+//! Serving a gRPC port so that a call that need not wait costs no task and no write of its own.
 //!
 //! ```text
-//! bytes come --> every call in them is begun ---> answered at once ------------> all such answers in one write
-//!                                             \-> waits for something, beside -/
-//!                                                 the connection in its task
+//! bytes come --> every call in them is begun ---> answered at once -------------> all such answers in one write
+//!                                             \-> waits: with its connection, --/
+//!                                                 or in a task of its own
 //! ```
 //!
 //! A server that spawns a task for each call pays for its scheduling, and for a system call for its answer, which
-//! together cost more than most answers of ours do. What several calls have waited for often comes at once, as
-//! the answer to all of them; then they are answered together too.
+//! together cost more than most answers of ours do.
 //!
 //! A connection whose end is known is drained before it: the peer is told to come back on another one (GOAWAY), and what
 //! is under way may finish.
@@ -40,15 +39,27 @@ use tower::{BoxError, Service as TowerService};
 
 use super::batch::batched;
 use crate::net::{Ends, due};
-use crate::tasks::{Stopping, Tasks};
+use crate::tasks::Tasks;
 
 /// `ENFILE` and `EMFILE`: none can be accepted until one is given back.
 const OUT_OF_FILES: [Option<i32>; 2] = [Some(23), Some(24)];
 const BREATH: Duration = Duration::from_millis(50);
 
-/// What one connection may take up.
+/// Where a call goes on that is not answered at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// In a task of its own, on whichever core is free: for calls with work to do once they have what they waited for.
+    InTask,
+    /// Where its connection is polled: for many short calls that wait for the same thing, and are answered together
+    /// when it comes.
+    WithConnection,
+}
+
+/// What one connection may take up, and how it is served.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
+    /// Where calls go on that are not answered at once.
+    pub waiting: Waiting,
     /// Calls at once.
     pub streams: u32,
     /// A peer that has said nothing for so long is asked whether it is there.
@@ -60,6 +71,7 @@ pub struct Bounds {
 impl Bounds {
     /// What suits most ports.
     pub const DEFAULT: Self = Self {
+        waiting: Waiting::InTask,
         streams: 1024,
         keepalive: Duration::from_secs(30),
         keepalive_timeout: Duration::from_secs(10),
@@ -119,7 +131,7 @@ where
             };
             match accepted {
                 Some(Ok(stream)) => {
-                    let connection = serve_connection(answer.clone(), stream, bounds, stopping.clone());
+                    let connection = serve_connection(answer.clone(), stream, bounds, tasks.clone());
                     tasks.spawn("grpc-connection", connections.track_future(connection));
                 }
                 Some(Err(error)) => {
@@ -136,7 +148,7 @@ where
     connections.wait().await;
 }
 
-async fn serve_connection<A, IO>(answer: A, stream: IO, bounds: Bounds, stopping: Stopping)
+async fn serve_connection<A, IO>(answer: A, stream: IO, bounds: Bounds, tasks: Tasks)
 where
     A: Answer<IO::ConnectInfo>,
     IO: AsyncRead + AsyncWrite + Connected + Ends + Unpin + Send + 'static,
@@ -147,7 +159,8 @@ where
         let answering = answer.clone().answer(call, peer.clone());
         async { Ok::<_, Infallible>(answering.await) }
     });
-    let begun = Begun::default();
+    let stopping = tasks.stopping();
+    let begun = Begun { calls: Arc::default(), tasks: (bounds.waiting == Waiting::InTask).then_some(tasks) };
     let mut server = http2::Builder::new(begun.clone());
     server
         .timer(TokioTimer::new())
@@ -196,13 +209,16 @@ fn go_on(waiting: &mut FuturesUnordered<Call>, context: &mut Context<'_>) -> boo
     answered
 }
 
-/// Runs what can be run at once, and keeps the rest until it is taken to where it waits.
-#[derive(Clone, Default)]
-struct Begun(Arc<Mutex<Vec<Call>>>);
+/// Runs what can be run at once; the rest goes to a task, or is kept until it is taken to where it waits.
+#[derive(Clone)]
+struct Begun {
+    calls: Arc<Mutex<Vec<Call>>>,
+    tasks: Option<Tasks>,
+}
 
 impl Begun {
     fn wait_in(&self, waiting: &mut FuturesUnordered<Call>) {
-        waiting.extend(self.0.lock().drain(..));
+        waiting.extend(self.calls.lock().drain(..));
     }
 }
 
@@ -213,8 +229,12 @@ where
     fn execute(&self, call: F) {
         let mut call: Call = AssertUnwindSafe(call).catch_unwind().boxed();
         // Nobody is woken by this first look: it is looked at again where it waits.
-        if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            self.0.lock().push(call);
+        if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            return;
+        }
+        match &self.tasks {
+            Some(tasks) => drop(tasks.spawn("grpc-call", call)),
+            None => self.calls.lock().push(call),
         }
     }
 }
@@ -234,8 +254,10 @@ mod tests {
 
     type Sender = client::SendRequest<String>;
 
+    const BOTH: [Waiting; 2] = [Waiting::InTask, Waiting::WithConnection];
+
     /// Answers with what the path says: at once, when the gate opens, or never.
-    async fn connect(service: &Service, gate: &Arc<Semaphore>) -> Sender {
+    async fn connect(service: &Service, gate: &Arc<Semaphore>, waiting: Waiting) -> Sender {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let gate = Arc::clone(gate);
@@ -252,8 +274,10 @@ mod tests {
             }
         });
         let tasks = service.tasks().clone();
-        let serving =
-            async move { serve(Routed(calls), TcpIncoming::from(listener), Bounds::DEFAULT, &tasks).await };
+        let serving = async move {
+            let bounds = Bounds { waiting, ..Bounds::DEFAULT };
+            serve(Routed(calls), TcpIncoming::from(listener), bounds, &tasks).await;
+        };
         service.tasks().spawn("serve", serving);
         let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
         let (sender, connection) = client::handshake(TokioExecutor::new(), stream).await.unwrap();
@@ -268,46 +292,52 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_waits_holds_no_other_up() {
-        let (service, gate) = (Service::for_test("grpc"), Arc::new(Semaphore::new(0)));
-        let sender = connect(&service, &gate).await;
-        let waiting = service.tasks().spawn("waiting", ask(sender.clone(), "/waits"));
-        for _ in 0..100 {
-            assert_eq!(ask(sender.clone(), "/now").await.unwrap(), "/now");
+        for waiting in BOTH {
+            let (service, gate) = (Service::for_test("grpc"), Arc::new(Semaphore::new(0)));
+            let sender = connect(&service, &gate, waiting).await;
+            let waiting = service.tasks().spawn("waiting", ask(sender.clone(), "/waits"));
+            for _ in 0..100 {
+                assert_eq!(ask(sender.clone(), "/now").await.unwrap(), "/now");
+            }
+            assert!(!waiting.is_finished());
+            gate.add_permits(1);
+            assert_eq!(waiting.await.unwrap().unwrap().unwrap(), "/waits");
         }
-        assert!(!waiting.is_finished());
-        gate.add_permits(1);
-        assert_eq!(waiting.await.unwrap().unwrap().unwrap(), "/waits");
     }
 
     #[tokio::test]
     async fn a_call_that_panics_takes_no_other_along() {
-        let (service, gate) = (Service::for_test("grpc"), Arc::new(Semaphore::new(0)));
-        let sender = connect(&service, &gate).await;
-        let (waits, panics) = (ask(sender.clone(), "/waits"), ask(sender.clone(), "/panics"));
-        let open_after = async {
-            assert!(panics.await.is_err());
-            gate.add_permits(1);
-        };
-        let (waited, ()) = tokio::join!(waits, open_after);
-        assert_eq!(waited.unwrap(), "/waits");
-        assert_eq!(ask(sender, "/now").await.unwrap(), "/now");
+        for waiting in BOTH {
+            let (service, gate) = (Service::for_test("grpc"), Arc::new(Semaphore::new(0)));
+            let sender = connect(&service, &gate, waiting).await;
+            let (waits, panics) = (ask(sender.clone(), "/waits"), ask(sender.clone(), "/panics"));
+            let open_after = async {
+                assert!(panics.await.is_err());
+                gate.add_permits(1);
+            };
+            let (waited, ()) = tokio::join!(waits, open_after);
+            assert_eq!(waited.unwrap(), "/waits");
+            assert_eq!(ask(sender, "/now").await.unwrap(), "/now");
+        }
     }
 
     #[tokio::test]
     async fn what_is_under_way_ends_before_the_server_does() {
-        let (service, gate) = (Service::for_test("grpc"), Arc::new(Semaphore::new(0)));
-        let sender = connect(&service, &gate).await;
-        let waiting = service.tasks().spawn("waiting", ask(sender.clone(), "/waits"));
-        // Its stream is open once a later one is answered.
-        ask(sender.clone(), "/now").await.unwrap();
-        let stopping = service.tasks().stopping();
-        let open_then = async {
-            stopping.wait().await;
-            assert!(!waiting.is_finished());
-            gate.add_permits(1);
-        };
-        tokio::join!(service.stop(), open_then);
-        assert_eq!(waiting.await.unwrap().unwrap().unwrap(), "/waits");
-        assert!(ask(sender, "/now").await.is_err());
+        for waiting in BOTH {
+            let (service, gate) = (Service::for_test("grpc"), Arc::new(Semaphore::new(0)));
+            let sender = connect(&service, &gate, waiting).await;
+            let waiting = service.tasks().spawn("waiting", ask(sender.clone(), "/waits"));
+            // Its stream is open once a later one is answered.
+            ask(sender.clone(), "/now").await.unwrap();
+            let stopping = service.tasks().stopping();
+            let open_then = async {
+                stopping.wait().await;
+                assert!(!waiting.is_finished());
+                gate.add_permits(1);
+            };
+            tokio::join!(service.stop(), open_then);
+            assert_eq!(waiting.await.unwrap().unwrap().unwrap(), "/waits");
+            assert!(ask(sender, "/now").await.is_err());
+        }
     }
 }
