@@ -27,7 +27,7 @@ use crate::token::keys::source::{HttpKeys, KeySource};
 use crate::token::keys::{Freshness, SharedSecrets, ending};
 use crate::wire::ext_authz::ExtAuthz;
 use crate::wire::forward_auth;
-use crate::wire::rollouts::RolloutsWire;
+use crate::wire::rollouts::{NAME as ROLLOUTS, RolloutsWire};
 
 /// Where the service listens.
 #[derive(Debug, Clone, Copy)]
@@ -185,7 +185,7 @@ impl tollgate_runtime::App for App {
         let (health, health_server) = tonic_health::server::health_reporter();
         health.set_serving::<ExtAuthz>().await;
         let (reflection, older) =
-            reflection::servers(&[ExtAuthz::NAME]).context("no descriptors to reflect")?;
+            reflection::servers(&[ExtAuthz::NAME, ROLLOUTS]).context("no descriptors to reflect")?;
         let (rollouts, keeper) =
             RolloutsWire::new(self.authorizer.clone(), self.store.clone(), self.metrics.clone());
         tasks.spawn_essential("rollouts", keeper.run(tasks.stopping()));

@@ -23,6 +23,9 @@ pub mod rollout {
 /// for gRPC reflection. Written by `tools/envoy-descriptors`.
 pub const ENVOY_DESCRIPTORS: &[u8] = include_bytes!("../descriptors/envoy.bin");
 
+/// The same of our own services.
+pub const TOLLGATE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tollgate.bin"));
+
 pub use envoy_types;
 pub use opentelemetry_proto;
 pub use prost;

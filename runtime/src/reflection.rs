@@ -11,7 +11,7 @@ const OWN_NAMES: [&str; 3] = [
     "grpc.reflection.v1alpha.ServerReflection",
 ];
 
-/// Both versions of the protocol, for a server of these services of Envoy's, of health and of reflection itself.
+/// Both versions of the protocol, for a server of these services of Envoy's or ours, of health and of reflection itself.
 pub fn servers(
     services: &[&str],
 ) -> Result<
@@ -27,6 +27,7 @@ pub fn servers(
 fn described(services: &[&str]) -> Builder<'static> {
     let builder = Builder::configure()
         .register_encoded_file_descriptor_set(tollgate_proto::ENVOY_DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tollgate_proto::TOLLGATE_DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET);

@@ -17,6 +17,8 @@ use crate::authorize::Authorizer;
 use crate::metrics::Metrics;
 use crate::store::{Heard, RolloutError, RolloutReport, Store};
 
+/// What the service is called.
+pub const NAME: &str = tollgate_proto::rollout::rollouts_server::SERVICE_NAME;
 /// A report of a hundred rollouts, each with two full histograms.
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 /// Rollouts in one report.

@@ -23,9 +23,12 @@ async fn a_tool_learns_what_is_spoken_and_how() {
                 "grpc.health.v1.Health",
                 "grpc.reflection.v1.ServerReflection",
                 "grpc.reflection.v1alpha.ServerReflection",
+                "tollgate.rollout.v1.Rollouts",
             ]
         );
-        for symbol in ["envoy.service.auth.v3.Authorization", "grpc.health.v1.Health"] {
+        for symbol in
+            ["envoy.service.auth.v3.Authorization", "grpc.health.v1.Health", "tollgate.rollout.v1.Rollouts"]
+        {
             // Everything that it mentions is there too, or a tool could not make a message.
             let files = files_of(&channel, version, symbol).await.unwrap();
             assert!(!files.is_empty());
