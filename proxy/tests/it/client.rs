@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 use tollgate_proto::attributes as a;
 use tollgate_proto::envoy_types::pb::envoy::config::core::v3::address::Address;
 use tollgate_testkit::fake_collector::attribute;
 
 use crate::harness::{Mesh, Setup, observed, raw};
+use crate::pki::{CLIENT, PROXY, Pki};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const GET: &[u8] = b"GET /open/a HTTP/1.1\r\nhost: h\r\nx-forwarded-for: 203.0.113.66\r\nforwarded: for=203.0.113.66\r\nconnection: close\r\n\r\n";
@@ -242,4 +245,31 @@ async fn limits_by_address_count_the_client() {
     }
     let refused = statuses.iter().filter(|status| **status == 429).count();
     assert!(refused >= 1, "{statuses:?}");
+}
+
+#[tokio::test]
+async fn tls_begins_where_the_header_ends() {
+    let pki = Pki::new();
+    let (top, shown) = (pki.identity("proxy", PROXY), pki.workload(CLIENT));
+    let listener = "mtls: strict, proxy_protocol: {from: ['127.0.0.1']}, limits: {head_timeout: 5s}";
+    let mesh = Setup { top: &top, listener, ..Setup::default() }.start().await;
+    for header in [V1, V2] {
+        let (config, name) = pki.client(&shown);
+        let mut stream = TcpStream::connect(mesh.address).await.unwrap();
+        stream.write_all(header).await.unwrap();
+        let name = ServerName::try_from(name).unwrap();
+        let mut stream = TlsConnector::from(config).connect(name, stream).await.unwrap();
+        stream.write_all(GET).await.unwrap();
+        let mut heard = Vec::new();
+        let reading = async { while stream.read_buf(&mut heard).await.is_ok_and(|read| read > 0) {} };
+        tokio::time::timeout(PATIENCE, reading).await.unwrap();
+        assert!(heard.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&heard));
+        assert_eq!(told(&mesh), ("192.0.2.1".to_owned(), false));
+    }
+    // A client that speaks TLS at once is not the load balancer that must be there.
+    let (config, name) = pki.client(&shown);
+    let stream = TcpStream::connect(mesh.address).await.unwrap();
+    let name = ServerName::try_from(name).unwrap();
+    assert!(TlsConnector::from(config).connect(name, stream).await.is_err());
+    assert_eq!(mesh.app.seen().len(), 2);
 }
