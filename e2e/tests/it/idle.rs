@@ -18,6 +18,7 @@ async fn five_thousand_idle_connections_fit_the_stated_memory() {
         &[
             format!("listeners.0.bind={ingress}"),
             "listeners.0.limit_by_address.per_second=0".to_owned(),
+            "listeners.0.limits.connections_per_address=0".to_owned(),
             "telemetry.endpoint=null".to_owned(),
         ],
     );
