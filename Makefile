@@ -54,10 +54,10 @@ fmt: ## Format the Rust code
 	cargo fmt --all
 
 bench: ui ## Measure what is shipped against peers doing the same job (`target/dist/tollgate-bench --help`)
-	tools/test-dependencies wrk
+	tools/test-dependencies wrk valgrind
 	cargo build --profile dist --locked --bins
 	cargo build --release --locked --manifest-path bench/limitador/Cargo.toml
-	for scenario in chain plain check limits keys mtls; do target/dist/tollgate-bench $$scenario || exit 1; done
+	for scenario in chain plain check limits keys mtls routes; do target/dist/tollgate-bench $$scenario || exit 1; done
 
 clean: ## Remove what was built and downloaded (not ./data)
 	cargo clean

@@ -15,6 +15,7 @@ mod keys;
 mod limits;
 mod mtls;
 mod process;
+mod routes;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,6 +49,8 @@ enum Scenario {
     Keys,
     /// A request over mTLS on a kept connection, against the same in plaintext through the same proxy.
     Mtls,
+    /// Instructions a request takes with ten routes and with ten thousand.
+    Routes,
     /// That empty service: prints its address, and serves until it is ended.
     #[command(hide = true)]
     ServeEmpty {
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         Scenario::Limits(limits) => limits::run(&args.options, &limits),
         Scenario::Keys => keys::run(),
         Scenario::Mtls => mtls::run(&args.options),
+        Scenario::Routes => routes::run(&args.options),
         Scenario::ServeEmpty { runtime, jwk } => grpc::empty::serve(runtime, jwk.as_deref()),
     };
     match done {

@@ -96,9 +96,14 @@ pub(crate) fn pin(pid: u32, core: u32) -> anyhow::Result<()> {
 
 /// Until something listens there.
 pub(crate) fn wait_for(address: SocketAddr) -> anyhow::Result<()> {
+    wait_for_within(address, READY_WITHIN)
+}
+
+/// As [`wait_for`], for as long as this.
+pub(crate) fn wait_for_within(address: SocketAddr, limit: Duration) -> anyhow::Result<()> {
     let started = Instant::now();
     while TcpStream::connect(address).is_err() {
-        if started.elapsed() > READY_WITHIN {
+        if started.elapsed() > limit {
             bail!("nothing listens on {address}");
         }
         std::thread::sleep(Duration::from_millis(20));

@@ -10,7 +10,9 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tollgate_runtime::Service;
 
-static BODY: [u8; 128] = [b'x'; 128];
+/// Bytes of each answer's body.
+pub(crate) const BODY_BYTES: usize = 128;
+static BODY: [u8; BODY_BYTES] = [b'x'; BODY_BYTES];
 
 /// Serves on a thread of its own until the process ends.
 pub(crate) fn start() -> anyhow::Result<SocketAddr> {
