@@ -15,8 +15,8 @@ use smallvec::SmallVec;
 
 use crate::config::{Trusted, TrustedHeader};
 
-/// Entries that are looked at, from the end.
-const MOST: usize = 64;
+/// Entries that are looked at, from the end: as many as `hops` can say.
+const MOST: usize = u8::MAX as usize;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
@@ -75,18 +75,47 @@ fn entries(headers: &HeaderMap, header: TrustedHeader) -> SmallVec<[Entry; 4]> {
         TrustedHeader::XForwardedFor => {
             // It is one for all entries: who is trusted to say where a request comes from has set it.
             let scheme = scheme_of(one(headers, &FORWARDED_PROTO));
-            from_the_end(headers, &FORWARDED_FOR)
-                .map(|text| Entry { address: address(text), scheme })
-                .collect()
+            let texts = from_the_end(headers, &FORWARDED_FOR, Quotes::Plain);
+            texts.into_iter().map(|text| Entry { address: address(text), scheme }).collect()
         }
-        TrustedHeader::Forwarded => from_the_end(headers, &FORWARDED).map(forwarded).collect(),
+        TrustedHeader::Forwarded => {
+            from_the_end(headers, &FORWARDED, Quotes::Hide).into_iter().map(forwarded).collect()
+        }
     }
 }
 
-fn from_the_end<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> + use<'h> {
-    let lines: SmallVec<[&str; 2]> =
-        headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default()).collect();
-    lines.into_iter().rev().flat_map(|line| line.rsplit(',')).map(str::trim).take(MOST)
+/// What quotes do to the separators within them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quotes {
+    Plain,
+    Hide,
+}
+
+/// The entries of a header, each for itself: what one of them holds is nothing to the others. The last ones are
+/// trusted proxies', and those before them may be anything.
+fn from_the_end<'h>(headers: &'h HeaderMap, name: &HeaderName, quotes: Quotes) -> SmallVec<[&'h str; 4]> {
+    let lines: SmallVec<[&[u8]; 2]> = headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
+    let mut entries = SmallVec::new();
+    for line in lines.into_iter().rev() {
+        split_from_the_end(line, b',', quotes, &mut entries);
+    }
+    entries.truncate(MOST);
+    entries
+}
+
+/// From the end, so that a quote which is opened before what a proxy has added hides nothing of that.
+fn split_from_the_end<'h>(line: &'h [u8], separator: u8, quotes: Quotes, to: &mut SmallVec<[&'h str; 4]>) {
+    let mut text = |bytes: &'h [u8]| to.push(str::from_utf8(bytes).unwrap_or_default().trim());
+    let (mut end, mut quoted) = (line.len(), false);
+    for (at, byte) in line.iter().enumerate().rev() {
+        if *byte == b'"' && quotes == Quotes::Hide {
+            quoted = !quoted;
+        } else if *byte == separator && !quoted {
+            text(&line[at + 1..end]);
+            end = at;
+        }
+    }
+    text(&line[..end]);
 }
 
 fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
@@ -105,20 +134,28 @@ fn scheme_of(text: Option<&str>) -> Option<&'static str> {
     }
 }
 
-/// `for=192.0.2.1;proto=https`, `for="[2001:db8::1]:4711"`. A separator within quotes makes it nobody's word.
+/// `for=192.0.2.1;proto=https`, `for="[2001:db8::1]:4711"`. What can be read in two ways is nobody's word: escapes, half
+/// a quote, and anything said twice.
 fn forwarded(element: &str) -> Entry {
-    let mut entry = Entry { address: None, scheme: None };
-    for pair in element.split(';') {
-        let Some((name, value)) = pair.split_once('=') else { continue };
-        let value = value.trim();
-        let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
-        if name.trim().eq_ignore_ascii_case("for") {
-            entry.address = address(value);
-        } else if name.trim().eq_ignore_ascii_case("proto") {
-            entry.scheme = scheme_of(Some(value));
-        }
+    let nobody = Entry { address: None, scheme: None };
+    if element.contains('\\') || element.matches('"').count() % 2 == 1 {
+        return nobody;
     }
-    entry
+    let mut pairs = SmallVec::new();
+    split_from_the_end(element.as_bytes(), b';', Quotes::Hide, &mut pairs);
+    let said = |wanted: &str| {
+        let mut values = pairs.iter().filter_map(|pair| {
+            let (name, value) = pair.split_once('=')?;
+            name.trim().eq_ignore_ascii_case(wanted).then(|| value.trim())
+        });
+        let value = values.next()?;
+        values.next().is_none().then(|| unquoted(value))
+    };
+    Entry { address: said("for").and_then(address), scheme: scheme_of(said("proto")) }
+}
+
+fn unquoted(value: &str) -> &str {
+    value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
 }
 
 /// An address, with or without a port.
@@ -130,6 +167,8 @@ fn address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn trusted(hops: u8, proxies: &[&str], header: TrustedHeader) -> Trusted {
@@ -142,7 +181,10 @@ mod tests {
             TrustedHeader::XForwardedFor => FORWARDED_FOR,
             TrustedHeader::Forwarded => FORWARDED,
         };
-        let headers = lines.iter().map(|line| (name.clone(), line.parse().unwrap())).collect();
+        let headers = lines
+            .iter()
+            .map(|line| (name.clone(), HeaderValue::from_bytes(line.as_bytes()).unwrap()))
+            .collect();
         let found = find("10.0.0.1".parse().unwrap(), &headers, trusted);
         assert_eq!(found.address.to_string(), expected, "{trusted:?} {lines:?}");
     }
@@ -171,6 +213,11 @@ mod tests {
             (1, &["192.0.2.1:4711"], "192.0.2.1"),
             (1, &["[2001:db8::1]:4711"], "2001:db8::1"),
             (1, &["::ffff:192.0.2.1"], "192.0.2.1"),
+            // What is no text, or no list, spoils nothing but itself.
+            (1, &["\u{e9}, 192.0.2.1"], "192.0.2.1"),
+            (1, &["\", 192.0.2.1"], "192.0.2.1"),
+            (1, &["\u{e9}", "192.0.2.1"], "192.0.2.1"),
+            (2, &["\u{e9}, 192.0.2.1, 10.0.0.2"], "192.0.2.1"),
         ] {
             check(&trusted(hops, &[], x), lines, expected);
             // The same from a place that is known, and nothing from any other.
@@ -208,6 +255,14 @@ mod tests {
             ("for=_hidden", "10.0.0.1"),
             ("for=\"203.0.113.66, for=192.0.2.9\"", "10.0.0.1"),
             ("proto=https", "10.0.0.1"),
+            // A proxy tells the host that the client has chosen.
+            ("for=192.0.2.1;host=\"a;for=10.0.0.9;x=\"", "192.0.2.1"),
+            ("for=192.0.2.1;host=\"a,for=10.0.0.9;x=\"", "192.0.2.1"),
+            ("host=\"a,for=10.0.0.9;x=\";for=192.0.2.1", "192.0.2.1"),
+            ("for=\"10.0.0.9, for=192.0.2.1", "192.0.2.1"),
+            ("\u{e9}, for=192.0.2.1", "192.0.2.1"),
+            ("for=192.0.2.1;host=\"a\\\",for=10.0.0.9;x=\\\"\"", "10.0.0.1"),
+            ("for=10.0.0.9;for=192.0.2.1", "10.0.0.1"),
         ] {
             check(&one, &[line], expected);
         }
