@@ -135,6 +135,8 @@ async fn serve_http1(
     closing: &CancellationToken,
 ) {
     let limits = &connection.listener.limits;
+    // Before all that hyper holds, so that it is dropped after it.
+    let _staying = Staying(connection);
     io.be_strict();
     let mut builder = http1::Builder::new();
     builder
@@ -152,19 +154,22 @@ async fn serve_http1(
             ended = until_refused(&mut serving, connection) => break ended,
             () = closing.cancelled(), if !draining => {
                 draining = true;
-                Pin::new(&mut serving).graceful_shutdown();
+                // To hyper a 101 is out once it is begun: what is left of it would be lost.
+                if !connection.has_switch() {
+                    Pin::new(&mut serving).graceful_shutdown();
+                }
             }
             () = &mut timer => match connection.clock.look() {
                 Found::Later(after) => timer.as_mut().reset(Instant::now() + after),
                 Found::SlowHead | Found::Idle => break None,
                 // Nothing can be said to who takes nothing.
-                Found::SlowReader => return,
+                Found::SlowReader => return stay(connection),
             },
         }
     };
     match ended {
         Some(Ok(())) => {
-            let switch = connection.switch.lock().take();
+            let switch = connection.takes_switch();
             let parts = serving.into_parts();
             let mut io = parts.io.into_inner();
             match switch {
@@ -177,7 +182,10 @@ async fn serve_http1(
                 None => {}
             }
         }
-        Some(Err(error)) => report(proxy, connection, &error),
+        Some(Err(error)) => {
+            stay(connection);
+            report(proxy, connection, &error);
+        }
         None if connection.clock.must_refuse() => {
             let io = serving.into_parts().io.into_inner();
             if let Some(violation) = io.refused() {
@@ -188,6 +196,23 @@ async fn serve_http1(
             time_out(proxy, connection, serving.into_parts().io.into_inner()).await;
         }
         None => {}
+    }
+}
+
+/// A connection that may go over to another protocol, while it is served. It and what it goes over to hold each other;
+/// wherever the serving ends, by a certificate's end or the proxy's too, this lets go of what was not gone over to.
+struct Staying<'c>(&'c Connection);
+
+impl Drop for Staying<'_> {
+    fn drop(&mut self) {
+        drop(self.0.takes_switch());
+    }
+}
+
+/// The client did not take the answer with which its connection would have gone over to another protocol.
+fn stay(connection: &Connection) {
+    if let Some(switch) = connection.takes_switch() {
+        switch.was_not_taken();
     }
 }
 

@@ -217,9 +217,24 @@ impl Connection {
         }
     }
 
-    /// Its answer is that it goes over to another protocol.
+    /// Its answer is that it goes over to another protocol. Until the client has taken that, it is waited for like any other.
     pub(crate) fn goes_over(&self, switch: Box<Switch>) {
+        self.clock.holds();
         *self.switch.lock() = Some(switch);
+    }
+
+    /// Whether its last answer is that it goes over to another protocol.
+    fn has_switch(&self) -> bool {
+        self.switch.lock().is_some()
+    }
+
+    /// What it goes over to, if it does and nobody has taken that yet.
+    fn takes_switch(&self) -> Option<Box<Switch>> {
+        let switch = self.switch.lock().take();
+        if switch.is_some() {
+            self.clock.let_go();
+        }
+        switch
     }
 
     /// Whether the client should go elsewhere with its next request.

@@ -160,6 +160,12 @@ pub(crate) struct Switch {
 }
 
 impl Switch {
+    /// The client went away, or was cut, before it had the 101.
+    pub(super) fn was_not_taken(mut self) {
+        let details = "the client did not take the answer that its connection goes over".to_owned();
+        self.recording.switch_ended(Reason::ClientGone, "DC", details);
+    }
+
     /// Carries what the two sides have to say to each other.
     pub(super) async fn carry(mut self: Box<Self>, client: WatchedStream, closing: &CancellationToken) {
         if client.refused().is_some() {

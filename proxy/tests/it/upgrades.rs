@@ -8,7 +8,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use http::{Response, StatusCode};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -309,6 +309,87 @@ async fn switched_connections_are_bounded() {
     collector.access_records(2).await;
     let mut second = open(mesh.address, "/open", &[]).await.unwrap();
     say_and_hear(&mut second, Message::text("two")).await;
+}
+
+/// A route whose 101 no socket takes at once: it is larger than what systems hold for a connection.
+fn large() -> String {
+    let value = "x".repeat(1 << 20);
+    let headers: Vec<String> = (0..16).map(|n| format!("{{name: x-large-{n}, value: {value}}}")).collect();
+    format!(
+        "{ROUTES}  - name: large
+    matches: [{{path: {{type: PathPrefix, value: /large}}}}]
+    authz: off
+    backends: [{{cluster: app}}]
+    upgrades: [websocket]
+    response_header_modifier: {{set: [{}]}}
+",
+        headers.join(", ")
+    )
+}
+
+/// A client who has read the first words of a 101, and no more.
+async fn half_way(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    stream.write_all(&asking("/large", &[])).await.unwrap();
+    let mut heard = [0; 12];
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut heard)).await.expect("in time").unwrap();
+    assert_eq!(&heard, b"HTTP/1.1 101");
+    stream
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_taken_leaves_nothing_behind() {
+    let app = Blunt::start(
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    )
+    .await;
+    let routes = large();
+    let listener = "limits: {upgrades: 1, send_timeout: 500ms}";
+    let setup = Setup { upstream: Some(app.address), listener, routes: Some(&routes), ..Setup::default() };
+    let (mesh, collector) = observed(setup).await;
+    for (reads_slowly, expected) in [(false, 1), (true, 3)] {
+        let stream = half_way(mesh.address).await;
+        // A slow reader stays, and is cut; the other one resets the connection.
+        let stays = Some(stream).filter(|_| reads_slowly);
+        let records = collector.access_records(expected).await;
+        let record = records.last().expect("it is told about");
+        let said = |key| attribute(record, key).unwrap_or_default();
+        assert_eq!(
+            (said(a::HTTP_RESPONSE_STATUS_CODE).as_str(), said(a::TOLLGATE_REASON).as_str()),
+            ("101", "client_gone"),
+            "{reads_slowly}"
+        );
+        assert_eq!(
+            said(a::TOLLGATE_RESPONSE_DETAILS),
+            "the client did not take the answer that its connection goes over"
+        );
+        // There is room again.
+        let mut honest = TcpStream::connect(mesh.address).await.unwrap();
+        honest.write_all(&asking("/open", &[])).await.unwrap();
+        let mut heard = [0; 12];
+        honest.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"HTTP/1.1 101", "{reads_slowly}");
+        drop((honest, stays));
+        assert_eq!(collector.access_records(expected + 1).await.len(), expected + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_stops_tells_of_answers_that_are_not_taken() {
+    let app = Blunt::start(
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    )
+    .await;
+    let routes = large();
+    let setup = Setup { upstream: Some(app.address), routes: Some(&routes), ..Setup::default() };
+    let (mut mesh, collector) = observed(setup).await;
+    let _stays = half_way(mesh.address).await;
+    mesh.stop().await;
+    let record = collector.access_records(1).await.remove(0);
+    let details = attribute(&record, a::TOLLGATE_RESPONSE_DETAILS).unwrap();
+    assert_eq!(details, "cut: the proxy stops, or a certificate has ended");
 }
 
 #[tokio::test]
