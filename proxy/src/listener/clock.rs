@@ -49,9 +49,11 @@ pub(crate) struct ConnectionClock {
     held: AtomicU32,
     /// Bytes that the client took.
     taken: AtomicU64,
-    /// When it was last looked how many these were, and how many.
+    /// When it was last looked how many these were, later by the time since in which nothing was held; and how many.
     looked_at: AtomicU64,
     taken_then: AtomicU64,
+    /// Since when nothing is held, if nothing is.
+    free_since: AtomicU64,
     slow_reader: AtomicBool,
 }
 
@@ -73,6 +75,7 @@ impl ConnectionClock {
             taken: AtomicU64::new(0),
             looked_at: AtomicU64::new(0),
             taken_then: AtomicU64::new(0),
+            free_since: AtomicU64::new(0),
             slow_reader: AtomicBool::new(false),
         }
     }
@@ -130,12 +133,19 @@ impl ConnectionClock {
 
     /// A piece of an answer is out, and the next one is not asked for yet.
     pub(crate) fn holds(&self) {
-        self.held.fetch_add(1, Ordering::Relaxed);
+        if self.held.fetch_add(1, Ordering::Relaxed) == 0 {
+            // While there was nothing to take nobody was slow to take it.
+            let looked_at = self.looked_at.load(Ordering::Relaxed);
+            let since = self.free_since.load(Ordering::Relaxed).max(looked_at);
+            self.looked_at.store(looked_at + self.now().saturating_sub(since), Ordering::Relaxed);
+        }
     }
 
     /// The next piece is asked for, or nobody will.
     pub(crate) fn let_go(&self) {
-        self.held.fetch_sub(1, Ordering::Relaxed);
+        if self.held.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.free_since.store(self.now(), Ordering::Relaxed);
+        }
     }
 
     /// The client took bytes.
@@ -230,10 +240,81 @@ mod tests {
         clock.let_go();
         assert!(matches!(clock.look(), Found::Later(_)));
         let demanding = LimitsConfig { min_bytes_per_second: u32::MAX, ..limits };
-        let clock = ConnectionClock::new(&demanding);
+        let mut clock = ConnectionClock::new(&demanding);
         clock.request_began();
         clock.holds();
         clock.took(1);
+        clock.opened -= Duration::from_secs(1);
+        assert_eq!(clock.look(), Found::SlowReader);
+    }
+
+    /// Lets time pass in which the connection's timer looks as often as it does.
+    fn pass(clock: &mut ConnectionClock, mut time: Duration) {
+        while !time.is_zero() {
+            let step = clock.longest_sleep().min(time);
+            clock.opened -= step;
+            time -= step;
+            assert!(matches!(clock.look(), Found::Later(_)), "{time:?} before the end");
+        }
+    }
+
+    /// 20 answers of which each wants 100 bytes a second over a minute.
+    const DEMANDED: usize = 20 * 100 * 60;
+
+    fn demanding() -> ConnectionClock {
+        let send_timeout = Duration::from_secs(60);
+        ConnectionClock::new(&LimitsConfig {
+            head_timeout: HOUR,
+            idle_timeout: HOUR,
+            send_timeout,
+            min_bytes_per_second: 100,
+            ..LimitsConfig::default()
+        })
+    }
+
+    #[test]
+    fn nothing_is_demanded_for_the_time_in_which_there_was_nothing_to_take() {
+        let mut clock = demanding();
+        clock.is_multiplexed();
+        clock.request_began();
+        clock.holds();
+        clock.took(1);
+        clock.let_go();
+        clock.request_ended();
+        pass(&mut clock, Duration::from_secs(290));
+        for _ in 0..20 {
+            clock.request_began();
+            clock.holds();
+        }
+        assert!(matches!(clock.look(), Found::Later(_)), "they have only just come");
+        clock.took(2 * DEMANDED);
+        pass(&mut clock, Duration::from_secs(60));
+        // Nor for the time that they wait for the upstream.
+        for _ in 0..20 {
+            clock.let_go();
+        }
+        clock.opened -= Duration::from_secs(59);
+        for _ in 0..20 {
+            clock.holds();
+        }
+        clock.opened -= Duration::from_secs(2);
+        assert!(matches!(clock.look(), Found::Later(_)));
+        clock.took(DEMANDED / 2);
+        clock.opened -= Duration::from_secs(60);
+        assert_eq!(clock.look(), Found::SlowReader);
+    }
+
+    #[test]
+    fn who_takes_piece_by_piece_must_keep_the_rate_as_well() {
+        let mut clock = demanding();
+        clock.request_began();
+        for _ in 0..60 {
+            clock.holds();
+            clock.opened -= Duration::from_secs(1);
+            clock.took(50);
+            clock.let_go();
+        }
+        clock.holds();
         assert_eq!(clock.look(), Found::SlowReader);
     }
 
