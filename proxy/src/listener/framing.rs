@@ -17,8 +17,10 @@
 use memchr::memchr;
 use smallvec::SmallVec;
 
-/// As much of a line as says what it is.
+/// As much of a line as says what it is. What messages are framed by is refused where it is longer, however it comes.
 const LINE_START: usize = 96;
+/// Digits of the largest chunk size, with zeros before it.
+const MAX_SIZE_DIGITS: usize = 16;
 
 /// An offer that everybody may ignore, and that we do.
 pub(super) const NO_SWITCH: &[u8] = b"h2c";
@@ -55,6 +57,8 @@ pub(super) struct Framing {
     part: Part,
     /// The beginning of a line that came in pieces.
     line: SmallVec<[u8; LINE_START]>,
+    /// How long these pieces are together.
+    line_bytes: usize,
     /// Whether the last byte of the piece before was a carriage return.
     after_cr: bool,
     lines: usize,
@@ -129,6 +133,7 @@ impl Framing {
     fn keep(&mut self, piece: &[u8]) {
         let room = LINE_START - self.line.len();
         self.line.extend_from_slice(&piece[..piece.len().min(room)]);
+        self.line_bytes += piece.len();
         if let Some(last) = piece.last() {
             self.after_cr = *last == b'\r';
         }
@@ -144,26 +149,27 @@ impl Framing {
             return Err(Violation::BareLineFeed);
         }
         self.after_cr = false;
+        // Without the carriage return.
+        let bytes = std::mem::take(&mut self.line_bytes) + piece.len() - 1;
         if self.line.is_empty() {
-            return self.line_is(&piece[..piece.len() - 1]);
+            return self.line_is(&piece[..bytes], bytes);
         }
         let mut line = std::mem::take(&mut self.line);
         let room = LINE_START - line.len();
         line.extend_from_slice(&piece[..piece.len().min(room)]);
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
-        self.line_is(&line)
+        line.truncate(bytes);
+        self.line_is(&line, bytes)
     }
 
-    fn line_is(&mut self, line: &[u8]) -> Result<(), Violation> {
+    /// `line` is a line of so many bytes, or at least as much of it as is kept.
+    fn line_is(&mut self, line: &[u8], bytes: usize) -> Result<(), Violation> {
         match self.part {
             Part::Head if line.is_empty() && self.lines == 0 => {}
             Part::Head if line.is_empty() => self.part = self.head_read()?,
             Part::Head => {
                 self.lines += 1;
                 if self.lines > 1 {
-                    self.header(line)?;
+                    self.header(line, bytes > LINE_START)?;
                 }
             }
             Part::ChunkSize => {
@@ -176,19 +182,20 @@ impl Framing {
         Ok(())
     }
 
-    fn header(&mut self, line: &[u8]) -> Result<(), Violation> {
+    /// Of a line that is `long` the end may be missing.
+    fn header(&mut self, line: &[u8], long: bool) -> Result<(), Violation> {
         if let Some(value) = value_of(line, b"content-length:") {
             if self.length.is_some() {
                 return Err(Violation::TwoLengths);
             }
-            self.length = Some(number(value).ok_or(Violation::BadLength)?);
+            self.length = Some(number(value).filter(|_| !long).ok_or(Violation::BadLength)?);
         } else if let Some(value) = value_of(line, b"transfer-encoding:") {
-            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+            if long || self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(Violation::BadCoding);
             }
             self.chunked = true;
         } else if let Some(value) = value_of(line, b"upgrade:") {
-            self.switches |= !value.eq_ignore_ascii_case(NO_SWITCH);
+            self.switches |= long || !value.eq_ignore_ascii_case(NO_SWITCH);
         }
         Ok(())
     }
@@ -219,11 +226,14 @@ fn number(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok().filter(|_| plain)?.parse().ok()
 }
 
+/// The size stands before everything else on its line: of that the end may be missing.
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let end = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     let (digits, rest) = line.split_at(end);
     let clean = matches!(rest.first(), None | Some(b';' | b' ' | b'\t'));
-    let text = std::str::from_utf8(digits).ok().filter(|text| clean && !text.is_empty())?;
+    let text = std::str::from_utf8(digits)
+        .ok()
+        .filter(|text| clean && (1..=MAX_SIZE_DIGITS).contains(&text.len()))?;
     u64::from_str_radix(text, 16).ok()
 }
 
@@ -286,6 +296,52 @@ mod tests {
         ] {
             check(&post(headers), Some((violation, GET.len())));
         }
+    }
+
+    #[test]
+    fn a_line_in_pieces_says_what_it_says_as_a_whole() {
+        use Violation as V;
+        let post = |lines: &str| format!("{GET}POST / HTTP/1.1\r\n{lines}\r\n\r\n0\r\n\r\n");
+        let fill = |start: &str, with: &str, length: usize, end: &str| {
+            format!("{start}{}{end}", with.repeat(length - start.len() - end.len()))
+        };
+        for length in [LINE_START - 1, LINE_START, LINE_START + 1, LINE_START + 2, 3 * LINE_START] {
+            // Five bytes follow, which are the body.
+            let refused = |violation| (length > LINE_START).then_some((violation, GET.len()));
+            for (with, end) in [("0", "5"), (" ", "5"), (" ", "5 \t")] {
+                let line = fill("content-length: ", with, length, end);
+                check(&post(&line), refused(V::BadLength));
+            }
+            check(&post(&fill("content-length: 5", " ", length, "")), refused(V::BadLength));
+            check(&post(&fill("content-length: 5", " ", length, "5")), Some((V::BadLength, GET.len())));
+            let line = fill("transfer-encoding:", " ", length, "chunked");
+            check(&post(&line), refused(V::BadCoding));
+            check(
+                &post(&fill("transfer-encoding: chunked", " ", length, ", gzip")),
+                Some((V::BadCoding, GET.len())),
+            );
+            // An offer that is ignored, and one that is not.
+            let switch = format!("GET / HTTP/1.1\r\n{}\r\n\r\n", fill("upgrade:", " ", length, "h2c"));
+            let early = (length > LINE_START).then_some((V::BeforeTheAnswer, switch.len()));
+            check(&format!("{switch}{GET}"), early);
+            let switch = format!("GET / HTTP/1.1\r\n{}\r\n\r\n", fill("upgrade: h2c", " ", length, "x"));
+            check(&format!("{switch}{GET}"), Some((V::BeforeTheAnswer, switch.len())));
+            // What frames nothing may be as long as it likes.
+            let other = format!("GET / HTTP/1.1\r\n{}\r\n\r\n", fill("x-length: ", "5", length, ""));
+            check(&format!("{other}{GET}"), None);
+
+            let chunked = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n";
+            let sized = |line: &str| format!("{chunked}{line}\r\nabc\r\n0\r\n\r\n{GET}");
+            check(&sized(&fill("", "0", length, "3")), Some((V::BadChunk, 0)));
+            check(&sized(&fill("3;signature=", "0", length, "")), None);
+            check(&sized(&fill("0000000000000003 ", " ", length, "5")), None);
+            let trailer = fill("content-length: ", "0", length, "5");
+            check(&format!("{chunked}0\r\n{trailer}\r\n\r\n{GET}"), None);
+        }
+        check(
+            &format!("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{}3\r\n", "0".repeat(16)),
+            Some((V::BadChunk, 0)),
+        );
     }
 
     #[test]
