@@ -31,7 +31,7 @@ use crate::config::{OnError, Role};
 use crate::error::{ProxyError, client_closed_request, grpc_answer};
 use crate::listener::{Connection, Flow};
 use crate::metrics::{Metrics, RequestLabels};
-use crate::rollout::Counting;
+use crate::rollout::{Counting, End};
 use crate::route::Found;
 use crate::stages::deadline;
 use crate::stages::grpc_web::Web;
@@ -94,6 +94,8 @@ pub(crate) struct Record {
     details: String,
     first_byte_at: Option<Instant>,
     grpc_status: Option<i64>,
+    /// Its deadline was over when it was known how it ends.
+    caller_gave_up: bool,
     /// What has moved since the connection went over to another protocol.
     flow: Option<Arc<Flow>>,
 }
@@ -186,6 +188,7 @@ impl Recording {
             details: String::new(),
             first_byte_at: None,
             grpc_status: None,
+            caller_gave_up: false,
             flow: None,
         };
         Self { open: Some(Box::new((record, Arc::clone(reporter)))) }
@@ -231,6 +234,7 @@ impl Recording {
         record.reason = reason;
         record.flags = error.flags();
         record.details = with_causes(&error);
+        record.note_deadline();
         record.first_byte_at = Some(Instant::now());
         let id = record.id.clone();
         let (grpc, web) = (record.grpc, record.web.clone());
@@ -325,6 +329,7 @@ impl Recording {
             record.reason = Reason::UpstreamTimeout;
             record.flags = "UT";
             record.details = "the answer did not end in time".to_owned();
+            record.note_deadline();
         }
     }
 
@@ -397,7 +402,13 @@ impl Record {
             && let Some(status) = headers.get("grpc-status")
         {
             self.grpc_status = status.to_str().ok().and_then(|status| status.parse().ok());
+            self.note_deadline();
         }
+    }
+
+    /// It is known how the request ends: whether its caller still waits.
+    fn note_deadline(&mut self) {
+        self.caller_gave_up = self.deadline.is_some_and(|at| at <= tokio::time::Instant::now());
     }
 
     fn write(mut self, reporter: &Reporter, sent: u64) {
@@ -412,7 +423,8 @@ impl Record {
         };
         reporter.metrics.request(took, labels);
         if let Some(counting) = self.upstream.rollout.take() {
-            counting.end(self.reason, self.grpc_status, self.upstream_took());
+            let (reason, grpc_status, caller_gave_up) = (self.reason, self.grpc_status, self.caller_gave_up);
+            counting.end(End { reason, grpc_status, caller_gave_up }, self.upstream_took());
         }
         if !reporter.is_heard() {
             return;

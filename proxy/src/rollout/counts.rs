@@ -6,6 +6,9 @@ use std::time::Duration;
 use tollgate_proto::Reason;
 use tollgate_rollout::{ArmCounts, BUCKETS, Window, bucket_of};
 
+/// The gRPC code of a call whose time was over.
+const DEADLINE_EXCEEDED: i64 = 4;
+
 /// Which of two versions had a request, where the shares alone decided it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arm {
@@ -15,12 +18,21 @@ pub enum Arm {
     Canary,
 }
 
+/// How a request has ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct End {
+    pub(crate) reason: Reason,
+    pub(crate) grpc_status: Option<i64>,
+    /// The caller had said how long it waits, and that was over.
+    pub(crate) caller_gave_up: bool,
+}
+
 /// What a request says about the version that had it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Good,
     Failed,
-    /// The client did not wait, which tells how long it took at least.
+    /// The client did not wait (longer), which tells how long it took at least.
     Unknown,
 }
 
@@ -49,8 +61,8 @@ impl Counts {
     }
 
     /// A request has ended.
-    pub(super) fn add(&self, arm: Arm, reason: Reason, grpc_status: Option<i64>, took: Duration) {
-        let Some(outcome) = outcome(reason, grpc_status) else { return };
+    pub(super) fn add(&self, arm: Arm, end: End, took: Duration) {
+        let Some(outcome) = outcome(end) else { return };
         let tally = match arm {
             Arm::Baseline => &self.baseline,
             Arm::Canary => &self.canary,
@@ -82,10 +94,15 @@ impl Tally {
 }
 
 /// What the end of a request says about the upstream; nothing where it was the client's fault or ours.
-fn outcome(reason: Reason, grpc_status: Option<i64>) -> Option<Outcome> {
+fn outcome(End { reason, grpc_status, caller_gave_up }: End) -> Option<Outcome> {
     Some(match reason {
+        // How long it waits is the caller's choice: one nanosecond, if it likes.
+        Reason::UpstreamTimeout if caller_gave_up => Outcome::Unknown,
+        Reason::Ok if caller_gave_up && grpc_status == Some(DEADLINE_EXCEEDED) => Outcome::Unknown,
         // The codes that are a server's fault: unknown, deadline exceeded, unimplemented, internal, unavailable, data loss.
-        Reason::Ok if grpc_status.is_some_and(|code| matches!(code, 2 | 4 | 12 | 13 | 14 | 15)) => {
+        Reason::Ok
+            if grpc_status.is_some_and(|code| matches!(code, 2 | DEADLINE_EXCEEDED | 12 | 13 | 14 | 15)) =>
+        {
             Outcome::Failed
         }
         Reason::Ok => Outcome::Good,
@@ -105,6 +122,10 @@ fn outcome(reason: Reason, grpc_status: Option<i64>) -> Option<Outcome> {
 mod tests {
     use super::*;
 
+    fn end(reason: Reason, grpc_status: Option<i64>) -> End {
+        End { reason, grpc_status, caller_gave_up: false }
+    }
+
     #[test]
     fn only_what_is_the_upstreams_doing_counts() {
         for (reason, grpc, expected) in [
@@ -112,6 +133,7 @@ mod tests {
             (Reason::Ok, Some(0), Some(Outcome::Good)),
             (Reason::Ok, Some(5), Some(Outcome::Good)),
             (Reason::Ok, Some(14), Some(Outcome::Failed)),
+            (Reason::Ok, Some(4), Some(Outcome::Failed)),
             (Reason::UpstreamStatus, None, Some(Outcome::Failed)),
             (Reason::UpstreamTimeout, None, Some(Outcome::Failed)),
             (Reason::BreakerOpen, None, Some(Outcome::Failed)),
@@ -119,7 +141,22 @@ mod tests {
             (Reason::RequestTooLarge, None, None),
             (Reason::Internal, None, None),
         ] {
-            assert_eq!(outcome(reason, grpc), expected, "{reason} {grpc:?}");
+            let end = end(reason, grpc);
+            assert_eq!(outcome(end), expected, "{end:?}");
+        }
+    }
+
+    #[test]
+    fn how_long_the_caller_waits_is_not_the_upstreams_doing() {
+        for (reason, grpc, expected) in [
+            (Reason::UpstreamTimeout, Some(4), Some(Outcome::Unknown)),
+            (Reason::Ok, Some(4), Some(Outcome::Unknown)),
+            (Reason::Ok, Some(14), Some(Outcome::Failed)),
+            (Reason::Ok, Some(0), Some(Outcome::Good)),
+            (Reason::UpstreamReset, None, Some(Outcome::Failed)),
+        ] {
+            let end = End { caller_gave_up: true, ..end(reason, grpc) };
+            assert_eq!(outcome(end), expected, "{end:?}");
         }
     }
 
@@ -127,9 +164,9 @@ mod tests {
     fn what_is_taken_is_gone() {
         let counts = Counts::new();
         let ms = Duration::from_millis;
-        counts.add(Arm::Canary, Reason::Ok, None, ms(10));
-        counts.add(Arm::Canary, Reason::UpstreamStatus, None, ms(10));
-        counts.add(Arm::Baseline, Reason::ClientGone, None, ms(3_000));
+        counts.add(Arm::Canary, end(Reason::Ok, None), ms(10));
+        counts.add(Arm::Canary, end(Reason::UpstreamStatus, None), ms(10));
+        counts.add(Arm::Baseline, end(Reason::ClientGone, None), ms(3_000));
         let window = counts.take();
         assert_eq!((window.canary.ok, window.canary.failed, window.baseline.all()), (1, 1, 0));
         assert_eq!(window.canary.latency.last(), Some(&2));

@@ -23,10 +23,10 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tollgate_proto::Reason;
 use tollgate_rollout::{Follower, Plan, Share};
 
 pub use counts::Arm;
+pub(crate) use counts::End;
 
 use crate::config::{AuthzConfig, Config, RolloutConfig};
 use crate::record::Reporter;
@@ -150,8 +150,8 @@ impl Rollout {
 
 impl Counting {
     /// It has ended.
-    pub(crate) fn end(self, reason: Reason, grpc_status: Option<i64>, took: Duration) {
-        self.rollout.inner.counts.add(self.arm, reason, grpc_status, took);
+    pub(crate) fn end(self, end: End, took: Duration) {
+        self.rollout.inner.counts.add(self.arm, end, took);
     }
 }
 

@@ -79,7 +79,8 @@ impl Talk {
     }
 
     /// Tells what was counted since the last report, and until the requests under way have ended: nobody else ever would.
-    /// A report that was cut off is sent again as it is; the service counts each window once.
+    /// Not only once all have ended: one that does not is cut off with the proxy, and this with it. A report that was cut
+    /// off is sent again as it is; the service counts each window once.
     async fn tell_the_rest(&mut self) {
         loop {
             let have_all_ended = self.inner.under_way.load(Ordering::Acquire) == 0;
@@ -97,7 +98,8 @@ impl Talk {
             if have_all_ended {
                 return;
             }
-            self.inner.quiet.notified().await;
+            let quiet = self.inner.quiet.notified();
+            let _ = tokio::time::timeout(self.inner.config.report_interval, quiet).await;
         }
     }
 

@@ -23,6 +23,7 @@ mod records;
 mod recovery;
 mod reload;
 mod resilience;
+mod rollout;
 mod rotation;
 mod routing;
 mod status;
