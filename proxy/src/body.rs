@@ -233,13 +233,19 @@ impl Body for RequestBody {
                         upload.too_large.store(true, Ordering::Relaxed);
                         return Poll::Ready(Some(Err(TooLarge.into())));
                     }
-                    *tee = tee.take().and_then(|tee| tee.keep(data));
-                    if let Some(decoder) = decoder {
-                        let decoded = decoder.read(data);
-                        return Poll::Ready(Some(decoded.map(Frame::data).map_err(|error| {
+                    let decoded = decoder.as_mut().map(|decoder| decoder.read(data)).transpose();
+                    let decoded = match decoded {
+                        Ok(decoded) => decoded,
+                        Err(error) => {
                             upload.broken.store(true, Ordering::Relaxed);
-                            error.into()
-                        })));
+                            *tee = None;
+                            return Poll::Ready(Some(Err(error.into())));
+                        }
+                    };
+                    // What is kept is what is sent.
+                    *tee = tee.take().and_then(|tee| tee.keep(decoded.as_ref().unwrap_or(data)));
+                    if let Some(decoded) = decoded {
+                        return Poll::Ready(Some(Ok(Frame::data(decoded))));
                     }
                 }
                 Some(Ok(frame))
@@ -283,11 +289,12 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let Source::Uploading(Uploading { incoming, upload, tee, .. }) = &mut self.0 {
+        if let Source::Uploading(Uploading { incoming, upload, tee, decoder, .. }) = &mut self.0 {
             // With a known length nobody asks for the end after the last byte.
             if incoming.is_end_stream() && !upload.ended() {
                 upload.end();
-                if let Some(tee) = tee.take() {
+                let is_whole = decoder.as_ref().is_none_or(Decoder::is_complete);
+                if let Some(tee) = tee.take().filter(|_| is_whole) {
                     tee.end();
                 }
             }

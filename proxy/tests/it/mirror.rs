@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tollgate_testkit::echo_app::EchoApp;
 use tollgate_testkit::fake_collector::wait_for;
 
@@ -100,6 +102,28 @@ async fn what_changes_something_is_copied_only_when_asked() {
     assert!(wait_for(dropped).await.is_some());
     assert_eq!(shadow.seen().len(), 1);
     assert_eq!(mesh.app.seen()[1].body.len(), 11);
+}
+
+#[tokio::test]
+async fn a_copy_of_a_browsers_call_is_what_the_call_became() {
+    let shadow = EchoApp::start().await;
+    let clusters =
+        format!(", {{name: shadow, protocol: h2, endpoints: {{static: ['{}']}}}}", shadow.address());
+    let routes = "routes: [{name: m, matches: [{}], backends: [{cluster: app}], grpc_web: true, \
+                  request_mirror: {cluster: shadow, unsafe_methods: true, body_bytes: 11}}]";
+    let setup =
+        Setup { routes: Some(routes), cluster: "protocol: h2", clusters: &clusters, ..Setup::default() };
+    let mesh = setup.start().await;
+    let call = |body: &str| {
+        let call = mesh.post("/test.Service/Call", body).bearer("reader");
+        call.header("content-type", "application/grpc-web-text+proto").send()
+    };
+    // Eleven bytes.
+    call(&STANDARD.encode(b"\0\0\0\0\x06copied")).await;
+    copies(&shadow, 1).await;
+    let (copy, real) = (shadow.seen().remove(0), mesh.app.seen().remove(0));
+    assert_eq!(copy.body, &b"\0\0\0\0\x06copied"[..]);
+    assert_eq!((copy.body, &copy.headers["content-type"]), (real.body, &real.headers["content-type"]));
 }
 
 #[tokio::test]
