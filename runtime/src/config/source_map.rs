@@ -18,7 +18,7 @@ enum Node {
 impl SourceMap {
     /// Reads the shape of `text`; a text that does not parse has no places.
     pub fn of(text: &str) -> Self {
-        Self(serde_saphyr::from_str(text).ok())
+        Self(serde_saphyr::from_str_with_options(text, super::yaml::options(text)).ok())
     }
 
     /// Line and column of `routes[2].backends[0].cluster`, or of the nearest key above it that exists.

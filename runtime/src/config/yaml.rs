@@ -46,9 +46,22 @@ pub fn parse_yaml_documents<T: DeserializeOwned>(
         .collect()
 }
 
+/// The library's bounds, but for the size of the document: it may be as large as its file is. There is less than a
+/// node for each byte unless aliases make more of them, which they may not.
+pub(super) fn options(text: &str) -> serde_saphyr::Options {
+    let usual = serde_saphyr::Budget::default();
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_nodes: usual.max_nodes.max(text.len()),
+            max_events: usual.max_events.max(2 * text.len()),
+            max_total_scalar_bytes: usual.max_total_scalar_bytes.max(text.len()),
+        },
+    }
+}
+
 fn parse_from_line<T: DeserializeOwned>(file: &Path, text: &str, first_line: u32) -> Result<T, ConfigError> {
     let mut key = None;
-    let parsed = serde_saphyr::with_deserializer_from_str(text, |de| {
+    let parsed = serde_saphyr::with_deserializer_from_str_with_options(text, options(text), |de| {
         let mut track = serde_path_to_error::Track::new();
         let tracked = serde_path_to_error::Deserializer::new(de, &mut track);
         T::deserialize(tracked).inspect_err(|_| key = Some(track.path().to_string()))
@@ -92,4 +105,29 @@ fn split_documents(text: &str) -> Vec<(u32, &str)> {
         })
     });
     documents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_may_be_large_and_is_read_with_its_places() {
+        let text: String = (0..40_000).map(|n| format!("- {{name: n{n}, hosts: [a, b]}}\n")).collect();
+        let parsed: Vec<serde_json::Value> = parse_yaml(Path::new("large.yaml"), &text).unwrap();
+        assert_eq!(parsed.len(), 40_000);
+        let place = super::super::source_map::SourceMap::of(&text).line_of("[39999].hosts");
+        assert_eq!(place.map(|(line, _)| line), Some(40_000));
+    }
+
+    #[test]
+    fn aliases_make_no_more_than_the_file_holds() {
+        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for n in 1..9 {
+            let before = format!("*a{}", n - 1);
+            text += &format!("a{n}: &a{n} [{}]\n", [before.as_str(); 10].join(", "));
+        }
+        let error = parse_yaml::<serde_json::Value>(Path::new("bomb.yaml"), &text).unwrap_err();
+        assert_eq!(error.file, Path::new("bomb.yaml"));
+    }
 }
