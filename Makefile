@@ -31,9 +31,9 @@ test: ## Install what the tests need, then run all of them
 	cd $(UI) && npm run check && npm test
 	tools/page-test
 
-soak: ## What `make test` runs a slice of: a million cases of each property, five minutes of rotation, a hundred reloads, scans of all TLS ports
+soak: ## What `make test` runs a slice of: a million cases of each property, five minutes of rotation, a hundred reloads, twenty restarts, scans of all TLS ports
 	cargo test --release --locked -p tollgate-authz --features soak --lib -- policy::tests::properties
-	cargo test --release --locked -p tollgate-proxy --features soak --test it -- rotation reload hostile
+	cargo test --release --locked -p tollgate-proxy --features soak --test it -- rotation reload restart hostile
 	cargo test --release --locked -p tollgate-e2e --features soak --test it -- rollout
 	PATH="$(CURDIR)/$(VENV):$$PATH" cargo test --release --locked -p tollgate-ratelimit --features soak --test it -- quota_envoy failover
 	PROPTEST_CASES=1000000 cargo test --release --locked -p tollgate-paths --test it -- properties
@@ -57,7 +57,7 @@ bench: ui ## Measure what is shipped against peers doing the same job (`target/d
 	tools/test-dependencies wrk valgrind
 	cargo build --profile dist --locked --bins
 	cargo build --release --locked --manifest-path bench/limitador/Cargo.toml
-	for scenario in chain plain check limits keys mtls routes; do target/dist/tollgate-bench $$scenario || exit 1; done
+	for scenario in chain plain check limits keys mtls overload floods footprint routes; do target/dist/tollgate-bench $$scenario || exit 1; done
 
 clean: ## Remove what was built and downloaded (not ./data)
 	cargo clean

@@ -100,6 +100,10 @@ pub const TOLLGATE_CONNECTION_SENT: &str = "tollgate.connection.sent";
 // The upstream.
 /// `tollgate.upstream.cluster`
 pub const TOLLGATE_UPSTREAM_CLUSTER: &str = "tollgate.upstream.cluster";
+/// `network.local.address`: where a connection was going that was redirected.
+pub const NETWORK_LOCAL_ADDRESS: &str = "network.local.address";
+/// `network.local.port`
+pub const NETWORK_LOCAL_PORT: &str = "network.local.port";
 /// `network.peer.address`
 pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
 /// `network.peer.port`
@@ -274,6 +278,8 @@ pub const ALL: &[&str] = &[
     TOLLGATE_RESPONSE_FLAGS,
     TOLLGATE_RESPONSE_DETAILS,
     TOLLGATE_UPSTREAM_CLUSTER,
+    NETWORK_LOCAL_ADDRESS,
+    NETWORK_LOCAL_PORT,
     NETWORK_PEER_ADDRESS,
     NETWORK_PEER_PORT,
     HTTP_REQUEST_RESEND_COUNT,

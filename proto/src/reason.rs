@@ -142,6 +142,12 @@ reasons! {
     FaultInjected = "fault_injected" => Failed,
     /// The destination is not in the registry.
     EgressUnregistered = "egress_unregistered" => Denied,
+    /// The client wanted a port of this workload that is not open to others.
+    PortRefused = "port_refused" => Denied,
+    /// The connection came to a transparent listener, and nobody had redirected it there.
+    NotRedirected = "not_redirected" => Denied,
+    /// The connection is one of the proxy's own, and has come back to it.
+    LoopDetected = "loop_detected" => Failed,
     /// The route does not let a connection go over to this protocol.
     UpgradeRefused = "upgrade_refused" => Denied,
     /// The request breaks HTTP.
@@ -152,6 +158,8 @@ reasons! {
     RequestTimeout = "request_timeout" => Failed,
     /// The client went away.
     ClientGone = "client_gone" => Failed,
+    /// There is more to do than this process can.
+    Overloaded = "overloaded" => Failed,
     /// This process is stopping.
     Draining = "draining" => Failed,
     /// A fault of ours.

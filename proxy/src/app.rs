@@ -9,6 +9,7 @@ use tollgate_runtime::Service;
 
 use crate::config::Config;
 use crate::listener::Listener;
+use crate::overload::{self, Overload};
 use crate::pipeline::Proxy;
 use crate::probe::Probes;
 use crate::record::Reporter;
@@ -54,7 +55,7 @@ impl App {
         let mut bound = Vec::with_capacity(config.listeners.len());
         let mut addresses = Vec::with_capacity(config.listeners.len());
         for one in &config.listeners {
-            let socket = bind(one)?;
+            let socket = bind(&service, one)?;
             let listener = Arc::new(Listener::build(one, identity.as_ref(), &service)?);
             addresses.push((one.name.clone(), socket.local_addr()?));
             bound.push(Bound { listener, socket });
@@ -68,6 +69,7 @@ impl App {
             probes,
             loaded: Loaded::default(),
             strangers: Strangers::default(),
+            overload: Overload::default(),
         });
         proxy.loaded.applied(&config, service.clock().unix_seconds());
         status::publish(&proxy);
@@ -81,19 +83,39 @@ impl App {
 }
 
 impl tollgate_runtime::App for App {
+    const HANDS_OVER: bool = true;
+
     async fn run(self) -> anyhow::Result<()> {
         let Self { service, proxy, config, bound, addresses } = self;
         let tasks = service.tasks();
+        let (leaving, stopping) = (tasks.leaving(), tasks.stopping());
         proxy.snapshot.load().start();
         let probing = Arc::clone(&proxy);
         tasks.spawn("probes", async move { probing.probes.run().await });
+        let watched = Arc::clone(&proxy);
+        tasks.spawn("overload", async move {
+            let stopping = watched.reporter.service.tasks().stopping();
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                () = overload::watch(Arc::clone(&watched)) => {}
+            }
+            // What is left to do is finished.
+            watched.overload.ends();
+        });
+        tokio::select! {
+            () = service.succession().turn(&service) => {}
+            () = stopping.cancelled() => return Ok(()),
+        }
         let listeners = Listeners::start(Arc::clone(&proxy), config, bound);
         for (name, address) in &addresses.listeners {
             tracing::info!(listener = name, %address, "listening");
         }
         let listeners = Arc::new(parking_lot::Mutex::new(listeners));
         crate::reload::watch(&service, &listeners);
-        let stopping = tasks.stopping();
+        service.succession().serves().await;
+        leaving.cancelled().await;
+        // Whoever comes is served, and told that others go on.
+        listeners.lock().leave();
         stopping.cancelled().await;
         // Sockets close now; connections finish what they began, and each keeps its snapshot.
         listeners.lock().close();

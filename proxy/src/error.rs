@@ -49,9 +49,21 @@ pub enum ProxyError {
     /// Nobody has registered the destination.
     #[error("no route names the destination `{0}`")]
     Unregistered(String),
+    /// The workload beside us does not show this port to others.
+    #[error("port {0} is not one that others may reach")]
+    PortRefused(u16),
+    /// The connection is one of our own, come back.
+    #[error("the proxy's own connection to {0} was redirected to it")]
+    Loop(std::net::SocketAddr),
     /// The route answers only once every part is ready.
     #[error("not ready: waiting for {0}")]
     NotReady(String),
+    /// There is more to do than this proxy can.
+    #[error("more to do than this proxy can")]
+    Overloaded {
+        /// What the client is told to wait.
+        retry_after: Duration,
+    },
     /// Too many requests from this address.
     #[error("too many requests from this address")]
     AddressLimit {
@@ -177,10 +189,11 @@ impl ProxyError {
             Self::AddressLimit { .. } | Self::LocalLimit(_) | Self::LimitExceeded(_) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            Self::Unregistered(_) | Self::UpgradeRefused(_) => StatusCode::FORBIDDEN,
+            Self::Unregistered(_) | Self::PortRefused(_) | Self::UpgradeRefused(_) => StatusCode::FORBIDDEN,
             Self::Denied(denial) => denial.status,
             Self::Fault(status) => *status,
             Self::NotReady(_)
+            | Self::Overloaded { .. }
             | Self::AuthzUnavailable { .. }
             | Self::AuthzError { .. }
             | Self::RateLimitUnavailable
@@ -193,6 +206,7 @@ impl ProxyError {
             | Self::UpstreamSwitched => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::ClientGone => client_closed_request(),
+            Self::Loop(_) => StatusCode::LOOP_DETECTED,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -206,6 +220,8 @@ impl ProxyError {
             Self::BodyTimeout(_) | Self::BodySlow => Reason::RequestTimeout,
             Self::NoRoute => Reason::NoRoute,
             Self::Unregistered(_) => Reason::EgressUnregistered,
+            Self::PortRefused(_) => Reason::PortRefused,
+            Self::Overloaded { .. } => Reason::Overloaded,
             Self::AddressLimit { .. } => Reason::LimitAddress,
             Self::Denied(denial) => denial.reason,
             Self::AuthzUnavailable { .. } => Reason::AuthzUnavailable,
@@ -221,6 +237,7 @@ impl ProxyError {
             Self::UpstreamProtocol(_) | Self::UpstreamSwitched => Reason::UpstreamProtocol,
             Self::Fault(_) => Reason::FaultInjected,
             Self::ClientGone => Reason::ClientGone,
+            Self::Loop(_) => Reason::LoopDetected,
             Self::Internal(_) => Reason::Internal,
         }
     }
@@ -237,6 +254,7 @@ impl ProxyError {
             | Self::UpgradeRefused(_)
             | Self::NoRoute
             | Self::Unregistered(_)
+            | Self::PortRefused(_)
             | Self::AddressLimit { .. }
             | Self::Denied(_)
             | Self::LocalLimit(_)
@@ -250,11 +268,13 @@ impl ProxyError {
             | Self::UpstreamProtocol(_)
             | Self::UpstreamSwitched => Fault::Upstream,
             Self::NotReady(_)
+            | Self::Overloaded { .. }
             | Self::AuthzUnavailable { .. }
             | Self::AuthzError { .. }
             | Self::RateLimitUnavailable
             | Self::UpgradesFull
             | Self::Fault(_)
+            | Self::Loop(_)
             | Self::Internal(_) => Fault::Us,
         }
     }
@@ -272,7 +292,7 @@ impl ProxyError {
     pub fn flags(&self) -> &'static str {
         match self {
             Self::Malformed(_) | Self::Path(_) | Self::UpgradeRefused(_) => "DPE",
-            Self::NoRoute | Self::Unregistered(_) => "NR",
+            Self::NoRoute | Self::Unregistered(_) | Self::PortRefused(_) => "NR",
             Self::AddressLimit { .. } | Self::LocalLimit(_) | Self::LimitExceeded(_) | Self::UpgradesFull => {
                 "RL"
             }
@@ -280,6 +300,7 @@ impl ProxyError {
             Self::RateLimitUnavailable => "RLSE",
             Self::NoHealthyUpstream(_) => "UH",
             Self::BreakerOpen { .. } => "UO",
+            Self::Overloaded { .. } => "OM",
             Self::UpstreamConnect(_) => "UF",
             Self::UpstreamReset(_) => "UC",
             Self::UpstreamTimeout(_) => "UT",
@@ -287,7 +308,11 @@ impl ProxyError {
             Self::Fault(_) => "FI",
             Self::ClientGone => "DC",
             Self::BodyTimeout(_) | Self::BodySlow => "DT",
-            Self::BodyTooLarge | Self::TooManyHeaders | Self::NotReady(_) | Self::Internal(_) => "-",
+            Self::BodyTooLarge
+            | Self::TooManyHeaders
+            | Self::NotReady(_)
+            | Self::Loop(_)
+            | Self::Internal(_) => "-",
         }
     }
 
@@ -302,6 +327,7 @@ impl ProxyError {
                 (headers, body)
             }
             Self::AddressLimit { retry_after }
+            | Self::Overloaded { retry_after }
             | Self::AuthzUnavailable { retry_after, .. }
             | Self::AuthzError { retry_after, .. } => {
                 let mut headers = HeaderMap::with_capacity(4);
@@ -375,6 +401,7 @@ mod tests {
             (ProxyError::Malformed("x"), 400, "request_malformed", Fault::Client, 3),
             (ProxyError::LocalLimit(Box::default()), 429, "limit_local", Fault::Client, 8),
             (ProxyError::NoRoute, 404, "no_route", Fault::Client, 12),
+            (ProxyError::PortRefused(22), 403, "port_refused", Fault::Client, 7),
             (ProxyError::AddressLimit { retry_after: second }, 429, "limit_address", Fault::Client, 8),
             (
                 ProxyError::AuthzUnavailable { retry_after: second, source: None },
@@ -386,6 +413,7 @@ mod tests {
             (ProxyError::UpstreamTimeout(second), 504, "upstream_timeout", Fault::Upstream, 4),
             (ProxyError::UpstreamReset(None), 502, "upstream_reset", Fault::Upstream, 14),
             (ProxyError::NoHealthyUpstream("c".into()), 503, "no_healthy_upstream", Fault::Upstream, 14),
+            (ProxyError::Overloaded { retry_after: second }, 503, "overloaded", Fault::Us, 14),
             (ProxyError::Internal("x"), 500, "internal", Fault::Us, 2),
         ] {
             assert_eq!(error.status().as_u16(), status);

@@ -10,9 +10,11 @@
 //! * [`stages`]: what a request passes on the way: headers, address limit, authorization, global limit.
 //! * `upstream`: clusters, balancing, connections.
 //! * [`error`]: every way a request can fail and what the client sees; `body`: what streams through.
+//! * `overload`: which requests are refused when there is too much to do.
 //! * `rollout`: canaries whose share moves by itself.
 //! * `status`: how the proxy does, for its process listener.
 //! * `record`: access record, spans; `metrics`: instruments; `probe`: whether the other parts are ready.
+//! * [`iptables`]: the rules that redirect connections to a transparent sidecar.
 //! * [`app`]: the wiring.
 
 pub mod app;
@@ -20,8 +22,10 @@ mod body;
 pub mod config;
 pub mod error;
 mod head;
+pub mod iptables;
 mod listener;
 mod metrics;
+mod overload;
 pub mod pipeline;
 mod probe;
 mod proxy_protocol;

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use tollgate_proxy::{App, Config};
+use tollgate_proxy::{App, Config, iptables};
+use tollgate_runtime::cli;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    tollgate_runtime::cli::main::<Config, App, _>(App::build)
+    cli::main_with::<Config, App, _>(vec![iptables::command()], App::build)
 }

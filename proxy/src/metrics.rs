@@ -33,6 +33,8 @@ pub(crate) struct Metrics {
     carried_bytes: Counter<u64>,
     rollout_weight: Gauge<f64>,
     rollout_cut_off: Gauge<u64>,
+    overload_delay: Gauge<f64>,
+    overload_ratio: Gauge<f64>,
 }
 
 /// What a request is labelled with.
@@ -145,6 +147,16 @@ impl Metrics {
             rollout_cut_off: meter
                 .u64_gauge("tollgate.proxy.rollout.cut_off")
                 .with_description("1 while this proxy does not hear of a rollout's record, and may only lower its canary")
+                .with_unit("1")
+                .build(),
+            overload_delay: meter
+                .f64_gauge("tollgate.proxy.overload.delay")
+                .with_description("How long work waits for a processor")
+                .with_unit("s")
+                .build(),
+            overload_ratio: meter
+                .f64_gauge("tollgate.proxy.overload.ratio")
+                .with_description("The share of requests that is refused because there is too much to do, from 0 to 1")
                 .with_unit("1")
                 .build(),
             mirrored: meter
@@ -280,6 +292,12 @@ impl Metrics {
     /// Whether the record of a rollout is heard of.
     pub(crate) fn rollout_cut_off(&self, plan: &Plan, cut_off: bool) {
         self.rollout_cut_off.record(u64::from(cut_off), &of_rollout(plan));
+    }
+
+    /// How long work waits for a processor, and the share of requests that is refused for it.
+    pub(crate) fn overload(&self, delay: Duration, ratio: f64) {
+        self.overload_delay.record(delay.as_secs_f64(), &[]);
+        self.overload_ratio.record(ratio, &[]);
     }
 
     /// A connection of bytes has ended.

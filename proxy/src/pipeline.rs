@@ -24,6 +24,7 @@ use crate::error::ProxyError;
 use crate::head::{self, Host};
 use crate::listener::Connection;
 use crate::listener::switch::{self, Switching, Wish};
+use crate::overload::Overload;
 use crate::probe::Probes;
 use crate::proxy_protocol::Ends;
 use crate::record::{Record, Recording, Reporter};
@@ -47,6 +48,7 @@ pub struct Proxy {
     pub(crate) probes: Probes,
     pub(crate) loaded: Loaded,
     pub(crate) strangers: Strangers,
+    pub(crate) overload: Overload,
 }
 
 /// Answers one request, and sees to it that it is recorded.
@@ -100,6 +102,11 @@ async fn pass(
     record: &mut Record,
 ) -> Result<Passed, ProxyError> {
     let listener = &*connection.listener;
+
+    // Refuse at once what there is no time for.
+    if !snapshot.ready_paths.iter().any(|path| path == parts.uri.path()) {
+        proxy.overload.admit(&snapshot.overload)?;
+    }
 
     // Read the head: one host, one path, in normal form.
     if parts.headers.len() > listener.limits.headers {
@@ -193,7 +200,7 @@ async fn pass(
     let Chosen { cluster: name, arm } = chosen.ok_or(ProxyError::Internal("a route has backends"))?;
     let mirror = found.route.mirror.as_ref().filter(|mirror| mirror.wants(&known));
     let cluster = snapshot.clusters.get(name).ok_or(ProxyError::Internal("a backend is a cluster"))?;
-    let key = cluster.key.as_ref().and_then(|key| key.number(&known, &cluster.name));
+    let key = cluster.key(&known, connection.local.port());
     record.upstream.cluster = Some(Arc::clone(&cluster.name));
     record.upstream.version.clone_from(&cluster.version);
     record.upstream.rollout = arm.zip(rollout).map(|(arm, rollout)| rollout.begin(arm));

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tollgate_runtime::Service;
 use tollgate_runtime::config::watch_files;
-use tollgate_runtime::net::{self, BindError};
+use tollgate_runtime::net::BindError;
+use tollgate_runtime::supervisor::Reloading;
 
 use crate::config::{Config, ListenerConfig};
-use crate::listener::{self, Listener};
+use crate::listener::{self, Closing, Listener};
 use crate::pipeline::Proxy;
 use crate::snapshot::Snapshot;
 
@@ -22,7 +22,7 @@ use crate::snapshot::Snapshot;
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub(crate) listener: Arc<Listener>,
-    pub(crate) socket: TcpListener,
+    pub(crate) socket: Arc<TcpListener>,
 }
 
 /// The listeners that serve, and the configuration they serve by.
@@ -37,12 +37,12 @@ pub(crate) struct Listeners {
 struct Serving {
     /// What holds for connections that are accepted from now on.
     listener: Arc<ArcSwap<Listener>>,
-    closing: CancellationToken,
+    closing: Closing,
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.closing.cancel();
+        self.closing.close();
     }
 }
 
@@ -51,6 +51,13 @@ impl Listeners {
     pub(crate) fn start(proxy: Arc<Proxy>, config: Config, bound: Vec<Bound>) -> Self {
         let serving = bound.into_iter().map(|bound| Serving::start(&proxy, bound)).collect();
         Self { proxy, config, serving }
+    }
+
+    /// Tells connections to go, those that come from now on too.
+    pub(crate) fn leave(&self) {
+        for serving in &self.serving {
+            serving.closing.leave();
+        }
     }
 
     /// Stops accepting, everywhere; connections finish what they began.
@@ -68,7 +75,7 @@ impl Listeners {
         for one in &config.listeners {
             let build = || Listener::build(one, self.proxy.identity.as_ref(), &service).map(Arc::new);
             match self.serving.iter().find(|serving| serving.is_at(one)) {
-                None => new.push(Bound { listener: build()?, socket: bind(one)? }),
+                None => new.push(Bound { listener: build()?, socket: bind(&service, one)? }),
                 Some(serving) if serving.listener.load().config() != one => {
                     changed.push((Arc::clone(&serving.listener), build()?));
                 }
@@ -99,7 +106,7 @@ impl Listeners {
 impl Serving {
     fn start(proxy: &Arc<Proxy>, bound: Bound) -> Self {
         let listener = Arc::new(ArcSwap::new(bound.listener));
-        let closing = CancellationToken::new();
+        let closing = Closing::default();
         let accepting =
             listener::serve(Arc::clone(proxy), Arc::clone(&listener), bound.socket, closing.clone());
         proxy.reporter.service.tasks().spawn("listener", accepting);
@@ -113,10 +120,14 @@ impl Serving {
     }
 }
 
-/// Binds a listener's socket. Plaintext stays on this machine.
-pub(crate) fn bind(config: &ListenerConfig) -> Result<TcpListener, BindError> {
-    let what = format!("listener `{}`", config.name);
-    if config.speaks_tls() { net::bind_tls(config.bind, &what) } else { net::bind(config.bind, &what) }
+/// A listener's socket: one that was passed on to this process, or a new one. Plaintext stays on this machine.
+pub(crate) fn bind(service: &Service, config: &ListenerConfig) -> Result<Arc<TcpListener>, BindError> {
+    let (sockets, what) = (service.sockets(), format!("listener `{}`", config.name));
+    if config.speaks_tls() {
+        sockets.bind_tls(&config.name, config.bind, &what)
+    } else {
+        sockets.bind(&config.name, config.bind, &what, None)
+    }
 }
 
 /// Reads the configuration again whenever its file changes or SIGHUP comes.
@@ -124,7 +135,7 @@ pub(crate) fn watch(service: &Service, listeners: &Arc<Mutex<Listeners>>) {
     let Some(source) = service.source().cloned() else { return };
     let listeners = Arc::clone(listeners);
     let files = vec![source.file().to_owned()];
-    watch_files(service, files, move || {
+    let read_again = move || {
         let mut listeners = listeners.lock();
         let outcome = source
             .load::<Config>()
@@ -142,5 +153,13 @@ pub(crate) fn watch(service: &Service, listeners: &Arc<Mutex<Listeners>>) {
                 tracing::error!("configuration not reloaded, the old one stays: {error:#}");
             }
         }
+    };
+    if service.succession().succeeds() {
+        // It may have changed while the process before this one still served.
+        read_again();
+    }
+    watch_files(service, files, move || {
+        let _reloading = Reloading::begin();
+        read_again();
     });
 }

@@ -2,12 +2,15 @@
 //!
 //! A request takes the snapshot once and keeps it to its end, so that a reload never changes the rules under it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use tollgate_identity::Identity;
 
-use crate::config::{self, ClusterConfig, Config, Endpoints, PrivateAddresses, Role, Trusted};
+use crate::config::{
+    self, ClusterConfig, Config, Endpoints, OverloadConfig, PrivateAddresses, Role, Trusted,
+};
 use crate::record::Reporter;
 use crate::rollout::{self, Rollouts};
 use crate::route::Table;
@@ -17,13 +20,16 @@ use crate::stages::caller::Caller;
 use crate::stages::local_limit::LocalLimit;
 use crate::stages::quota::Quota;
 use crate::stages::rate_limit::Limiter;
-use crate::upstream::Cluster;
+use crate::upstream::{Cluster, Loops};
 
 /// What a request looks at.
 #[derive(Debug)]
 pub struct Snapshot {
     pub(crate) trust_traceparent: bool,
     pub(crate) trusted: Trusted,
+    pub(crate) overload: OverloadConfig,
+    /// Paths at which it is asked whether this proxy is ready; they are cheap, and never refused for an overload.
+    pub(crate) ready_paths: Vec<String>,
     pub(crate) routes: Table,
     pub(crate) clusters: FxHashMap<String, Arc<Cluster>>,
     pub(crate) authorizer: Option<Arc<Authorizer>>,
@@ -34,6 +40,10 @@ pub struct Snapshot {
     pub(crate) local_limits: FxHashMap<String, Arc<RouteLimits>>,
     /// Canaries that move by themselves, by the routes that have one.
     pub(crate) rollouts: Rollouts,
+    /// Our own connections: the same under every configuration.
+    pub(crate) loops: Arc<Loops>,
+    /// Where it takes connections that were redirected.
+    captures: Vec<SocketAddr>,
 }
 
 /// What one route may take; its buckets outlive a reload that does not change it.
@@ -61,6 +71,9 @@ impl Snapshot {
             anyhow::anyhow!("{}: {}; expected {}", invalid.key, invalid.problem, invalid.remedy)
         })?;
         let is_egress = config.listeners.iter().any(|listener| listener.role == Role::Egress);
+        let loops = before.map(|before| Arc::clone(&before.loops)).unwrap_or_default();
+        let transparent = config.listeners.iter().filter(|listener| listener.transparent);
+        let captures = transparent.map(|listener| listener.bind).collect();
         let clusters = config
             .clusters
             .iter()
@@ -71,7 +84,7 @@ impl Snapshot {
                     .filter(|cluster| cluster.config() == config);
                 let cluster = match kept {
                     Some(kept) => Arc::clone(kept),
-                    None => Cluster::build(config, identity, reporter)?,
+                    None => Cluster::build(config, identity, reporter, &loops)?,
                 };
                 Ok((config.name.clone(), cluster))
             })
@@ -105,6 +118,8 @@ impl Snapshot {
         Ok(Self {
             trust_traceparent,
             trusted,
+            overload: config.overload.clone(),
+            ready_paths: ready_paths(config),
             routes,
             clusters,
             authorizer,
@@ -112,11 +127,14 @@ impl Snapshot {
             quota,
             local_limits,
             rollouts,
+            loops,
+            captures,
         })
     }
 
     /// Looks after its clusters from now on; those taken over are looked after already.
     pub(crate) fn start(&self) {
+        self.loops.capture_at(self.captures.clone());
         for cluster in self.clusters.values() {
             cluster.start();
         }
@@ -131,6 +149,15 @@ impl Snapshot {
             }
         }
     }
+}
+
+fn ready_paths(config: &Config) -> Vec<String> {
+    let asked = |route: &&config::RouteConfig| {
+        route.direct_response.as_ref().is_some_and(|direct| !direct.when_ready.is_empty())
+    };
+    let matches = config.routes.iter().filter(asked).flat_map(|route| &route.matches);
+    let exact = matches.map(|one| &one.path).filter(|path| path.kind == config::PathMatchType::Exact);
+    exact.map(|path| path.value.clone()).collect()
 }
 
 /// The shares of divided limits, with those that are held already.
@@ -175,13 +202,16 @@ fn local_limits(
     Ok(all)
 }
 
-/// On the way out a name must not lead inside, unless the configuration says that it may.
+/// On the way out a name must not lead inside, unless the configuration says that it may. Where the client says which
+/// endpoint it wants, none is left out.
 fn guarded(cluster: &ClusterConfig, is_egress: bool) -> ClusterConfig {
     let mut cluster = cluster.clone();
-    if let Endpoints::Dns(dns) = &mut cluster.endpoints
-        && is_egress
-    {
-        dns.private_addresses.get_or_insert(PrivateAddresses::Refuse);
+    match &mut cluster.endpoints {
+        Endpoints::Dns(dns) if is_egress => {
+            dns.private_addresses.get_or_insert(PrivateAddresses::Refuse);
+        }
+        Endpoints::OriginalDestination(_) => cluster.outlier_detection.enabled = false,
+        _ => {}
     }
     cluster
 }

@@ -70,6 +70,7 @@ fn status(proxy: &Proxy) -> Value {
         "name": proxy.reporter.service.name(),
         "ready": proxy.reporter.service.readiness().is_ready(),
         "config": proxy.loaded.0.lock().clone(),
+        "overload": proxy.overload.report(&snapshot.overload),
         "clusters": clusters,
         "rollouts": rollouts,
         "unregistered": proxy.strangers.list(),

@@ -3,13 +3,21 @@
 //! Exit codes: 0 done, 1 failed, 2 bad input (arguments, configuration).
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
+use std::task::Poll;
 
-use clap::Parser;
+use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _, Parser};
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Counter;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{ConfigError, Env, ServiceConfig, Source};
+use crate::hand_over::{self, HandOverError, Program, Succession};
+use crate::readiness::Blocker;
+use crate::sockets::{Inheritance, Sockets};
 use crate::telemetry::process_log::{self, Format};
-use crate::{App, Service};
+use crate::{App, Service, supervisor};
 
 /// Bad arguments or a bad configuration.
 pub const BAD_INPUT: u8 = 2;
@@ -54,40 +62,82 @@ enum LogFormat {
     Json,
 }
 
-/// Reads arguments and configuration, builds the app, serves until SIGINT or SIGTERM, drains.
+/// A command that one binary has beside those of all.
+#[derive(Debug)]
+pub struct Extra {
+    /// Its arguments.
+    pub command: Command,
+    /// What it does.
+    pub run: fn(&ArgMatches) -> ExitCode,
+}
+
+/// Reads arguments and configuration, builds the app, serves until SIGINT or SIGTERM, drains. SIGUSR2 lets a new process
+/// take over, where the app can.
 pub fn main<C, A, F>(build: impl FnOnce(C, Service) -> F) -> ExitCode
 where
     C: ServiceConfig,
     A: App,
     F: Future<Output = anyhow::Result<A>>,
 {
-    let args = Args::parse();
+    main_with(Vec::new(), build)
+}
+
+/// As [`main`], of a binary with commands of its own.
+pub fn main_with<C, A, F>(extras: Vec<Extra>, build: impl FnOnce(C, Service) -> F) -> ExitCode
+where
+    C: ServiceConfig,
+    A: App,
+    F: Future<Output = anyhow::Result<A>>,
+{
+    let runs: Vec<_> = extras.iter().map(|one| (one.command.get_name().to_owned(), one.run)).collect();
+    let command = Args::command().subcommands(extras.into_iter().map(|one| one.command));
+    let matches = command.get_matches();
+    if let Some((name, matches)) = matches.subcommand()
+        && let Some((_, run)) = runs.iter().find(|(other, _)| other == name)
+    {
+        return run(matches);
+    }
+    let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let Some(About::Config(about)) = args.about {
         return tell_about::<C>(&about);
     }
-    let file = args.config.unwrap_or_default();
-    let source = Source::new(&file, &args.sets, &Env::of_process());
-    let loaded = match source.load::<C>() {
-        Ok(loaded) => loaded,
-        Err(error) => return fail(&error.into()),
-    };
+    let (file, env) = (args.config.unwrap_or_default(), Env::of_process());
+    let source = Source::new(&file, &args.sets, &env);
     if args.check_config {
-        tell(&format!("{}: ok", file.display()));
-        return ExitCode::SUCCESS;
+        return match source.load::<C>() {
+            Ok(_) => {
+                tell(&format!("{}: ok", file.display()));
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&error.into()),
+        };
     }
     let format = match args.log_format {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
     };
-    process_log::init(&loaded.config.telemetry().log, format);
-    let served = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(serve(loaded.config, source, build)));
+    let inheritance = match Inheritance::take(&env) {
+        Ok(inheritance) => inheritance,
+        Err(error) => return fail(&error.into()),
+    };
+    let succession = Succession::of(inheritance.channel);
+    let (sockets, before) = (Sockets::new(inheritance.sockets), succession.clone());
+    let served = source.load::<C>().map_err(anyhow::Error::from).and_then(|loaded| {
+        process_log::init(&loaded.config.telemetry().log, format);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let config = &loaded.config;
+            let (name, process, telemetry) = (config.instance_name(), config.process(), config.telemetry());
+            let started = Service::succeed(name, process, telemetry, sockets, succession)?;
+            serve(loaded.config, started, source, build).await
+        })
+    });
     match served {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => {
+            before.failed(&error);
+            fail(&error)
+        }
     }
 }
 
@@ -105,57 +155,183 @@ fn tell_about<C: ServiceConfig>(about: &AboutConfig) -> ExitCode {
     }
 }
 
+/// Prints what a command was asked for.
 #[expect(clippy::print_stdout, reason = "the command's answer goes to stdout")]
-fn answer(text: &str) {
+pub fn answer(text: &str) {
     print!("{text}");
 }
 
-async fn serve<C, A, F>(config: C, source: Source, build: impl FnOnce(C, Service) -> F) -> anyhow::Result<()>
+async fn serve<C, A, F>(
+    config: C,
+    (service, starting): (Service, Blocker),
+    source: Source,
+    build: impl FnOnce(C, Service) -> F,
+) -> anyhow::Result<()>
 where
     C: ServiceConfig,
     A: App,
     F: Future<Output = anyhow::Result<A>>,
 {
-    let service = Service::start(config.instance_name(), config.process(), config.telemetry())?;
+    let program = Program::of_process();
+    let mut takeovers = signal(SignalKind::user_defined2())?;
     service.configured_by(source);
     service.published().config(&config);
-    let starting = service.readiness().blocker("starting");
     let app = service.scope(build(config, service.clone())).await?;
-    drop(starting);
+    // Whoever sees that it is ready may tell it to stop.
+    let mut told = std::pin::pin!(told_to_stop()?);
+    service.sockets().close_unclaimed();
+    tell_supervisor_when_ready(&service);
+    let hand_overs = hand_overs(&service);
+    let mut handing = Handing::Nothing;
     let serving = service.scope(app.run());
     tokio::pin!(serving);
-    tokio::select! {
-        ended = &mut serving => {
-            service.stop().await;
-            ended
-        }
-        () = shutdown_signal() => {
-            tracing::info!(service = service.name(), "stopping");
-            // Readiness and tasks first; the app's own future ends as its tasks do.
-            let ((), ended) = tokio::join!(service.stop(), &mut serving);
-            ended
+    // What it does first, such as listening for SIGHUP, is done before anybody hears that it is ready.
+    let begun = std::future::poll_fn(|context| Poll::Ready(serving.as_mut().poll(context))).await;
+    if let Poll::Ready(ended) = begun {
+        service.stop().await;
+        return ended;
+    }
+    drop(starting);
+    loop {
+        tokio::select! {
+            ended = &mut serving => {
+                service.stop().await;
+                return ended;
+            }
+            told = &mut told => {
+                // Who was to take over does not.
+                drop(handing);
+                tracing::info!(service = service.name(), "stopping");
+                supervisor::stopping();
+                let stopping = async {
+                    match told {
+                        // Somebody waits at the terminal.
+                        Told::Interrupt => service.stop().await,
+                        Told::Terminate => service.drain().await,
+                    }
+                };
+                // Readiness and tasks first; the app's own future ends as its tasks do.
+                let ((), ended) = tokio::join!(stopping, &mut serving);
+                return ended;
+            }
+            _ = takeovers.recv() => match refusal::<A>(&handing) {
+                None => handing = Handing::To(Box::pin(hand_over::to_successor(&service, &program))),
+                Some(why) => {
+                    hand_overs.add(1, &[KeyValue::new("outcome", "refused")]);
+                    tracing::warn!("SIGUSR2: no hand-over: {why}");
+                }
+            },
+            outcome = handing.outcome() => {
+                handing = Handing::Nothing;
+                match outcome {
+                    Err(error) => {
+                        hand_overs.add(1, &[KeyValue::new("outcome", "failed")]);
+                        let error = anyhow::Error::new(error);
+                        tracing::error!("no hand-over, this process goes on serving: {error:#}");
+                    }
+                    Ok(pid) => {
+                        hand_overs.add(1, &[KeyValue::new("outcome", "done")]);
+                        tracing::info!(pid, "handed over: what is under way is finished here, the rest is served there");
+                        supervisor::goes_on_as(pid);
+                        // Who is told to stop now is stopping already.
+                        let ((), ended) = tokio::join!(service.yield_to_successor(), &mut serving);
+                        return ended;
+                    }
+                }
+            }
         }
     }
 }
 
+/// Whether another process is about to take over.
+enum Handing<'s> {
+    Nothing,
+    To(Pin<Box<dyn Future<Output = Result<u32, HandOverError>> + Send + 's>>),
+}
+
+impl Handing<'_> {
+    async fn outcome(&mut self) -> Result<u32, HandOverError> {
+        match self {
+            Self::Nothing => std::future::pending().await,
+            Self::To(handing) => handing.await,
+        }
+    }
+}
+
+/// Why nobody may take over now.
+fn refusal<A: App>(handing: &Handing<'_>) -> Option<&'static str> {
+    if !A::HANDS_OVER {
+        return Some("this service has none; it is stopped and started again");
+    }
+    if std::process::id() == 1 {
+        return Some(
+            "this is process 1, and its container would end with it; start another container instead",
+        );
+    }
+    matches!(handing, Handing::To(_)).then_some("another process is about to take over already")
+}
+
+fn hand_overs(service: &Service) -> Counter<u64> {
+    service
+        .telemetry()
+        .meter()
+        .u64_counter("tollgate.process.hand_overs")
+        .with_description("Times that this process was asked to hand over to a new one (SIGUSR2)")
+        .with_unit("{hand_over}")
+        .build()
+}
+
+fn tell_supervisor_when_ready(service: &Service) {
+    // Who takes over is made known by the process before it.
+    if service.succession().succeeds() {
+        return;
+    }
+    let (readiness, stopping) = (service.readiness().clone(), service.tasks().stopping());
+    service.tasks().spawn("supervisor", async move {
+        tokio::select! {
+            () = readiness.ready() => supervisor::ready(),
+            () = stopping.cancelled() => {}
+        }
+    });
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Told {
+    Terminate,
+    Interrupt,
+}
+
 /// Returns on the first SIGINT or SIGTERM; a second one ends the process at once.
 pub async fn shutdown_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return std::future::pending().await };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    match told_to_stop() {
+        Ok(told) => drop(told.await),
+        Err(_) => std::future::pending().await,
     }
-    #[expect(clippy::disallowed_methods, clippy::exit, reason = "a second signal means: now")]
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        std::process::exit(130);
-    });
+}
+
+/// Listens from now on.
+fn told_to_stop() -> std::io::Result<impl Future<Output = Told>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        let told = tokio::select! {
+            _ = terminate.recv() => Told::Terminate,
+            _ = interrupt.recv() => Told::Interrupt,
+        };
+        #[expect(clippy::disallowed_methods, reason = "a second signal means: now")]
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            end_now();
+        });
+        told
+    })
+}
+
+#[expect(clippy::exit, reason = "whoever asks twice wants no more waiting")]
+fn end_now() {
+    std::process::exit(130);
 }
 
 /// Prints an error with its causes and gives the exit code that fits it.
@@ -166,7 +342,8 @@ pub fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if bad_input { BAD_INPUT } else { 1 })
 }
 
+/// Says something to whoever typed the command.
 #[expect(clippy::print_stderr, reason = "the command line talks to its person")]
-fn tell(line: &str) {
+pub fn tell(line: &str) {
     eprintln!("{line}");
 }

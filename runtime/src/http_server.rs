@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
@@ -48,7 +49,8 @@ impl Connection for TcpStream {
 }
 
 /// Serves `router` in plaintext until the service stops, then lets requests in flight finish.
-pub async fn serve(tasks: &Tasks, listener: TcpListener, router: Router) {
+pub async fn serve(tasks: &Tasks, listener: impl Into<Arc<TcpListener>>, router: Router) {
+    let listener = listener.into();
     let incoming = stream::poll_fn(move |context| {
         listener.poll_accept(context).map(|accepted| {
             Some(accepted.map(|(stream, _)| {

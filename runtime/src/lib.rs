@@ -8,13 +8,17 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod descriptors;
 pub mod grpc;
+pub mod hand_over;
 pub mod http_server;
 pub mod net;
 pub mod process;
 pub mod readiness;
 pub mod reflection;
 pub mod service;
+pub mod sockets;
+pub mod supervisor;
 pub mod tasks;
 pub mod telemetry;
 pub mod trace_context;

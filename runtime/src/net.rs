@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Connections that may wait to be accepted.
@@ -43,6 +43,11 @@ pub enum BindError {
     /// The system said no.
     #[error("{what}: cannot listen on {addr}{}", hint(.source))]
     System { what: String, addr: SocketAddr, source: io::Error },
+    /// Whoever started this process passed on something else than it should.
+    #[error(
+        "inherited socket {what} cannot be used: {problem}; expected a TCP socket that listens (`ListenStream=` with an address and a port, without `Accept=yes`)"
+    )]
+    Inherited { what: String, problem: String },
 }
 
 /// The section that gives it TLS, where there is one.
@@ -69,11 +74,25 @@ pub fn bind_without_tls(addr: SocketAddr, what: &str, tls: &str) -> Result<TcpLi
 }
 
 fn bind_plain(addr: SocketAddr, what: &str, tls: Option<&str>) -> Result<TcpListener, BindError> {
-    if !addr.ip().is_loopback() {
-        let (what, tls) = (what.to_owned(), tls.map(str::to_owned));
-        return Err(BindError::PlaintextOffLoopback { what, addr, tls });
-    }
+    on_loopback(addr, what, tls)?;
     bind_tls(addr, what)
+}
+
+/// Plaintext stays on this machine, whoever bound the socket.
+pub(crate) fn on_loopback(addr: SocketAddr, what: &str, tls: Option<&str>) -> Result<(), BindError> {
+    if addr.ip().is_loopback() {
+        return Ok(());
+    }
+    let (what, tls) = (what.to_owned(), tls.map(str::to_owned));
+    Err(BindError::PlaintextOffLoopback { what, addr, tls })
+}
+
+/// Makes a socket that others have bound one of ours.
+pub(crate) fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
+    socket.set_nonblocking(true)?;
+    // Who bound it may have been content with fewer that wait.
+    SockRef::from(&socket).listen(BACKLOG)?;
+    TcpListener::from_std(socket)
 }
 
 /// Binds a listener that speaks TLS, which others may reach.

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::duration;
-use crate::{Service, http_server, net};
+use crate::{Service, http_server};
 
 /// What concerns the process and not its job.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -28,11 +28,26 @@ pub struct ProcessConfig {
     #[serde(with = "duration")]
     #[schemars(with = "String")]
     pub shutdown_grace: Duration,
+    /// How long a process that is told to stop (SIGTERM) goes on accepting while its readiness is red, so that whoever sends it
+    /// requests notices. Its answers say meanwhile that each is the last of its connection.
+    #[serde(with = "duration")]
+    #[schemars(with = "String")]
+    pub drain_delay: Duration,
+    /// How long a process that takes over from this one (SIGUSR2) may take to be ready; this one goes on serving if it is not.
+    #[serde(with = "duration")]
+    #[schemars(with = "String")]
+    pub hand_over_timeout: Duration,
 }
 
 impl Default for ProcessConfig {
     fn default() -> Self {
-        Self { listen: None, shutdown_grace: Duration::from_secs(20) }
+        Self {
+            listen: None,
+            shutdown_grace: Duration::from_secs(20),
+            // With the grace less than the 30 s that Kubernetes gives.
+            drain_delay: Duration::from_secs(5),
+            hand_over_timeout: Duration::from_secs(60),
+        }
     }
 }
 
@@ -81,14 +96,22 @@ impl std::fmt::Debug for Published {
     }
 }
 
+/// The name under which the process listener's socket is inherited.
+const SOCKET: &str = "process";
+
 /// Serves the process listener and says where.
 pub(crate) fn listen(service: &Service, addr: SocketAddr) -> anyhow::Result<SocketAddr> {
-    let listener = net::bind(addr, "process listener (process.listen)")?;
+    let listener = service.sockets().bind(SOCKET, addr, "process listener (process.listen)", None)?;
     let bound = listener.local_addr()?;
     let router = router(service.clone());
-    let tasks = service.tasks().clone();
-    service.tasks().spawn("process-listener", async move {
-        http_server::serve(&tasks, listener, router).await;
+    let (tasks, service) = (service.tasks().clone(), service.clone());
+    let stopping = tasks.stopping();
+    tasks.clone().spawn("process-listener", async move {
+        // The process before this one answers here until this one serves: nobody should see it wait for its turn.
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = service.succession().came() => http_server::serve(&tasks, listener, router).await,
+        }
     });
     Ok(bound)
 }

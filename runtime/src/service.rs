@@ -9,14 +9,21 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::config::Source;
+use crate::descriptors::Descriptors;
+use crate::hand_over::Succession;
 use crate::process::{self, ProcessConfig, Published};
-use crate::readiness::Readiness;
+use crate::readiness::{Blocker, Readiness};
+use crate::sockets::Sockets;
 use crate::tasks::Tasks;
 use crate::telemetry::process_log;
 use crate::telemetry::{ExportHandles, SecureEndpoint, Telemetry, TelemetryChannel, TelemetryConfig};
 
 /// A part that has been built: its sockets are bound, and `run` serves them.
 pub trait App: Send + Sized {
+    /// Whether it can go on in another process: it binds all that it accepts by [`Service::sockets`], and waits for
+    /// [`Succession::turn`] before it does.
+    const HANDS_OVER: bool = false;
+
     /// Serves until [`crate::tasks::Stopping`] says so, then finishes what is in flight.
     fn run(self) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
@@ -36,20 +43,43 @@ struct Inner {
     readiness: Readiness,
     telemetry: Telemetry,
     clock: Clock,
+    descriptors: Descriptors,
     published: Published,
     process_address: Mutex<Option<SocketAddr>>,
     exporting: Mutex<Option<ExportHandles>>,
     secure_telemetry: OnceLock<SecureEndpoint>,
     telemetry_channel: watch::Sender<Option<TelemetryChannel>>,
     source: OnceLock<Source>,
-    grace: Duration,
+    sockets: Sockets,
+    succession: Succession,
+    process: ProcessConfig,
+    linger: OnceLock<Duration>,
 }
+
+/// How long a connection that is told to go is heard once more, at least.
+const LEAST_LINGER: Duration = Duration::from_secs(1);
 
 impl Service {
     /// Starts telemetry and the process listener; needs a Tokio runtime around it.
     pub fn start(name: &str, process: &ProcessConfig, telemetry: &TelemetryConfig) -> anyhow::Result<Self> {
+        let (service, _starting) =
+            Self::succeed(name, process, telemetry, Sockets::default(), Succession::none())?;
+        Ok(service)
+    }
+
+    /// As [`Self::start`], with sockets that were passed on, perhaps by a process that serves until this one does. It
+    /// is not ready before what comes with it is dropped.
+    pub(crate) fn succeed(
+        name: &str,
+        process: &ProcessConfig,
+        telemetry: &TelemetryConfig,
+        sockets: Sockets,
+        succession: Succession,
+    ) -> anyhow::Result<(Self, Blocker)> {
         let (handle, exporting) = Telemetry::new(name, telemetry)?;
-        let service = Self::assemble(handle, Clock::system(), process.shutdown_grace);
+        let service = Self::assemble(handle, Clock::system(), process.clone(), sockets, succession);
+        // Before somebody can ask: who waits at an inherited socket is answered at once.
+        let starting = service.readiness().blocker("starting");
         if let Some(secure) = exporting.secure_endpoint() {
             let _ = service.0.secure_telemetry.set(secure);
         }
@@ -58,7 +88,7 @@ impl Service {
             let bound = process::listen(&service, addr)?;
             *service.0.process_address.lock() = Some(bound);
         }
-        Ok(service)
+        Ok((service, starting))
     }
 
     /// A service without exporters and process listener.
@@ -68,23 +98,34 @@ impl Service {
 
     /// As [`Self::for_test`], with a clock of the test's choice.
     pub fn for_test_at(name: &str, clock: Clock) -> Self {
-        Self::assemble(Telemetry::off(name), clock, Duration::from_secs(5))
+        let process = ProcessConfig { shutdown_grace: Duration::from_secs(5), ..ProcessConfig::default() };
+        Self::assemble(Telemetry::off(name), clock, process, Sockets::default(), Succession::none())
     }
 
-    fn assemble(telemetry: Telemetry, clock: Clock, grace: Duration) -> Self {
+    fn assemble(
+        telemetry: Telemetry,
+        clock: Clock,
+        process: ProcessConfig,
+        sockets: Sockets,
+        succession: Succession,
+    ) -> Self {
         let readiness = Readiness::new();
         Self(Arc::new(Inner {
             tasks: Tasks::new(telemetry.clone(), readiness.clone()),
             readiness,
             telemetry,
             clock,
+            descriptors: Descriptors::take(),
             published: Published::default(),
             process_address: Mutex::new(None),
             exporting: Mutex::new(None),
             secure_telemetry: OnceLock::new(),
             telemetry_channel: watch::Sender::new(None),
             source: OnceLock::new(),
-            grace,
+            sockets,
+            succession,
+            process,
+            linger: OnceLock::new(),
         }))
     }
 
@@ -118,6 +159,11 @@ impl Service {
         self.0.telemetry_channel.send_replace(Some(channel));
     }
 
+    /// The file descriptors of this process.
+    pub fn descriptors(&self) -> Descriptors {
+        self.0.descriptors
+    }
+
     /// Its time source.
     pub fn clock(&self) -> &Clock {
         &self.0.clock
@@ -148,10 +194,53 @@ impl Service {
         process_log::within(self.telemetry().clone(), future)
     }
 
+    /// Its listening sockets.
+    pub fn sockets(&self) -> &Sockets {
+        &self.0.sockets
+    }
+
+    /// Whether a process before this one still serves.
+    pub fn succession(&self) -> &Succession {
+        &self.0.succession
+    }
+
+    pub(crate) fn process(&self) -> &ProcessConfig {
+        &self.0.process
+    }
+
+    /// How long a connection that is told to go, and that asks nothing, is heard once more: as long as others may take to
+    /// notice that this process goes, if it was given time for that.
+    pub fn linger(&self) -> Duration {
+        self.0.linger.get().copied().unwrap_or(LEAST_LINGER)
+    }
+
+    /// Turns readiness red, goes on for as long as others need to notice, then stops.
+    pub async fn drain(&self) {
+        let _draining = self.readiness().blocker("draining");
+        self.leave();
+        tokio::time::sleep(self.0.process.drain_delay).await;
+        self.stop().await;
+    }
+
+    /// Stops while another process serves in its place: whoever asks about readiness asks that one.
+    pub(crate) async fn yield_to_successor(&self) {
+        self.leave();
+        self.end().await;
+    }
+
+    fn leave(&self) {
+        let _ = self.0.linger.set(self.0.process.drain_delay.max(LEAST_LINGER));
+        self.tasks().leave();
+    }
+
     /// Turns readiness red, ends the tasks within the grace, and sends the last telemetry.
     pub async fn stop(&self) {
         let _draining = self.readiness().blocker("draining");
-        let forced = self.tasks().drain(self.0.grace).await;
+        self.end().await;
+    }
+
+    async fn end(&self) {
+        let forced = self.tasks().drain(self.0.process.shutdown_grace).await;
         if forced > 0 {
             tracing::warn!(service = self.name(), forced, "tasks were cut off at the end of the grace");
         }

@@ -1,11 +1,11 @@
 //! Every task has an owner.
 //!
 //! ```text
-//! running --stop()--> stopping --all done--------------> drained
-//!                        |-----grace over: abort all---> drained, with the number of the forced
+//! running --leave()--> leaving --stop()--> stopping --all done--------------> drained
+//!                                             |-----grace over: abort all---> drained, with the number of the forced
 //! ```
 //!
-//! A long-lived task selects on [`Stopping::cancelled`]; a task that serves one request just ends.
+//! A service that leaves still serves, and says to whoever comes that they should go elsewhere. A long-lived task selects on [`Stopping::cancelled`]; a task that serves one request just ends.
 
 use std::future::Future;
 use std::time::Duration;
@@ -21,13 +21,14 @@ use crate::telemetry::{Telemetry, process_log};
 #[derive(Debug, Clone)]
 pub struct Tasks {
     tracker: TaskTracker,
+    leaving: CancellationToken,
     stopping: CancellationToken,
     abort: CancellationToken,
     telemetry: Telemetry,
     readiness: Readiness,
 }
 
-/// Says when the service begins to stop.
+/// Says when the service begins to stop, or to leave.
 #[derive(Debug, Clone)]
 pub struct Stopping(CancellationToken);
 
@@ -52,6 +53,7 @@ impl Tasks {
     pub(crate) fn new(telemetry: Telemetry, readiness: Readiness) -> Self {
         Self {
             tracker: TaskTracker::new(),
+            leaving: CancellationToken::new(),
             stopping: CancellationToken::new(),
             abort: CancellationToken::new(),
             telemetry,
@@ -112,8 +114,19 @@ impl Tasks {
         Stopping(self.stopping.clone())
     }
 
+    /// A handle that tells when to send others elsewhere, while they are still served.
+    pub fn leaving(&self) -> Stopping {
+        Stopping(self.leaving.clone())
+    }
+
+    /// Tells every task that the service is about to stop; returns at once.
+    pub fn leave(&self) {
+        self.leaving.cancel();
+    }
+
     /// Tells every task to stop; returns at once.
     pub fn stop(&self) {
+        self.leave();
         self.stopping.cancel();
         self.tracker.close();
     }

@@ -21,6 +21,8 @@ enum Kind {
     Limits,
     Policy,
     Cases,
+    /// Somebody else's, beside ours: it is not looked into.
+    Manifest,
 }
 
 impl Kind {
@@ -33,6 +35,7 @@ impl Kind {
             Self::Limits => "limits",
             Self::Policy => "policy",
             Self::Cases => "policy cases",
+            Self::Manifest => "Kubernetes manifest, not looked into",
         }
     }
 
@@ -43,6 +46,7 @@ impl Kind {
                 .any(|line| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':')))
         };
         [
+            ("apiVersion", Self::Manifest),
             ("kind", Self::Policy),
             ("cases", Self::Cases),
             ("domain", Self::Limits),
@@ -124,6 +128,7 @@ fn file(path: &Path, env: &Env) -> Result<(Kind, Vec<String>), Vec<String>> {
             .map(|_| ())
             .map_err(|e| one(e.to_string())),
         Kind::Policy => policy(path, &text),
+        Kind::Manifest => Ok(()),
         Kind::Cases => cases::parse(path, &text).map(|_| ()).map_err(|error| one(error.to_string())),
     }?;
     Ok((kind, Vec::new()))
@@ -156,6 +161,7 @@ mod tests {
         for (text, kind) in [
             ("kind: Role\nname: a\n", Some(Kind::Policy)),
             ("cases: []\n", Some(Kind::Cases)),
+            ("apiVersion: v1\nkind: Service\n", Some(Kind::Manifest)),
             ("# limits\ndomain: insurance\n", Some(Kind::Limits)),
             ("telemetry: {}\nlisteners: []\n", Some(Kind::Proxy)),
             ("database: {}\n", Some(Kind::Authz)),

@@ -68,6 +68,8 @@ fn why_denied(story: &Story) -> String {
         Ok(Reason::CertificateRevoked) => "the client certificate is revoked".to_owned(),
         Ok(Reason::AmbiguousRequest) => "its path can be read in more than one way".to_owned(),
         Ok(Reason::EgressUnregistered) => format!("the destination {} is not registered", story.dest),
+        Ok(Reason::PortRefused) => format!("this port of {} is not open to others", story.dest),
+        Ok(Reason::NotRedirected) => "it was sent to the sidecar itself, not to a workload".to_owned(),
         Ok(Reason::UpgradeRefused) => "the route does not let it switch protocols".to_owned(),
         _ => or_unknown(&story.reason),
     }
@@ -101,6 +103,8 @@ fn why_failed(story: &Story) -> String {
         Ok(Reason::RequestTooLarge) => "the request is too large".to_owned(),
         Ok(Reason::RequestTimeout) => "the client did not send it in time".to_owned(),
         Ok(Reason::ClientGone) => "the client went away".to_owned(),
+        Ok(Reason::LoopDetected) => "the proxy's own connection came back to it".to_owned(),
+        Ok(Reason::Overloaded) => "the proxy had too much to do".to_owned(),
         Ok(Reason::Draining) => "the proxy was stopping".to_owned(),
         Ok(Reason::FaultInjected) => "the proxy was told to fail it, as a trial".to_owned(),
         Ok(Reason::Internal) => "the proxy itself failed".to_owned(),

@@ -17,7 +17,9 @@ pub(super) fn check(config: &Config) -> Result<(), Invalid> {
         return Err(Invalid::new("telemetry.endpoint", problem, "a section `identity`"));
     }
     super::check_cluster::check(config)?;
+    super::check_capture::ways(config)?;
     super::limit::check(config)?;
+    config.overload.check()?;
     unique(config.routes.iter().map(|route| route.name.as_str()), "routes")?;
     for (index, route) in config.routes.iter().enumerate() {
         super::check_route::check(config, route, &format!("routes[{index}]"))?;
@@ -37,6 +39,7 @@ fn listeners(config: &Config) -> Result<(), Invalid> {
         if let Some(tcp) = &listener.tcp {
             listener_tcp(config, listener, tcp, &key)?;
         }
+        super::check_capture::listener(config, listener, &key)?;
         if !listener.bind.ip().is_loopback() && !listener.speaks_tls() {
             return Err(Invalid::new(
                 key("bind"),
@@ -51,6 +54,7 @@ fn listeners(config: &Config) -> Result<(), Invalid> {
             ("limits.header_bytes", limits.header_bytes, 8 << 10),
             ("limits.headers", limits.headers, 16),
             ("limits.max_connections", limits.max_connections, 1),
+            ("limits.handshakes", limits.handshakes, 1),
             ("limits.streams", limits.streams as usize, 1),
             (
                 "limits.requests_per_connection",
@@ -130,26 +134,33 @@ fn listener_tcp(
     tcp: &TcpConfig,
     key: &impl Fn(&str) -> String,
 ) -> Result<(), Invalid> {
-    super::check_route::known(config, &tcp.cluster, &key("tcp.cluster"))?;
+    carried(config, tcp, &key("tcp"))?;
     if listener.mtls == Mtls::Permissive {
         let problem = "who speaks first is not known, so TLS cannot be told from what is none";
         return Err(Invalid::new(key("mtls"), problem, "`strict` or `off`"));
-    }
-    if tcp.authz.mode == AuthzMode::On && config.authz.is_none() {
-        let problem = "nobody is asked whether a connection may be";
-        let remedy = "a section `authz` with an address, or `authz: off` where anyone may connect";
-        return Err(Invalid::new(key("tcp"), problem, remedy));
-    }
-    if tcp.authz.guard.is_some() {
-        return Err(Invalid::new(key("tcp.authz.guard"), "a connection has no path", "no `guard`"));
     }
     if listener.limit_by_address.is_some() || !listener.local_limits.is_empty() {
         let name = if listener.limit_by_address.is_some() { "limit_by_address" } else { "local_limits" };
         let problem = "it counts requests, and bytes are none";
         return Err(Invalid::new(key(name), problem, "`connection_limit`, or `limits.max_connections`"));
     }
+    Ok(())
+}
+
+/// Where bytes go, and who says that they may.
+pub(super) fn carried(config: &Config, tcp: &TcpConfig, key: &str) -> Result<(), Invalid> {
+    super::check_route::known(config, &tcp.cluster, &format!("{key}.cluster"))?;
+    if tcp.authz.mode == AuthzMode::On && config.authz.is_none() {
+        let problem = "nobody is asked whether a connection may be";
+        let remedy = "a section `authz` with an address, or `authz: off` where anyone may connect";
+        return Err(Invalid::new(key, problem, remedy));
+    }
+    if tcp.authz.guard.is_some() {
+        return Err(Invalid::new(format!("{key}.authz.guard"), "a connection has no path", "no `guard`"));
+    }
     if tcp.max_duration.is_some_and(|most| most.is_zero()) {
-        return Err(Invalid::new(key("tcp.max_duration"), "no time at all", "a duration such as 8h"));
+        let key = format!("{key}.max_duration");
+        return Err(Invalid::new(key, "no time at all", "a duration such as 8h"));
     }
     Ok(())
 }

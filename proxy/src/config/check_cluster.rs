@@ -64,6 +64,21 @@ fn endpoints(cluster: &ClusterConfig, key: &str) -> Result<(), Invalid> {
             }
             Ok(())
         }
+        Endpoints::OriginalDestination(original) => {
+            super::check_capture::original(original, key)?;
+            let unused = [
+                ("health_check", cluster.health_check.is_some()),
+                ("slow_start", cluster.slow_start.is_some()),
+                ("localities", !cluster.localities.is_empty()),
+            ];
+            match unused.iter().find(|(_, given)| *given) {
+                None => Ok(()),
+                Some((name, _)) => {
+                    let problem = "there is nothing to choose: the client has said which port";
+                    Err(Invalid::new(format!("{key}.{name}"), problem, "`endpoints` of another kind"))
+                }
+            }
+        }
         Endpoints::Static(_) | Endpoints::File(_) => Ok(()),
     }
 }

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tollgate_runtime::config::duration;
 
+use super::capture::OriginalDestination;
 use super::filter::{Deprecation, Key};
 use super::resilience::{BreakerConfig, HealthCheck, OutlierDetection};
 use super::tls::ClusterTls;
@@ -72,7 +73,7 @@ pub struct ClusterConfig {
     pub slow_start: Option<Duration>,
 }
 
-/// Where endpoints are: one of the three.
+/// Where endpoints are: one of these.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Endpoints {
@@ -82,6 +83,9 @@ pub enum Endpoints {
     Dns(Dns),
     /// A YAML file with a list as `static` has it, read again when it changes.
     File(PathBuf),
+    /// The workload beside this sidecar, at the port that the client wanted: for transparent listeners. There is one
+    /// endpoint for each port, and none is left out (no `outlier_detection`).
+    OriginalDestination(OriginalDestination),
 }
 
 /// One endpoint: an address, or a map.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tollgate_paths::Level;
 use tollgate_runtime::config::duration;
 
+use super::capture::Destination;
 use super::limit::{ConnectionLimit, LocalLimit};
 use super::tcp::TcpConfig;
 use super::tls::{ListenerTls, Mtls};
@@ -43,6 +44,14 @@ pub struct ListenerConfig {
     /// Carries bytes to a cluster instead of speaking HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp: Option<TcpConfig>,
+    /// Takes connections that were meant for others and redirected here (`tollgate-proxy init-iptables`), and learns from
+    /// the system where they were going (`SO_ORIGINAL_DST`). What was not redirected is refused.
+    #[serde(default)]
+    pub transparent: bool,
+    /// Where captured connections of bytes go, by where they were going; the first that fits is taken. What none of
+    /// these names is HTTP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<Destination>,
     /// How much of a path's spelling is undone before it is routed, judged and forwarded.
     #[serde(default)]
     pub normalize: Normalize,
@@ -148,6 +157,8 @@ pub struct LimitsConfig {
     /// Connections at once of one address (IPv6: of one /64). One more is closed before a byte of it is read. 1,024 at an
     /// ingress, as many as there may be elsewhere, unless set; 0 switches the limit off.
     pub connections_per_address: Option<usize>,
+    /// TLS handshakes at once. With one more, the address that has the most of them loses its oldest.
+    pub handshakes: usize,
     /// Requests of one connection. With the answer to the last of them it is closed (HTTP/2: GOAWAY).
     pub requests_per_connection: u64,
     /// Bytes of one request's head. More is 431.
@@ -188,6 +199,7 @@ impl Default for LimitsConfig {
         Self {
             max_connections: 10_000,
             connections_per_address: None,
+            handshakes: 1_024,
             requests_per_connection: 100_000,
             header_bytes: 64 << 10,
             headers: 100,

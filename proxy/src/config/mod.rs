@@ -3,7 +3,9 @@
 //! [`Config::check`] is the only place that checks it: what it lets through, [`crate::snapshot`] can compile.
 //! Names of route and match fields are those of Gateway API's HTTPRoute.
 
+mod capture;
 mod check;
+mod check_capture;
 mod check_cluster;
 mod check_route;
 mod cluster;
@@ -12,6 +14,7 @@ mod limit;
 mod listener;
 mod matching;
 mod outline;
+mod overload;
 mod resilience;
 mod rollout;
 mod route;
@@ -31,6 +34,7 @@ use tollgate_runtime::config::{Invalid, ServiceConfig, duration};
 use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
 
+pub use capture::{Destination, OriginalDestination};
 pub use cluster::{
     Balance, ClusterConfig, Dns, DnsRecord, Endpoint, Endpoints, Locality, Placed, PrivateAddresses, Protocol,
 };
@@ -43,6 +47,7 @@ pub use listener::{AddressLimit, LimitsConfig, ListenerConfig, Normalize, Role};
 pub use matching::{
     Claim, ClaimMatch, Match, PathMatch, PathMatchType, PeerMatch, ValueMatch, ValueMatchType,
 };
+pub use overload::{OverloadConfig, OverloadMode};
 pub use resilience::{
     BreakerConfig, FailurePercentage, HealthCheck, HealthQuestion, Hedge, OutlierDetection, Retry, RetryOn,
     SuccessRate,
@@ -80,6 +85,9 @@ pub struct Config {
     /// The rate-limit service. Without it descriptors are not counted.
     #[serde(default)]
     pub rate_limit: Option<RateLimitConfig>,
+    /// What happens when there is more to do than this proxy can.
+    #[serde(default)]
+    pub overload: OverloadConfig,
     /// Where requests come in.
     pub listeners: Vec<ListenerConfig>,
     /// Where they go. What matches no route is answered 404 and never forwarded.

@@ -2,19 +2,49 @@
 
 use tollgate_runtime::config::duration;
 
-use super::{AuthzMode, Backend, ClusterConfig, Config, Endpoints, Match, RouteConfig, ValueMatch};
+use super::{
+    AuthzMode, Backend, ClusterConfig, Config, Destination, Endpoints, Match, RouteConfig, ValueMatch,
+};
 
 impl Config {
     /// One line a listener, route and cluster, in the order of the file.
     pub fn outline(&self) -> Vec<String> {
         let listeners = self.listeners.iter().map(|one| {
-            let bytes = one.tcp.as_ref().map(|tcp| format!("; bytes -> {}", tcp.cluster)).unwrap_or_default();
-            format!("listener {}: {:?} at {}{bytes}", one.name, one.role, one.bind)
+            let mut line = format!("listener {}: {:?} at {}", one.name, one.role, one.bind);
+            if one.transparent {
+                line.push_str(", transparent");
+            }
+            if let Some(tcp) = &one.tcp {
+                line.push_str(&format!("; bytes -> {}", tcp.cluster));
+            }
+            one.destinations
+                .iter()
+                .for_each(|one| line.push_str(&format!("; {}", destination_of_bytes(one))));
+            line
         });
         let routes = self.routes.iter().map(route);
         let clusters = self.clusters.iter().map(cluster);
         listeners.chain(routes).chain(clusters).collect()
     }
+}
+
+fn destination_of_bytes(one: &Destination) -> String {
+    let list = |texts: Vec<String>| texts.join(", ");
+    let ports = list(one.ports.iter().map(u16::to_string).collect());
+    let wanted = match (one.networks.is_empty(), one.ports.is_empty()) {
+        (true, true) => "its endpoints".to_owned(),
+        (true, false) => format!("port {ports}"),
+        (false, no_ports) => {
+            let networks = list(one.networks.iter().map(ToString::to_string).collect());
+            if no_ports { networks } else { format!("{networks} port {ports}") }
+        }
+    };
+    let wanted = match (one.server_names.is_empty(), one.names_addresses()) {
+        (true, _) => wanted,
+        (false, false) => format!("TLS to {}", one.server_names.join(", ")),
+        (false, true) => format!("TLS to {} at {wanted}", one.server_names.join(", ")),
+    };
+    format!("bytes for {wanted} -> {}", one.tcp.cluster)
 }
 
 fn route(route: &RouteConfig) -> String {
@@ -86,6 +116,10 @@ fn cluster(cluster: &ClusterConfig) -> String {
         }
         Endpoints::Dns(dns) => format!("{:?} {}", dns.record, dns.name),
         Endpoints::File(file) => format!("file {}", file.display()),
+        Endpoints::OriginalDestination(original) => {
+            let ports: Vec<_> = original.ports.iter().map(u16::to_string).collect();
+            format!("{} at the port that the client wanted, of {}", original.address, ports.join(", "))
+        }
     };
     let breaker = &cluster.breaker;
     let outlier = if cluster.outlier_detection.enabled { "on" } else { "off" };

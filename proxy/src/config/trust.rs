@@ -17,6 +17,11 @@ pub struct Network {
 }
 
 impl Network {
+    /// The address that it is written with.
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
     /// Whether an address is one of them. An IPv4 address written as IPv6 is itself.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {

@@ -1,4 +1,5 @@
-//! Whose connection it is, where a load balancer says so before the first byte (see [`crate::proxy_protocol`]).
+//! Whose connection it is and where it was going, where a load balancer says so before the first byte (see
+//! [`crate::proxy_protocol`]) or the system does (see [`super::capture`]).
 //!
 //! ```text
 //! from `proxy_protocol.from`   header --> served as who it names       none, broken, slow: closed
@@ -11,7 +12,7 @@ use std::net::SocketAddr;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-use super::Listener;
+use super::{Listener, capture};
 use crate::proxy_protocol::{Ends, LONGEST, Problem, Read, Said, read};
 
 /// Why a connection has no beginning.
@@ -23,6 +24,8 @@ pub(super) enum Unannounced {
     Slow,
     #[error("closed before the end of a PROXY header")]
     Closed,
+    #[error("the connection was not redirected to this listener")]
+    NotRedirected,
     #[error("the connection broke")]
     Broken(#[from] io::Error),
 }
@@ -33,6 +36,9 @@ pub(super) async fn ends(
     stream: &mut TcpStream,
     (peer, local): (SocketAddr, SocketAddr),
 ) -> Result<(SocketAddr, SocketAddr), Unannounced> {
+    if listener.config.transparent {
+        return Ok((peer, capture::wanted(stream, local)?));
+    }
     let Some(announced) = &listener.config.proxy_protocol else { return Ok((peer, local)) };
     if !announced.from.iter().any(|network| network.contains(peer.ip())) {
         return Ok((peer, local));

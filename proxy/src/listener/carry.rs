@@ -1,7 +1,7 @@
 //! Carrying bytes both ways between two connections, until both sides have ended or it must not go on.
 //!
 //! It ends when both sides have, when nothing has moved for as long as it may, and at the first of the ends that it is
-//! given. There is no way to ask bytes to go: a proxy that stops waits until they are quiet.
+//! given. There is no way to ask bytes to go (but see [`super::websocket`]): a proxy that stops waits until they are quiet.
 
 use std::io;
 use std::pin::{Pin, pin};

@@ -55,6 +55,10 @@ pub(crate) struct ConnectionClock {
     /// Since when nothing is held, if nothing is.
     free_since: AtomicU64,
     slow_reader: AtomicBool,
+    /// All that was written is out.
+    flushed: AtomicBool,
+    /// All of a message was read, and nothing of the next one.
+    between_messages: AtomicBool,
 }
 
 impl ConnectionClock {
@@ -77,6 +81,8 @@ impl ConnectionClock {
             taken_then: AtomicU64::new(0),
             free_since: AtomicU64::new(0),
             slow_reader: AtomicBool::new(false),
+            flushed: AtomicBool::new(true),
+            between_messages: AtomicBool::new(true),
         }
     }
 
@@ -187,6 +193,31 @@ impl ConnectionClock {
     /// Whether a request is under way.
     pub(super) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Relaxed) > 0
+    }
+
+    /// For how long nothing was asked, nor begun to be; no time at all while something is.
+    pub(super) fn quiet_for(&self) -> Duration {
+        if self.is_busy() || self.head_began.load(Ordering::Relaxed) > 0 {
+            return Duration::ZERO;
+        }
+        Duration::from_nanos(self.now().saturating_sub(self.idle_since.load(Ordering::Relaxed)))
+    }
+
+    /// Something was written and may not be out, or all of it is.
+    pub(super) fn flushed(&self, all: bool) {
+        self.flushed.store(all, Ordering::Relaxed);
+    }
+
+    /// What was read so far ends where a message does.
+    pub(super) fn is_between_messages(&self, so: bool) {
+        self.between_messages.store(so, Ordering::Relaxed);
+    }
+
+    /// Whether nothing would be missed if somebody else went on with the connection after `quiet` without a request.
+    pub(super) fn is_at_rest(&self, quiet: Duration) -> bool {
+        self.quiet_for() >= quiet
+            && self.flushed.load(Ordering::Relaxed)
+            && self.between_messages.load(Ordering::Relaxed)
     }
 
     /// The longest that a timer may sleep without missing anything.

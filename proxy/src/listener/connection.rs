@@ -22,13 +22,15 @@ use super::announce::Unannounced;
 use super::clock::Found;
 use super::framing::Violation;
 use super::io::{Spoken, WatchedStream};
-use super::{Connection, TaskExecutor};
+use super::{Closing, Connection, TaskExecutor};
 use crate::pipeline::{self, Proxy};
 use crate::record::connection_failed;
 use crate::socket::Socket;
 
 /// How long the last words to a client may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// A connection on which nothing was asked for so long is kept with as little memory as it takes.
+const RESTS_AFTER: Duration = Duration::from_secs(5);
 /// Room for one read beside the largest head.
 const READ_AHEAD: usize = 16 << 10;
 
@@ -49,7 +51,8 @@ pub(super) async fn serve(
     closing: &CancellationToken,
 ) {
     match connection.certificate().map(|certificate| certificate.lifetime) {
-        None => drive(proxy, connection, socket, closing).await,
+        // On the heap: the task that accepted has no use for its room.
+        None => Box::pin(drive(proxy, connection, socket, closing)).await,
         Some(lifetime) => {
             let driving = Box::pin(drive(proxy, connection, socket, closing));
             until_the_certificate_ends(connection, lifetime, driving, closing).await;
@@ -94,8 +97,16 @@ async fn drive(
     closing: &CancellationToken,
 ) {
     let mut io = WatchedStream::new(socket, Arc::clone(connection));
-    match recognise(&mut io, connection, closing).await {
-        First::Spoken(Spoken::Http1) => serve_http1(proxy, connection, io, closing).await,
+    match recognise(&mut io, proxy, connection, closing).await {
+        First::Spoken(Spoken::Http1) => {
+            let mut awake = Some(io);
+            while let Some(io) = awake {
+                awake = match Box::pin(serve_http1(proxy, connection, io, closing)).await {
+                    Some(resting) => rest(resting, connection, closing).await,
+                    None => None,
+                };
+            }
+        }
         First::Spoken(Spoken::Http2) => {
             connection.clock.is_multiplexed();
             serve_http2(proxy, connection, io, closing).await;
@@ -111,14 +122,20 @@ enum First {
     Closed,
 }
 
-async fn recognise(io: &mut WatchedStream, connection: &Connection, closing: &CancellationToken) -> First {
+async fn recognise(
+    io: &mut WatchedStream,
+    proxy: &Proxy,
+    connection: &Connection,
+    closing: &CancellationToken,
+) -> First {
     let mut recognising = pin!(io.recognise());
+    let mut expired = pin!(Closing::expired(closing, proxy));
     let mut timer = pin!(tokio::time::sleep(connection.clock.longest_sleep()));
     loop {
         tokio::select! {
             biased;
             spoken = &mut recognising => return spoken.map_or(First::Closed, First::Spoken),
-            () = closing.cancelled() => return First::Closed,
+            () = &mut expired => return First::Closed,
             () = &mut timer => match connection.clock.look() {
                 Found::Later(after) => timer.as_mut().reset(Instant::now() + after),
                 Found::SlowHead => return First::SlowHead,
@@ -128,12 +145,42 @@ async fn recognise(io: &mut WatchedStream, connection: &Connection, closing: &Ca
     }
 }
 
+/// Waits until a client that asked nothing for a while goes on, or the proxy stops.
+async fn rest(
+    mut io: WatchedStream,
+    connection: &Connection,
+    closing: &CancellationToken,
+) -> Option<WatchedStream> {
+    {
+        let mut waking = pin!(io.wakes());
+        let mut timer = pin!(tokio::time::sleep(connection.clock.longest_sleep()));
+        loop {
+            tokio::select! {
+                biased;
+                woken = &mut waking => {
+                    if woken.unwrap_or(false) {
+                        break;
+                    }
+                    return None;
+                }
+                () = closing.cancelled() => break,
+                () = &mut timer => match connection.clock.look() {
+                    Found::Later(after) => timer.as_mut().reset(Instant::now() + after),
+                    Found::SlowHead | Found::Idle | Found::SlowReader => return None,
+                },
+            }
+        }
+    }
+    Some(io)
+}
+
+/// Serves requests until the connection ends, or until nothing was asked for a while: then it comes back.
 async fn serve_http1(
     proxy: &Arc<Proxy>,
     connection: &Arc<Connection>,
     mut io: WatchedStream,
     closing: &CancellationToken,
-) {
+) -> Option<WatchedStream> {
     let limits = &connection.listener.limits;
     // Before all that hyper holds, so that it is dropped after it.
     let _staying = Staying(connection);
@@ -147,23 +194,46 @@ async fn serve_http1(
         .header_read_timeout(None);
     let mut serving = builder.serve_connection(TokioIo::new(io), service(proxy, connection));
     let mut timer = pin!(tokio::time::sleep(connection.clock.longest_sleep()));
-    let mut draining = false;
+    let (mut told, came_late) = (false, closing.is_cancelled());
+    if came_late {
+        connection.ending.store(true, Ordering::Relaxed);
+    }
     let ended = loop {
         tokio::select! {
             biased;
             ended = until_refused(&mut serving, connection) => break ended,
-            () = closing.cancelled(), if !draining => {
-                draining = true;
-                // To hyper a 101 is out once it is begun: what is left of it would be lost.
-                if !connection.has_switch() {
+            () = closing.cancelled(), if !told => {
+                told = true;
+                // The next answer says that it is the last, if there is one: a request may be on its way.
+                let said_before = connection.ending.swap(true, Ordering::Relaxed) && !came_late;
+                if said_before && !connection.has_switch() {
                     Pin::new(&mut serving).graceful_shutdown();
                 }
+                timer.as_mut().reset(Instant::now() + proxy.reporter.service.linger());
             }
             () = &mut timer => match connection.clock.look() {
+                Found::Later(after) if told => {
+                    let (linger, quiet) = (proxy.reporter.service.linger(), connection.clock.quiet_for());
+                    // To hyper a 101 is out once it is begun: what is left of it would be lost.
+                    if quiet >= linger && !connection.has_switch() {
+                        Pin::new(&mut serving).graceful_shutdown();
+                    }
+                    let left = linger.checked_sub(quiet).filter(|left| !left.is_zero()).unwrap_or(linger);
+                    timer.as_mut().reset(Instant::now() + after.min(left));
+                }
+                Found::Later(_) if rests(connection) => {
+                    let parts = serving.into_parts();
+                    let mut io = parts.io.into_inner();
+                    io.unread(&parts.read_buf);
+                    return Some(io);
+                }
                 Found::Later(after) => timer.as_mut().reset(Instant::now() + after),
                 Found::SlowHead | Found::Idle => break None,
                 // Nothing can be said to who takes nothing.
-                Found::SlowReader => return stay(connection),
+                Found::SlowReader => {
+                    stay(connection);
+                    return None;
+                }
             },
         }
     };
@@ -174,7 +244,7 @@ async fn serve_http1(
             let mut io = parts.io.into_inner();
             match switch {
                 Some(switch) => {
-                    io.switch(&parts.read_buf);
+                    io.unread(&parts.read_buf);
                     Box::pin(switch.carry(io, closing)).await;
                 }
                 // hyper leaves the closing to whom it would have given the connection.
@@ -197,6 +267,12 @@ async fn serve_http1(
         }
         None => {}
     }
+    None
+}
+
+/// Whether nothing is under way on a connection, and has not been for a while.
+fn rests(connection: &Connection) -> bool {
+    connection.clock.is_at_rest(RESTS_AFTER) && !connection.has_switch()
 }
 
 /// A connection that may go over to another protocol, while it is served. It and what it goes over to hold each other;
@@ -245,7 +321,7 @@ async fn serve_http2(
         .keep_alive_interval(limits.idle_timeout.max(Duration::from_secs(10)));
     let mut serving = pin!(builder.serve_connection(TokioIo::new(io), service(proxy, connection)));
     let mut timer = pin!(tokio::time::sleep(connection.clock.longest_sleep()));
-    let mut draining = false;
+    let (mut told, mut draining) = (false, false);
     loop {
         tokio::select! {
             biased;
@@ -255,9 +331,15 @@ async fn serve_http2(
                 }
                 return;
             }
-            () = closing.cancelled(), if !draining => {
-                draining = true;
-                serving.as_mut().graceful_shutdown();
+            () = closing.cancelled(), if !told => {
+                told = true;
+                if connection.clock.requests() > 0 {
+                    draining = true;
+                    serving.as_mut().graceful_shutdown();
+                } else {
+                    // Who has just come is on the point of asking.
+                    timer.as_mut().reset(Instant::now() + proxy.reporter.service.linger());
+                }
             }
             () = connection.spent.notified(), if !draining => {
                 draining = true;
@@ -265,6 +347,11 @@ async fn serve_http2(
             }
             () = &mut timer => match connection.clock.look() {
                 Found::SlowReader => return,
+                _ if told && !draining => {
+                    draining = true;
+                    serving.as_mut().graceful_shutdown();
+                    timer.as_mut().reset(Instant::now() + LAST_WORDS);
+                }
                 Found::Idle if !draining => {
                     draining = true;
                     serving.as_mut().graceful_shutdown();
@@ -335,10 +422,11 @@ pub(super) async fn refuse_plaintext(proxy: &Proxy, connection: &Arc<Connection>
     }
 }
 
-/// Who must say whose connection it is did not. There is nobody to answer to.
+/// Who must say whose connection it is did not, or it came to a transparent listener by itself. There is nobody to answer to.
 pub(super) fn refuse_unannounced(proxy: &Proxy, connection: &Connection, error: &Unannounced) {
     let (status, reason) = match error {
         Unannounced::Slow => (StatusCode::REQUEST_TIMEOUT, Reason::RequestTimeout),
+        Unannounced::NotRedirected => (StatusCode::FORBIDDEN, Reason::NotRedirected),
         _ => (StatusCode::BAD_REQUEST, Reason::RequestMalformed),
     };
     connection_failed(&proxy.reporter, connection, status, reason, &error.to_string());
@@ -349,6 +437,18 @@ pub(super) fn refuse_crowd(proxy: &Proxy, connection: &Connection) {
     let details = "too many connections of one address";
     let status = StatusCode::TOO_MANY_REQUESTS;
     connection_failed(&proxy.reporter, connection, status, Reason::LimitAddress, details);
+}
+
+/// All descriptors are taken but those that are kept for what must go on.
+pub(super) fn refuse_without_descriptor(proxy: &Proxy, connection: &Connection) {
+    let (status, details) = (StatusCode::SERVICE_UNAVAILABLE, "no file descriptor is left for it");
+    connection_failed(&proxy.reporter, connection, status, Reason::Overloaded, details);
+}
+
+/// There is no time for its handshake.
+pub(super) fn refuse_handshake(proxy: &Proxy, connection: &Connection, details: &str) {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    connection_failed(&proxy.reporter, connection, status, Reason::Overloaded, details);
 }
 
 async fn time_out(proxy: &Proxy, connection: &Connection, mut io: WatchedStream) {

@@ -86,6 +86,16 @@ impl Framing {
         self.part == Part::Switching
     }
 
+    /// Nothing of a next message came, and nothing of the one before is missing.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.part == Part::Head && self.lines == 0 && self.line_bytes == 0 && self.line.is_empty()
+    }
+
+    /// What comes next belongs to a head.
+    pub(super) fn is_in_head(&self) -> bool {
+        self.part == Part::Head
+    }
+
     /// Reads on. After an error nothing more may be read.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         let mut at = 0;

@@ -49,8 +49,8 @@ impl WatchedStream {
         self.framing.as_ref().is_some_and(Framing::switches)
     }
 
-    /// From here on bytes mean something else; `read` are the first of them.
-    pub(super) fn switch(&mut self, read: &Bytes) {
+    /// From here on somebody else reads; `read` is what was read for them already.
+    pub(super) fn unread(&mut self, read: &Bytes) {
         self.framing = None;
         if !read.is_empty() {
             let mut ahead = BytesMut::from(&read[..]);
@@ -67,7 +67,9 @@ impl WatchedStream {
     /// Follows what was just read into `buffer`, and takes back what belongs to a message that is refused.
     fn follow(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> Poll<io::Result<()>> {
         let Some(framing) = &mut self.framing else { return Poll::Ready(Ok(())) };
-        let Err(refused) = framing.read(&buffer.filled()[before..]) else { return Poll::Ready(Ok(())) };
+        let read = framing.read(&buffer.filled()[before..]);
+        self.connection.clock.is_between_messages(framing.is_between_messages());
+        let Err(refused) = read else { return Poll::Ready(Ok(())) };
         self.refused = Some(refused.violation);
         self.connection.clock.refused();
         buffer.set_filled(before + refused.fine);
@@ -82,6 +84,35 @@ impl WatchedStream {
         Ok(())
     }
 
+    /// Waits for the next bytes without holding a buffer for them; `false` when none will come.
+    pub(super) async fn wakes(&mut self) -> io::Result<bool> {
+        if self.ahead.is_empty() && self.read_first().await? == 0 {
+            return Ok(false);
+        }
+        self.connection.clock.bytes_read();
+        Ok(true)
+    }
+
+    /// Reads the first bytes of what comes next.
+    async fn read_first(&mut self) -> io::Result<usize> {
+        let Socket::Plain(stream) = &mut self.stream else {
+            return self.stream.read_buf(&mut self.ahead).await;
+        };
+        loop {
+            // An idle connection should hold no buffer.
+            stream.readable().await?;
+            let mut first = [0; 4096];
+            match stream.try_read(&mut first) {
+                Ok(read) => {
+                    self.ahead.extend_from_slice(&first[..read]);
+                    return Ok(read);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Reads until it is clear which HTTP this is; what was read is read again by whoever comes next.
     pub(super) async fn recognise(&mut self) -> io::Result<Spoken> {
         loop {
@@ -92,21 +123,9 @@ impl WatchedStream {
             if known == PREFACE.len() {
                 return Ok(Spoken::Http2);
             }
-            let read = match &mut self.stream {
-                // An idle connection should hold no buffer.
-                Socket::Plain(stream) if self.ahead.is_empty() => {
-                    stream.readable().await?;
-                    let mut first = [0; 4096];
-                    match stream.try_read(&mut first) {
-                        Ok(read) => {
-                            self.ahead.extend_from_slice(&first[..read]);
-                            read
-                        }
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                        Err(error) => return Err(error),
-                    }
-                }
-                stream => stream.read_buf(&mut self.ahead).await?,
+            let read = match self.ahead.is_empty() {
+                true => self.read_first().await?,
+                false => self.stream.read_buf(&mut self.ahead).await?,
             };
             if read == 0 {
                 return Ok(if self.ahead.is_empty() { Spoken::Nothing } else { Spoken::Http1 });
@@ -138,7 +157,9 @@ impl AsyncRead for WatchedStream {
             return this.follow(buffer, before);
         }
         let read = std::task::ready!(Pin::new(&mut this.stream).poll_read(context, buffer));
-        if buffer.filled().len() > before {
+        // What is left of a body whose answer is out already begins no head.
+        let of_head = this.framing.as_ref().is_none_or(Framing::is_in_head);
+        if buffer.filled().len() > before && of_head {
             this.connection.clock.bytes_read();
         }
         match read {
@@ -154,6 +175,7 @@ impl AsyncWrite for WatchedStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.connection.clock.flushed(false);
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         if let Poll::Ready(Ok(count)) = written {
             self.connection.clock.took(count);
@@ -162,7 +184,11 @@ impl AsyncWrite for WatchedStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            self.connection.clock.flushed(true);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -174,6 +200,7 @@ impl AsyncWrite for WatchedStream {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.connection.clock.flushed(false);
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         if let Poll::Ready(Ok(count)) = written {
             self.connection.clock.took(count);

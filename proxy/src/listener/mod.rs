@@ -2,25 +2,32 @@
 //!
 //! * this file: accepting, up to a number of connections;
 //! * [`announce`]: whose connection it is, where a load balancer says so;
+//! * [`capture`]: what was redirected here on its way to somebody else; [`hello`]: which server its TLS asks for;
 //! * [`connection`]: one connection from its first byte to its last;
 //! * [`clock`]: when a connection has waited long enough;
 //! * [`io`]: the socket, watched;
+//! * [`handshakes`]: how many of those at once;
 //! * [`secure`]: TLS, and what it tells about the other end;
 //! * [`framing`]: where messages begin and end, read strictly;
 //! * [`tcp`]: a connection of bytes that are nobody's business here;
 //! * [`switch`]: a connection that went over from HTTP to another protocol;
+//! * [`websocket`]: the last word of such a connection, if it speaks that;
 //! * [`carry`]: bytes both ways, of these two; [`flow`]: what has moved.
 
 mod announce;
+mod capture;
 mod carry;
 mod clock;
 mod connection;
 mod flow;
 mod framing;
+mod handshakes;
+mod hello;
 mod io;
 pub(crate) mod secure;
 pub(crate) mod switch;
 mod tcp;
+mod websocket;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -251,25 +258,54 @@ impl Connection {
     }
 }
 
+/// How a listener ends: its connections are told to go, and it accepts no more.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Closing {
+    leaving: CancellationToken,
+    closed: CancellationToken,
+}
+
+impl Closing {
+    /// Connections go, once they have finished what they began; those that come are served, and told the same.
+    pub(crate) fn leave(&self) {
+        self.leaving.cancel();
+    }
+
+    /// As [`Self::leave`], and nobody comes any more.
+    pub(crate) fn close(&self) {
+        self.leave();
+        self.closed.cancel();
+    }
+
+    /// Returns when a connection that is not yet served has had its time to be.
+    async fn expired(leaving: &CancellationToken, proxy: &Proxy) {
+        leaving.cancelled().await;
+        tokio::time::sleep(proxy.reporter.service.linger()).await;
+    }
+}
+
 /// Accepts until told to stop. The socket closes with it; connections end by themselves.
 ///
 /// Each connection keeps the settings it was accepted under.
 pub(crate) async fn serve(
     proxy: Arc<Proxy>,
     settings: Arc<ArcSwap<Listener>>,
-    socket: TcpListener,
-    closing: CancellationToken,
+    socket: Arc<TcpListener>,
+    closing: Closing,
 ) {
     let tasks = proxy.reporter.service.tasks().clone();
     loop {
         let listener = settings.load_full();
+        // Accepting comes first: who waits in the queue when the socket closes is lost.
         let permit = tokio::select! {
-            () = closing.cancelled() => return,
+            biased;
             permit = Arc::clone(&listener.room).acquire_owned() => permit,
+            () = closing.closed.cancelled() => return,
         };
         let accepted = tokio::select! {
-            () = closing.cancelled() => return,
+            biased;
             accepted = socket.accept() => accepted,
+            () = closing.closed.cancelled() => return,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -283,14 +319,20 @@ pub(crate) async fn serve(
         let _ = stream.set_nodelay(true);
         // The settings may have changed while nobody came.
         let listener = settings.load_full();
+        if !proxy.reporter.service.descriptors().has_room_for_client(&stream) {
+            drop(stream);
+            let connection = Connection::new((peer, local), listener, None);
+            connection::refuse_without_descriptor(&proxy, &connection);
+            continue;
+        }
         // A token of its own: connections that share one would share its lock at every poll.
-        let (proxy, closing) = (Arc::clone(&proxy), closing.child_token());
+        let (proxy, closing) = (Arc::clone(&proxy), closing.leaving.child_token());
         tasks.spawn("connection", async move {
             let _permit = permit;
             proxy.reporter.metrics.connection(1);
             let mut stream = stream;
             let announced = tokio::select! {
-                () = closing.cancelled() => None,
+                () = Closing::expired(&closing, &proxy) => None,
                 ends = announce::ends(&listener, &mut stream, (peer, local)) => Some(ends),
             };
             let (peer, local) = match announced {
@@ -313,12 +355,18 @@ pub(crate) async fn serve(
             }
             let opened = match &listener.secure {
                 None => Opened::Served(Socket::Plain(stream), None),
+                // A handshake costs more than many requests.
+                Some(_) if !proxy.overload.admits_handshake(&proxy.snapshot.load().overload) => {
+                    let connection = Connection::new((peer, local), listener, None);
+                    connection::refuse_handshake(&proxy, &connection, "more to do than this proxy can");
+                    return proxy.reporter.metrics.connection(-1);
+                }
                 // On the heap: a handshake is large, and a connection keeps the room of its largest moment.
                 Some(secure) => {
                     let clock = proxy.reporter.service.clock();
                     let opening = Box::pin(secure.open(&listener, stream, peer, clock));
                     tokio::select! {
-                        () = closing.cancelled() => Opened::Gone,
+                        () = Closing::expired(&closing, &proxy) => Opened::Gone,
                         opened = opening => opened,
                     }
                 }
@@ -328,6 +376,9 @@ pub(crate) async fn serve(
                 Opened::Served(socket, secured) => {
                     let connection = Arc::new(Connection::new(ends, listener, secured));
                     match &connection.listener.config.tcp {
+                        None if connection.listener.config.transparent => {
+                            Box::pin(capture::serve(&proxy, &connection, socket, &closing)).await;
+                        }
                         None => connection::serve(&proxy, &connection, socket, &closing).await,
                         Some(tcp) => {
                             Box::pin(tcp::serve(&proxy, &connection, socket, tcp, &closing)).await;
@@ -337,6 +388,11 @@ pub(crate) async fn serve(
                 Opened::Plaintext(socket) => {
                     let connection = Arc::new(Connection::new(ends, listener, None));
                     connection::refuse_plaintext(&proxy, &connection, socket).await;
+                }
+                Opened::GaveWay => {
+                    let connection = Connection::new(ends, listener, None);
+                    let details = "one of too many handshakes";
+                    connection::refuse_handshake(&proxy, &connection, details);
                 }
                 Opened::Gone => {}
             }

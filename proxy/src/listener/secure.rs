@@ -24,6 +24,7 @@ use tollgate_runtime::Service;
 use tollgate_runtime::clock::Clock;
 
 use super::Listener;
+use super::handshakes::Handshakes;
 use crate::config::{ListenerConfig, Mtls};
 use crate::socket::Socket;
 
@@ -37,6 +38,7 @@ pub(super) struct Secure {
     identity: Option<Identity>,
     /// Whether certificates of clients are signed for workloads, so that the id in them counts.
     workloads: bool,
+    handshakes: Handshakes,
 }
 
 impl std::fmt::Debug for Secure {
@@ -91,6 +93,8 @@ pub(super) enum Opened {
     Served(Socket, Option<Box<Secured>>),
     /// Plaintext where there must be none.
     Plaintext(Socket),
+    /// There were too many, and it was the one to go.
+    GaveWay,
     Gone,
 }
 
@@ -123,7 +127,8 @@ impl Secure {
             },
         })?;
         let acceptor = TlsAcceptor::from(acceptor);
-        Ok(Some(Self { acceptor, mtls: config.mtls, identity: identity.cloned(), workloads }))
+        let handshakes = Handshakes::new(config.limits.handshakes);
+        Ok(Some(Self { acceptor, mtls: config.mtls, identity: identity.cloned(), workloads, handshakes }))
     }
 
     /// Hears the first byte and shakes hands, if it is TLS that comes.
@@ -151,7 +156,12 @@ impl Secure {
                 Mtls::Strict | Mtls::Off => Opened::Plaintext(Socket::Plain(stream)),
             };
         }
-        let shaken = tokio::time::timeout(limits.head_timeout, self.acceptor.accept(stream)).await;
+        // From here on it costs something.
+        let mut place = self.handshakes.begin(peer.ip());
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout(limits.head_timeout, self.acceptor.accept(stream)) => shaken,
+            () = place.gives_way() => return Opened::GaveWay,
+        };
         let settled = shaken
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             // A handshake may take a while, and the certificate ends no later for it.

@@ -25,6 +25,7 @@ use tollgate_proto::Reason;
 use super::carry::{Ended, carry};
 use super::flow::Side;
 use super::io::WatchedStream;
+use super::websocket::Farewell;
 use super::{Connection, Flow, Listener};
 use crate::body::{Content, ResponseBody};
 use crate::error::ProxyError;
@@ -90,6 +91,10 @@ pub(crate) struct Going {
 }
 
 impl Going {
+    fn is_websocket(&self) -> bool {
+        self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
+    }
+
     /// Says to the next one what is wished for.
     pub(crate) fn ask(&self, headers: &mut HeaderMap) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -172,9 +177,9 @@ impl Switch {
             let details = "bytes before the answer to a request to switch protocols".to_owned();
             return self.recording.switch_ended(Reason::RequestMalformed, "DPE", details);
         }
-        let Switching { upstream, idle_timeout, ends, .. } = &mut self.switching;
+        let Switching { upstream, idle_timeout, ends, going } = &mut self.switching;
         let upstream = match upstream.await {
-            Ok(upstream) => TokioIo::new(upstream),
+            Ok(upstream) => Farewell::new(TokioIo::new(upstream), going.is_websocket(), closing),
             Err(error) => {
                 self.lease.broke_off();
                 return self.recording.switch_ended(Reason::UpstreamReset, "UC", error.to_string());

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Connection;
+use super::capture::{has_come_back, refuse_loop};
 use super::carry::{Ended, carry};
 use super::flow::Side;
 use crate::config::TcpConfig;
@@ -32,6 +33,9 @@ pub(super) async fn serve(
     tcp: &TcpConfig,
     closing: &CancellationToken,
 ) {
+    if has_come_back(proxy, connection) {
+        return refuse_loop(proxy, connection);
+    }
     let mut passage = Passage::begin(&proxy.reporter, connection, tcp);
     if let Err(error) = pass(proxy, connection, socket, tcp, closing, &mut passage).await {
         passage.refused(&error);
@@ -54,7 +58,12 @@ async fn pass(
         .get(&tcp.cluster)
         .ok_or(ProxyError::Internal("the cluster of a listener is there"))?;
     passage.version.clone_from(&cluster.version);
-    let mut through = cluster.through(&mut passage.address, Some(connection.ends())).await?;
+    let wanted = connection.local.port();
+    let mut through = cluster.through(&mut passage.address, Some(connection.ends()), wanted).await?;
+    if has_come_back(proxy, connection) {
+        // It had not been ours yet when it came.
+        return Err(ProxyError::Loop(connection.local));
+    }
     let lifetime = connection.certificate().map(|certificate| opened + certificate.lifetime.cut);
     let ends = [
         (lifetime, Ended::Certificate("the peer's certificate has ended")),

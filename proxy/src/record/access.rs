@@ -110,6 +110,10 @@ pub(super) fn of_connection(
     list.text(a::TOLLGATE_RESPONSE_DETAILS, details);
     list.text(a::CLIENT_ADDRESS, connection.peer.ip().to_string());
     list.int(a::CLIENT_PORT, connection.peer.port());
+    if connection.listener.config().transparent {
+        list.text(a::SERVER_ADDRESS, connection.local.ip().to_canonical().to_string());
+        list.int(a::SERVER_PORT, connection.local.port());
+    }
     let line =
         format!("request that could not be read {} {reason} from {}", status.as_u16(), connection.peer.ip());
     list.end(now, &line)
@@ -119,6 +123,11 @@ pub(super) fn add_reporter(list: &mut Attributes, connection: &Connection) {
     list.text(a::TOLLGATE_REPORTER, connection.listener.reporter());
     list.text(a::TOLLGATE_DIRECTION, connection.listener.direction());
     list.text(a::TOLLGATE_CONNECTION_SECURITY_POLICY, connection.security_policy());
+    if connection.listener.config().transparent {
+        // Where it was going, or what it was sent to instead.
+        list.text(a::NETWORK_LOCAL_ADDRESS, connection.local.ip().to_canonical().to_string());
+        list.int(a::NETWORK_LOCAL_PORT, connection.local.port());
+    }
     if let Some(secured) = &connection.secured {
         add_tls(list, secured);
     }

@@ -80,7 +80,16 @@ impl Passage {
         list.int(a::CLIENT_PORT, self.connection.peer.port());
         list.text(a::NETWORK_PROTOCOL_NAME, "tcp");
         let named = self.connection.secured.as_ref().and_then(|secured| secured.server_name.as_deref());
-        list.maybe(a::SERVER_ADDRESS, named);
+        if self.connection.listener.config().transparent {
+            let wanted = self.connection.local;
+            list.text(
+                a::SERVER_ADDRESS,
+                named.map_or_else(|| wanted.ip().to_canonical().to_string(), str::to_owned),
+            );
+            list.int(a::SERVER_PORT, wanted.port());
+        } else {
+            list.maybe(a::SERVER_ADDRESS, named);
+        }
         list.text(a::TOLLGATE_REASON, end.reason.as_str());
         if end.reason != Reason::Ok {
             list.text(a::ERROR_TYPE, end.reason.as_str());

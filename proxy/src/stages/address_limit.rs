@@ -74,7 +74,7 @@ impl Drop for Place {
 }
 
 /// One customer of an access provider usually has a whole /64.
-fn subnet(client: IpAddr) -> IpAddr {
+pub(crate) fn subnet(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {

@@ -18,12 +18,14 @@ use super::dial::Dialer;
 use super::eject::{Answers, Cause, Ejector, Event};
 use super::endpoint::Endpoint;
 use super::health::{self, Health};
+use super::loops::Loops;
 use super::selection::{Candidate, Selection};
 use super::tally::Outcome;
 use super::{discover, report};
 use crate::config::{Balance, ClusterConfig, Endpoint as Address, Endpoints, HealthCheck, Protocol};
 use crate::error::{Fault, ProxyError};
 use crate::record::Reporter;
+use crate::route::descriptor::Facts;
 use crate::route::{Key, Modifier};
 
 /// One cluster, running.
@@ -35,7 +37,7 @@ pub(crate) struct Cluster {
     /// What its answers say of its end.
     pub(crate) deprecation: Option<Modifier>,
     /// What decides, if one key always goes to one endpoint.
-    pub(crate) key: Option<Key>,
+    key: Option<Key>,
     way: Way,
     pub(super) dialer: Arc<Dialer>,
     pub(super) breaker: Arc<Breaker>,
@@ -80,9 +82,10 @@ impl Cluster {
         config: &ClusterConfig,
         identity: Option<&Identity>,
         reporter: &Arc<Reporter>,
+        loops: &Arc<Loops>,
     ) -> anyhow::Result<Arc<Self>> {
         let cluster = Self {
-            dialer: Arc::new(Dialer::build(config, identity, &reporter.service)?),
+            dialer: Arc::new(Dialer::build(config, identity, &reporter.service, loops)?),
             name: config.name.as_str().into(),
             version: config.version.as_deref().map(Arc::from),
             deprecation: config
@@ -109,8 +112,13 @@ impl Cluster {
             closing: CancellationToken::new(),
             config: config.clone(),
         };
-        if let Endpoints::Static(fixed) = &config.endpoints {
-            cluster.consist_of(fixed);
+        match &config.endpoints {
+            Endpoints::Static(fixed) => cluster.consist_of(fixed),
+            Endpoints::OriginalDestination(app) => {
+                let at = |port: &u16| Address::Address(SocketAddr::new(app.address, *port));
+                cluster.consist_of(&app.ports.iter().map(at).collect::<Vec<_>>());
+            }
+            Endpoints::Dns(_) | Endpoints::File(_) => {}
         }
         Ok(Arc::new(cluster))
     }
@@ -126,7 +134,7 @@ impl Cluster {
             tasks.spawn("cluster-health", health::run(Arc::clone(self), check));
         }
         match self.config.endpoints.clone() {
-            Endpoints::Static(_) => {}
+            Endpoints::Static(_) | Endpoints::OriginalDestination(_) => {}
             Endpoints::Dns(dns) => {
                 drop(tasks.spawn("cluster-dns", discover::dns::run(Arc::clone(self), dns)))
             }
@@ -164,13 +172,35 @@ impl Cluster {
         ProxyError::BreakerOpen { cluster: Arc::clone(&self.name), full }
     }
 
+    /// What decides for a client that wanted this port, where nothing else does.
+    pub(super) fn key_of(&self, wanted: u16) -> Option<u64> {
+        matches!(self.config.endpoints, Endpoints::OriginalDestination(_)).then(|| wanted.into())
+    }
+
+    /// What decides which endpoint a request goes to, where one key always goes to one endpoint: of the workload beside us
+    /// that is the port that the client `wanted`.
+    pub(crate) fn key(&self, facts: &Facts<'_>, wanted: u16) -> Option<u64> {
+        self.key_of(wanted).or_else(|| self.key.as_ref()?.number(facts, &self.name))
+    }
+
+    /// Whether an address is one of its endpoints.
+    pub(crate) fn consists_of(&self, address: SocketAddr) -> bool {
+        self.members.lock().list.iter().any(|member| member.endpoint.address == address)
+    }
+
     /// An endpoint for the next try, not one of `not` if there is another.
     pub(crate) fn pick(self: &Arc<Self>, key: Option<u64>, not: &[SocketAddr]) -> Result<Picked, ProxyError> {
         let selection = self.selection.load();
         let turn = || self.turn.fetch_add(1, Ordering::Relaxed);
-        let endpoint = selection
-            .pick(self.way, turn, key, not)
-            .ok_or_else(|| ProxyError::NoHealthyUpstream(self.name.to_string()))?;
+        let endpoint = match &self.config.endpoints {
+            // There is no other: the client has said which.
+            Endpoints::OriginalDestination(_) => selection.at_port(key).ok_or_else(|| {
+                ProxyError::PortRefused(key.and_then(|port| port.try_into().ok()).unwrap_or_default())
+            })?,
+            _ => selection
+                .pick(self.way, turn, key, not)
+                .ok_or_else(|| ProxyError::NoHealthyUpstream(self.name.to_string()))?,
+        };
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
         Ok(Picked { cluster: Arc::clone(self), endpoint: Arc::clone(endpoint) })
     }

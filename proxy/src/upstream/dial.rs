@@ -4,11 +4,12 @@
 //! a request that wants another identity at either end.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tollgate_identity::Identity;
@@ -16,16 +17,27 @@ use tollgate_identity::pki_types::ServerName;
 use tollgate_identity::tls::{FileRoots, Lifetime, Origin, client_config, origin_config};
 use tollgate_runtime::Service;
 use tollgate_runtime::clock::Clock;
+use tollgate_runtime::descriptors::Descriptors;
 
-use crate::config::{ClusterConfig, Protocol, ProxyProtocolVersion};
+use super::loops::{Entry, Loops, Towards, leads_back};
+use crate::config::{ClusterConfig, Endpoints, Protocol, ProxyProtocolVersion};
 use crate::proxy_protocol::{self, Ends};
 use crate::socket::Socket;
+
+/// Whom the workload beside us sees where we reach it by its machine's own address. What this machine sends there is
+/// captured like what comes in; by this address the rules know what has been (`init-iptables`).
+pub(crate) const CARRIED_IN: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 
 /// How one cluster's endpoints are reached.
 #[derive(Debug)]
 pub(crate) struct Dialer {
     tls: Option<Tls>,
     announce: Option<ProxyProtocolVersion>,
+    loops: Arc<Loops>,
+    towards: Towards,
+    /// The near end of its connections, where that matters.
+    source: Option<IpAddr>,
+    descriptors: Descriptors,
 }
 
 struct Tls {
@@ -43,22 +55,13 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-/// A connection that was opened, and until when it may be used and may live.
-#[derive(Debug)]
-pub(super) struct Dialed {
-    pub(super) stream: Socket,
-    pub(super) retire: Option<Instant>,
-    pub(super) cut: Option<Instant>,
-}
-
-impl Dialer {
-    pub(crate) fn build(
+impl Tls {
+    fn build(
         config: &ClusterConfig,
         identity: Option<&Identity>,
         service: &Service,
-    ) -> anyhow::Result<Self> {
-        let announce = config.proxy_protocol;
-        let Some(tls) = &config.tls else { return Ok(Self { tls: None, announce }) };
+    ) -> anyhow::Result<Option<Self>> {
+        let Some(tls) = &config.tls else { return Ok(None) };
         let place = || format!("cluster `{}`", config.name);
         let alpn = match config.protocol {
             Protocol::H1 => vec![b"http/1.1".to_vec()],
@@ -84,8 +87,35 @@ impl Dialer {
             }
         };
         let connector = TlsConnector::from(client);
-        let tls = Tls { connector, name, identity: shown, clock: service.clock().clone() };
-        Ok(Self { tls: Some(tls), announce })
+        Ok(Some(Self { connector, name, identity: shown, clock: service.clock().clone() }))
+    }
+}
+
+/// A connection that was opened, and until when it may be used and may live.
+#[derive(Debug)]
+pub(super) struct Dialed {
+    pub(super) stream: Socket,
+    pub(super) retire: Option<Instant>,
+    pub(super) cut: Option<Instant>,
+    /// It is known as ours as long as this is kept.
+    pub(super) entry: Option<Entry>,
+}
+
+impl Dialer {
+    pub(crate) fn build(
+        config: &ClusterConfig,
+        identity: Option<&Identity>,
+        service: &Service,
+        loops: &Arc<Loops>,
+    ) -> anyhow::Result<Self> {
+        let (towards, source) = match &config.endpoints {
+            Endpoints::OriginalDestination(app) if app.address.is_loopback() => (Towards::App, None),
+            Endpoints::OriginalDestination(_) => (Towards::App, Some(CARRIED_IN.into())),
+            _ => (Towards::Others, None),
+        };
+        let tls = Tls::build(config, identity, service)?;
+        let (announce, descriptors) = (config.proxy_protocol, service.descriptors());
+        Ok(Self { tls, announce, loops: Arc::clone(loops), towards, source, descriptors })
     }
 
     /// `http` or `https`
@@ -100,12 +130,25 @@ impl Dialer {
 
     /// Opens a connection of our own.
     pub(super) async fn dial(&self, address: SocketAddr) -> io::Result<Dialed> {
-        self.dial_for(address, None).await
+        // Health is looked after with the last descriptors, too: that we have none says nothing of an endpoint.
+        let stream = self.connect(address, |_| true).await?;
+        self.begin(stream, address, None).await
     }
 
     /// Opens a connection for somebody, and says so where it is asked for.
     pub(super) async fn dial_for(&self, address: SocketAddr, ends: Option<Ends>) -> io::Result<Dialed> {
-        let mut stream = TcpStream::connect(address).await?;
+        let stream = self.connect(address, |socket| self.descriptors.has_room_for_upstream(socket)).await?;
+        self.begin(stream, address, ends).await
+    }
+
+    async fn begin(
+        &self,
+        mut stream: TcpStream,
+        address: SocketAddr,
+        ends: Option<Ends>,
+    ) -> io::Result<Dialed> {
+        let own_ends = || Ok((stream.local_addr()?, stream.peer_addr()?));
+        let entry = self.loops.remember(own_ends, self.towards)?;
         let _ = stream.set_nodelay(true);
         let header = match self.announce {
             None => Vec::new(),
@@ -116,7 +159,7 @@ impl Dialer {
             stream.write_all(&header).await?;
         }
         let Some(tls) = &self.tls else {
-            return Ok(Dialed { stream: Socket::Plain(stream), retire: None, cut: None });
+            return Ok(Dialed { stream: Socket::Plain(stream), retire: None, cut: None, entry });
         };
         let name = tls.name.clone().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
         let stream = tls.connector.connect(name, stream).await?;
@@ -127,7 +170,26 @@ impl Dialer {
             retire: lifetime.map(|lifetime| now + lifetime.retire),
             cut: lifetime.map(|lifetime| now + lifetime.cut),
             stream: Socket::Tls(Box::new(stream.into())),
+            entry,
         })
+    }
+
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        has_room: impl Fn(&TcpSocket) -> bool,
+    ) -> io::Result<TcpStream> {
+        if self.loops.is_capture(address) {
+            return Err(leads_back(address));
+        }
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if !has_room(&socket) {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        if let Some(source) = self.source {
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
+        socket.connect(address).await
     }
 }
 

@@ -4,6 +4,7 @@
 //! * `forward`: one request, its tries and its time; `pool`: connections; `mirror`: copies; `through`: bytes alone.
 //! * Pure: `balance` and `hashing` (which endpoint), `eject` (who is left out and why), `retry` (whether again);
 //!   `tally` and `breaker` count.
+//! * `loops`: our own connections, so that none comes back to us.
 //! * `health`: asking endpoints how they are; `discover`: finding them; `report`: telling about them.
 
 mod balance;
@@ -16,6 +17,7 @@ mod endpoint;
 mod forward;
 mod hashing;
 mod health;
+mod loops;
 pub(crate) mod mirror;
 mod pool;
 pub(crate) mod report;
@@ -26,6 +28,8 @@ mod through;
 
 pub(crate) use breaker::Full;
 pub(crate) use cluster::Cluster;
+pub(crate) use dial::CARRIED_IN;
 pub(crate) use forward::{Pace, forward, forward_until};
+pub(crate) use loops::Loops;
 pub(crate) use pool::Lease;
 pub(crate) use retry::Retry;

@@ -358,18 +358,22 @@ impl Pool {
 
     pub(super) async fn connect(&self, ends: Option<Ends>) -> Result<Dialed, ProxyError> {
         match tokio::time::timeout(self.connect_timeout, self.dialer.dial_for(self.address, ends)).await {
+            // There is no descriptor for it, which is nobody's fault but ours.
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::QuotaExceeded => {
+                Err(ProxyError::Overloaded { retry_after: Duration::from_secs(1) })
+            }
             Ok(dialed) => dialed.map_err(ProxyError::UpstreamConnect),
             Err(_elapsed) => Err(ProxyError::UpstreamConnect(std::io::ErrorKind::TimedOut.into())),
         }
     }
 
     async fn open_h1(&self, open: Open, ends: Option<Ends>) -> Result<Exclusive, ProxyError> {
-        let Dialed { stream, retire, cut } = self.connect(ends).await?;
+        let Dialed { stream, retire, cut, entry } = self.connect(ends).await?;
         let io = TokioIo::new(stream);
         let (sender, connection) =
             http1::Builder::new().max_header_size(MAX_HEAD).handshake(io).await.map_err(classify)?;
         self.tasks.spawn("upstream-connection", async move {
-            let _open = open;
+            let (_open, _entry) = (open, entry);
             until(cut, connection.with_upgrades()).await;
         });
         Ok(Exclusive { sender, retire, cut })
@@ -383,7 +387,7 @@ impl Pool {
             return Ok(sender);
         }
         let open = self.place();
-        let Dialed { stream, retire, cut } = self.connect(None).await?;
+        let Dialed { stream, retire, cut, entry } = self.connect(None).await?;
         let io = TokioIo::new(stream);
         let (sender, connection) =
             http2::Builder::new(TaskExecutor::new(self.tasks.clone(), "upstream-stream"))
@@ -396,7 +400,7 @@ impl Pool {
                 .await
                 .map_err(classify)?;
         self.tasks.spawn("upstream-connection", async move {
-            let _open = open;
+            let (_open, _entry) = (open, entry);
             until(cut, connection).await;
         });
         *self.shared.lock() = Some(Shared { sender: sender.clone(), retire });

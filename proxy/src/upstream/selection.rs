@@ -88,6 +88,12 @@ impl Selection {
         others.into_iter().find(|endpoint| !not.contains(&endpoint.address)).or(picked)
     }
 
+    /// The endpoint at a port, whatever is thought of it.
+    pub(super) fn at_port(&self, port: Option<u64>) -> Option<&Arc<Endpoint>> {
+        let mut endpoints = self.groups.iter().flat_map(|group| &group.endpoints);
+        endpoints.find(|endpoint| Some(endpoint.address.port().into()) == port)
+    }
+
     fn pick_any(&self, way: Way, turn: &impl Fn() -> usize, key: Option<u64>) -> Option<&Arc<Endpoint>> {
         let group = match self.groups.as_slice() {
             [only] => only,

@@ -10,6 +10,7 @@ use super::Cluster;
 use super::breaker::Place;
 use super::cluster::Picked;
 use super::dial::Dialed;
+use super::loops::Entry;
 use super::tally::Outcome;
 use crate::error::ProxyError;
 use crate::proxy_protocol::Ends;
@@ -26,6 +27,7 @@ pub(crate) struct Through {
     pub(crate) cut: Option<Instant>,
     picked: Picked,
     _place: Place,
+    _entry: Option<Entry>,
 }
 
 impl Through {
@@ -36,21 +38,23 @@ impl Through {
 }
 
 impl Cluster {
-    /// Opens a connection to an endpoint, to another one if it cannot be reached. `at` is the last that was tried.
+    /// Opens a connection to an endpoint, to another one if it cannot be reached. `at` is the last that was tried, `wanted`
+    /// the port that the client wanted.
     pub(crate) async fn through(
         self: &Arc<Self>,
         at: &mut Option<SocketAddr>,
         ends: Option<Ends>,
+        wanted: u16,
     ) -> Result<Through, ProxyError> {
         let place = self.admit()?;
         let mut tried = SmallVec::<[SocketAddr; TRIES]>::new();
         loop {
-            let picked = self.pick(None, &tried)?;
+            let picked = self.pick(self.key_of(wanted), &tried)?;
             *at = Some(picked.address());
             let error = match picked.endpoint.pool.connect(ends).await {
-                Ok(Dialed { stream, cut, .. }) => {
+                Ok(Dialed { stream, cut, entry, .. }) => {
                     self.note(&picked.endpoint, Outcome::Good);
-                    return Ok(Through { stream, cut, picked, _place: place });
+                    return Ok(Through { stream, cut, picked, _place: place, _entry: entry });
                 }
                 Err(error) => error,
             };

@@ -14,6 +14,7 @@ fn the_examples_load() {
         "sidecar-payments.yaml",
         "egress.yaml",
         "patterns.yaml",
+        "transparent.yaml",
     ] {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config").join(name);
         if let Err(error) = load::<Config>(&file, &[], &Env::empty()) {

@@ -88,20 +88,25 @@ pub(crate) struct Setup<'s> {
     pub(crate) edge: &'s str,
     /// Further top keys, each a whole line.
     pub(crate) top: &'s str,
+    /// Further keys of `process`, each with a comma before it.
+    pub(crate) process: &'s str,
 }
 
 impl Setup<'_> {
     pub(crate) fn yaml(&self, authz: SocketAddr, limiter: SocketAddr, app: SocketAddr) -> String {
         let collector = self.collector.map(|at| format!("telemetry: {{endpoint: 'http://{at}'}}\n"));
+        // Tests share the processor with what they test, and with each other.
+        let overload = if self.top.contains("overload:") { "" } else { "overload: {mode: off}\n" };
         let role = if self.listener.contains("role:") { "" } else { "role: ingress," };
         format!(
-            "name: ingress\n{}{}process: {{listen: '127.0.0.1:0', shutdown_grace: 5s}}\nedge: {{trust_traceparent: {}{}}}\n\
+            "name: ingress\n{}{}{overload}process: {{listen: '127.0.0.1:0', shutdown_grace: 5s{}}}\nedge: {{trust_traceparent: {}{}}}\n\
              authz: {{address: 'http://{authz}', timeout: 300ms}}\n\
              rate_limit: {{address: 'http://{limiter}', domain: insurance, timeout: 300ms}}\n\
              listeners: [{{name: main, bind: '127.0.0.1:0', {role} {}}}]\n\
              clusters: [{{name: app, endpoints: {{static: ['{}']}}, {}}}{}]\n{}",
             collector.unwrap_or_default(),
             self.top,
+            self.process,
             self.trust_traceparent,
             self.edge,
             self.listener,

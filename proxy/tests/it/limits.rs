@@ -5,13 +5,16 @@ use std::time::{Duration, Instant};
 use http_body_util::Empty;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 use tollgate_proto::attributes as a;
 use tollgate_testkit::fake_collector::attribute;
 
 use crate::harness::{Mesh, Setup, observed, raw};
+use crate::pki::{CLIENT, PROXY, Pki};
 use crate::wire::Wire;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -232,4 +235,83 @@ async fn a_client_that_does_not_take_its_answer_is_cut() {
         assert_eq!(said(a::TOLLGATE_REASON), "client_gone", "HTTP/2: {http2}");
         assert_eq!(said(a::TOLLGATE_RESPONSE_DETAILS), "cut: the client took too little of its answer");
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_idle_for_long_is_served_as_before() {
+    let pki = Pki::new();
+    let top = pki.identity("proxy", PROXY);
+    // The proxy looks each second; after five without a request it keeps no more than it must.
+    let limits = "limits: {head_timeout: 1s}";
+    let plain = Setup { listener: limits, ..Setup::default() }.start().await;
+    let listener = format!("role: sidecar, mtls: strict, {limits}");
+    let strict = Setup { top: &top, listener: &listener, ..Setup::default() }.start().await;
+    let (config, name) = pki.client(&pki.workload(CLIENT));
+    let stream = TcpStream::connect(strict.address).await.unwrap();
+    let tls = TlsConnector::from(config).connect(ServerName::try_from(name).unwrap(), stream).await.unwrap();
+    tokio::join!(rests_and_goes_on(TcpStream::connect(plain.address).await.unwrap()), rests_and_goes_on(tls));
+}
+
+async fn rests_and_goes_on<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    const ASK: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n";
+    for idle in [0, 7, 7] {
+        tokio::time::sleep(Duration::from_secs(idle)).await;
+        // In two pieces, and one more right behind.
+        stream.write_all(&ASK[..1]).await.unwrap();
+        stream.flush().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream.write_all(&[&ASK[1..], ASK].concat()).await.unwrap();
+        stream.flush().await.unwrap();
+        let mut heard = String::new();
+        while heard.matches("HTTP/1.1 200 OK").count() < 2 || !heard.ends_with("ok\n") {
+            let mut next = [0; 4096];
+            let count = stream.read(&mut next).await.unwrap();
+            assert!(count > 0, "closed after {heard}");
+            heard.push_str(std::str::from_utf8(&next[..count]).unwrap());
+        }
+    }
+    // What wakes it is a head like any other, with its time.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    stream.write_all(&ASK[..9]).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut heard = String::new();
+    stream.read_to_string(&mut heard).await.unwrap();
+    assert!(heard.starts_with("HTTP/1.1 408"), "{heard}");
+}
+
+#[tokio::test]
+async fn the_rest_of_a_body_is_no_request_however_late_it_comes() {
+    // An upstream that answers whole before it has the body, and waits for nothing more.
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = upstream.local_addr().unwrap();
+    let mut answering = JoinSet::new();
+    answering.spawn(async move {
+        let mut open = Vec::new();
+        loop {
+            let (mut stream, _) = upstream.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                assert!(stream.read_buf(&mut head).await.unwrap() > 0);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+            open.push(stream);
+        }
+    });
+    let listener = "limits: {head_timeout: 1s}";
+    let mesh = Setup { listener, upstream: Some(address), ..Setup::default() }.start().await;
+    let mut stream = TcpStream::connect(mesh.address).await.unwrap();
+    let begun = b"POST /open/a HTTP/1.1\r\nhost: h\r\ncontent-length: 200\r\n\r\nnot all of it";
+    stream.write_all(begun).await.unwrap();
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"ok") {
+        assert!(stream.read_buf(&mut heard).await.unwrap() > 0);
+    }
+    assert!(heard.starts_with(b"HTTP/1.1 200 OK"));
+    // Long enough for a connection on which nothing is asked to be put to rest.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    // The connection may be gone by now, which is as good.
+    let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(2), stream.read_to_end(&mut rest)).await;
+    assert_eq!(String::from_utf8_lossy(&rest), "", "it was taken for a request");
 }

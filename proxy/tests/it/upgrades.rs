@@ -406,15 +406,24 @@ async fn what_is_quiet_or_old_is_closed() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_stops_closes_them_once_they_are_quiet() {
-    let echo = Echo::start().await;
-    let (mut mesh, collector) = before(&echo, "").await;
-    let mut socket = open(mesh.address, "/open", &[]).await.unwrap();
-    say_and_hear(&mut socket, Message::text("hello")).await;
+async fn a_proxy_that_stops_closes_what_it_has_no_words_for_once_it_is_quiet() {
+    let app =
+        Blunt::start(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: tunnel/1\r\n\r\n")
+            .await;
+    let setup = Setup { upstream: Some(app.address), routes: Some(ROUTES), ..Setup::default() };
+    let (mut mesh, collector) = observed(setup).await;
+    let mut stream = TcpStream::connect(mesh.address).await.unwrap();
+    let ask = b"GET /open HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: tunnel/1\r\n\r\n";
+    stream.write_all(ask).await.unwrap();
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"\r\n\r\n") {
+        heard.push(stream.read_u8().await.unwrap());
+    }
     let mut stopping = JoinSet::new();
     stopping.spawn(async move { mesh.stop().await });
-    let closed = tokio::time::timeout(PATIENCE, socket.next()).await.expect("in time");
-    assert!(!matches!(closed, Some(Ok(_))), "{closed:?}");
+    let mut more = Vec::new();
+    let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut more)).await.expect("in time");
+    assert!(ended.is_err() || more.is_empty(), "{more:?}");
     stopping.join_next().await.unwrap().unwrap();
     let record = collector.access_records(1).await.remove(0);
     assert_eq!(attribute(&record, a::TOLLGATE_RESPONSE_DETAILS).unwrap(), "cut: the proxy stops");

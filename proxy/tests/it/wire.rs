@@ -8,14 +8,20 @@ use tokio::net::TcpStream;
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PUSH_PROMISE: u8 = 5;
+pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
-const ACK: u8 = 1;
+pub(crate) const PADDED: u8 = 8;
+pub(crate) const PRIORITIZED: u8 = 0x20;
+pub(crate) const ACK: u8 = 1;
 
 /// What goes out.
 #[derive(Debug, Default, Clone)]
@@ -53,6 +59,11 @@ impl Wire {
             vec![(":method", b"GET"), (":scheme", b"http"), (":authority", b"h"), (":path", path.as_bytes())];
         fields.extend(more.iter().map(|(name, value)| (*name, value.as_bytes())));
         self.head(stream, &fields, ends);
+    }
+
+    /// Bytes that are no frame.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -170,7 +181,7 @@ pub(crate) fn code(payload: &[u8]) -> u32 {
 }
 
 /// The status at the beginning of a header block that is the first of its connection.
-fn status_of(block: &[u8]) -> u16 {
+pub(crate) fn status_of(block: &[u8]) -> u16 {
     // A change of the table's size may come before.
     let block = if block[0] & 0xe0 == 0x20 { &block[1..] } else { block };
     const KNOWN: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];

@@ -213,8 +213,10 @@ impl Parts {
         &mut self,
         name: &'static str,
         file: (&str, &str),
-        sets: Vec<String>,
+        mut sets: Vec<String>,
     ) -> anyhow::Result<Vec<(String, SocketAddr)>> {
+        // All parts share one process here: a proxy waits for the others as well.
+        sets.insert(0, "overload.target_delay=200ms".to_owned());
         let config: tollgate_proxy::Config = self.configure(name, file, sets)?;
         let service = self.service(name, &config)?;
         let app = service.scope(tollgate_proxy::App::build(config, service.clone())).await?;

@@ -1,0 +1,155 @@
+//! Connections of our own, remembered while they are open, so that one which comes back to a transparent listener is known.
+//!
+//! The redirect rules leave out what the proxy's user sends. Where they do not (another user, rules made by hand), each
+//! connection to an upstream would be captured, routed and dialled again, without end. It has the same two ends when it
+//! leaves and when it comes back, and no other connection of this machine has both.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+/// What is known of our own connections. One for a proxy, whatever its configuration is.
+#[derive(Debug, Default)]
+pub(crate) struct Loops {
+    /// Transparent listeners; without any nothing is remembered.
+    captures: ArcSwap<Vec<SocketAddr>>,
+    open: Mutex<FxHashMap<Ends, Towards>>,
+}
+
+/// The near and the far end, as a socket of ours has them.
+type Ends = (SocketAddr, SocketAddr);
+
+/// Whom a connection of ours is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Towards {
+    /// Other workloads. One that is beside us has its own way in captured, as it should be.
+    Others,
+    /// The workload beside us: it was captured, and must not be again.
+    App,
+}
+
+/// A connection of ours, remembered until this is dropped.
+#[derive(Debug)]
+pub(super) struct Entry {
+    loops: Arc<Loops>,
+    ends: Ends,
+}
+
+impl Loops {
+    /// These are the transparent listeners from now on.
+    pub(crate) fn capture_at(&self, listeners: Vec<SocketAddr>) {
+        self.captures.store(Arc::new(listeners));
+    }
+
+    /// Whether a connection that was captured, from `source` on its way to `wanted`, is one of ours that has come back.
+    pub(crate) fn has_come_back(&self, source: SocketAddr, wanted: SocketAddr, inbound: bool) -> bool {
+        let open = self.open.lock();
+        match open.get(&(canonical(source), canonical(wanted))) {
+            None => false,
+            Some(Towards::App) => true,
+            Some(Towards::Others) => !inbound,
+        }
+    }
+
+    /// Whether an address is a transparent listener, as far as it can be known before anybody is connected to.
+    pub(super) fn is_capture(&self, to: SocketAddr) -> bool {
+        self.is_at(to, to.ip().to_canonical().is_loopback())
+    }
+
+    /// Remembers a connection that was opened. An error if it leads to a transparent listener of ours.
+    pub(super) fn remember(
+        self: &Arc<Self>,
+        ends: impl FnOnce() -> io::Result<Ends>,
+        towards: Towards,
+    ) -> io::Result<Option<Entry>> {
+        if self.captures.load().is_empty() {
+            return Ok(None);
+        }
+        let (near, far) = ends()?;
+        let (near, far) = (canonical(near), canonical(far));
+        // Who speaks with itself has the same address at both ends.
+        if self.is_at(far, far.ip().is_loopback() || near.ip() == far.ip()) {
+            return Err(leads_back(far));
+        }
+        self.open.lock().insert((near, far), towards);
+        Ok(Some(Entry { loops: Arc::clone(self), ends: (near, far) }))
+    }
+
+    fn is_at(&self, to: SocketAddr, on_this_machine: bool) -> bool {
+        let is = |own: &SocketAddr| {
+            own.port() == to.port() && (own.ip() == to.ip() || own.ip().is_unspecified() && on_this_machine)
+        };
+        self.captures.load().iter().any(is)
+    }
+}
+
+/// An endpoint that is our own transparent listener.
+pub(super) fn leads_back(to: SocketAddr) -> io::Error {
+    io::Error::other(format!("{to} is a transparent listener of this proxy"))
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.loops.open.lock().remove(&self.ends);
+    }
+}
+
+/// A listener for both families sees IPv4 as IPv6.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn our_own_connections_are_known_while_they_are_open() {
+        let loops = Arc::new(Loops::default());
+        let ends = (at("10.0.0.2:40000"), at("10.0.0.9:80"));
+        let open = |ends: Ends, towards| loops.remember(|| Ok(ends), towards);
+        assert!(open(ends, Towards::Others).unwrap().is_none(), "nothing is transparent");
+        loops.capture_at(vec![at("127.0.0.1:15001"), at("[::]:15006")]);
+        let entry = open(ends, Towards::Others).unwrap();
+        let seen = at("[::ffff:10.0.0.2]:40000");
+        assert!(loops.has_come_back(seen, ends.1, false));
+        assert!(
+            !loops.has_come_back(seen, ends.1, true),
+            "a workload that calls itself comes in by its sidecar"
+        );
+        assert!(!loops.has_come_back(at("10.0.0.2:40001"), ends.1, false));
+        assert!(!loops.has_come_back(ends.0, at("10.0.0.9:81"), false));
+        drop(entry);
+        assert!(!loops.has_come_back(ends.0, ends.1, false));
+        let to_app = open((at("127.0.0.6:5000"), at("10.0.0.2:8080")), Towards::App).unwrap();
+        assert!(loops.has_come_back(at("127.0.0.6:5000"), at("10.0.0.2:8080"), true));
+        drop(to_app);
+    }
+
+    #[test]
+    fn transparent_listeners_are_never_dialled() {
+        let loops = Arc::new(Loops::default());
+        loops.capture_at(vec![at("127.0.0.1:15001"), at("[::]:15006")]);
+        for (to, expected) in [
+            ("127.0.0.1:15001", true),
+            ("127.0.0.1:15006", true),
+            ("[::1]:15006", true),
+            ("[::1]:15001", false),
+            ("10.0.0.9:15006", false),
+            ("10.0.0.9:80", false),
+        ] {
+            assert_eq!(loops.is_capture(at(to)), expected, "{to}");
+        }
+        let open = |to: &str| loops.remember(|| Ok((at("10.0.0.2:40000"), at(to))), Towards::Others);
+        assert!(open("10.0.0.2:15006").is_err(), "this machine by its own address");
+        assert!(open("10.0.0.9:15006").is_ok(), "another sidecar");
+    }
+}
