@@ -10,10 +10,13 @@
 mod chain;
 mod check;
 mod collector;
+mod floods;
+mod footprint;
 mod grpc;
 mod keys;
 mod limits;
 mod mtls;
+mod overload;
 mod process;
 mod routes;
 
@@ -49,6 +52,15 @@ enum Scenario {
     Keys,
     /// A request over mTLS on a kept connection, against the same in plaintext through the same proxy.
     Mtls,
+    /// Twice the requests that the ingress can carry: what is served, what is refused, and how fast; with shedding and without.
+    Overload(overload::Args),
+    /// What floods do to other clients, and to the memory of the proxy.
+    Floods,
+    /// Floods a proxy until it is ended.
+    #[command(hide = true)]
+    Flood { flood: floods::Flood, address: std::net::SocketAddr },
+    /// What a proxy takes that does nothing: its start, its memory, and that of ten thousand idle mTLS connections.
+    Footprint,
     /// Instructions a request takes with ten routes and with ten thousand.
     Routes,
     /// That empty service: prints its address, and serves until it is ended.
@@ -88,6 +100,10 @@ fn main() -> ExitCode {
         Scenario::Limits(limits) => limits::run(&args.options, &limits),
         Scenario::Keys => keys::run(),
         Scenario::Mtls => mtls::run(&args.options),
+        Scenario::Overload(overload) => overload::run(&args.options, &overload),
+        Scenario::Floods => floods::run(&args.options),
+        Scenario::Flood { flood, address } => floods::flood(flood, address),
+        Scenario::Footprint => footprint::run(&args.options),
         Scenario::Routes => routes::run(&args.options),
         Scenario::ServeEmpty { runtime, jwk } => grpc::empty::serve(runtime, jwk.as_deref()),
     };

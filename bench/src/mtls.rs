@@ -103,15 +103,10 @@ fn config(
     upstream: SocketAddr,
     [plain, strict]: [SocketAddr; 2],
 ) -> anyhow::Result<serde_json::Value> {
-    let signed = authority.workload(PROXY);
-    let (certificate, key, bundle) = (folder.join("tls.crt"), folder.join("tls.key"), folder.join("ca.crt"));
-    std::fs::write(&certificate, &signed.certificate_pem)?;
-    std::fs::write(&key, &signed.key_pem)?;
-    std::fs::write(&bundle, authority.root_pem())?;
     Ok(json!({
         "process": {"listen": null},
         "telemetry": {"endpoint": format!("http://{collector}"), "log": "warn"},
-        "identity": {"files": {"certificate": certificate, "key": key, "bundle": bundle}},
+        "identity": identity_files(authority, folder)?,
         "listeners": [
             {"name": "plain", "bind": plain, "role": "sidecar"},
             {"name": "strict", "bind": strict, "role": "sidecar", "mtls": "strict"},
@@ -121,8 +116,18 @@ fn config(
     }))
 }
 
+/// The proxy's identity, in files, and the section that reads them.
+pub(crate) fn identity_files(authority: &Authority, folder: &Path) -> anyhow::Result<serde_json::Value> {
+    let signed = authority.workload(PROXY);
+    let (certificate, key, bundle) = (folder.join("tls.crt"), folder.join("tls.key"), folder.join("ca.crt"));
+    std::fs::write(&certificate, &signed.certificate_pem)?;
+    std::fs::write(&key, &signed.key_pem)?;
+    std::fs::write(&bundle, authority.root_pem())?;
+    Ok(json!({"files": {"certificate": certificate, "key": key, "bundle": bundle}}))
+}
+
 /// A workload of the same trust domain.
-fn client(authority: &Authority) -> anyhow::Result<Arc<ClientConfig>> {
+pub(crate) fn client(authority: &Authority) -> anyhow::Result<Arc<ClientConfig>> {
     let shown = authority.workload(CLIENT);
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(shown.key));
     let credential = Credential::new(vec![shown.certificate.into()], key, &provider())?;

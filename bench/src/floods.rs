@@ -1,0 +1,225 @@
+//! What floods do to other clients: how long a calm client's requests take without them and during each, and what memory the
+//! proxy takes meanwhile.
+//!
+//! The floods come from a process of the lowest priority beside the calm client, so that what the client notices is the
+//! proxy's doing and not that of whoever floods.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use serde_json::json;
+use tempfile::TempDir;
+use tollgate_runtime::descriptors::Descriptors;
+
+use crate::chain::upstream;
+use crate::process::{self, HELPER_CORE, Running, TESTED_CORE};
+use crate::{Options, collector, say};
+
+/// From one request of the calm client to the next.
+const EVERY: Duration = Duration::from_millis(1);
+const REQUEST: &[u8] = b"GET /calm HTTP/1.1\r\nhost: h\r\nuser-agent: bench\r\n\r\n";
+/// What a flood of frames comes to.
+const FRAMES: u32 = 100_000;
+const SLOW_CLIENTS: usize = 2_000;
+/// Bytes at a time.
+const WRITE: usize = 16 << 10;
+
+/// What comes.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Flood {
+    /// Streams that are opened and taken back at once.
+    RapidReset,
+    /// A head that does not end.
+    Continuation,
+    /// Empty frames of a body.
+    EmptyData,
+    /// Two thousand heads of which a byte comes each second.
+    SlowHeads,
+}
+
+/// Measures and prints.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    process::pin(std::process::id(), HELPER_CORE)?;
+    let (upstream, collector, folder) = (upstream::start()?, collector::start()?, TempDir::new()?);
+    let [listen] = process::free_addresses()?;
+    let file = folder.path().join("proxy.yaml");
+    let config = json!({
+        "process": {"listen": null},
+        "telemetry": {"endpoint": format!("http://{collector}"), "log": "error"},
+        "listeners": [{"name": "in", "bind": listen, "role": "ingress", "limit_by_address": {"per_second": 0},
+            "limits": {"connections_per_address": 2 * SLOW_CLIENTS}}],
+        "routes": [{"name": "all", "matches": [{}], "authz": "off", "backends": [{"cluster": "app"}]}],
+        "clusters": [{"name": "app", "endpoints": {"static": [upstream]}}],
+    });
+    std::fs::write(&file, config.to_string())?;
+    let arguments = ["--config".to_owned(), file.display().to_string()];
+    let proxy = Running::start(&options.binaries.join("tollgate-proxy"), TESTED_CORE, &arguments)?;
+    process::wait_for(listen)?;
+    let mut calm = Calm::connect(listen)?;
+    calm.ask(Duration::from_secs(2))?;
+    for flood in [Flood::RapidReset, Flood::Continuation, Flood::EmptyData, Flood::SlowHeads] {
+        let (mut without, mut with, mut most) = (Vec::new(), Vec::new(), 0.0_f64);
+        for _ in 0..options.rounds {
+            without.extend(calm.ask(options.round())?);
+            let mut flooding = Flooding::start(flood, listen)?;
+            with.extend(calm.ask(options.round())?);
+            most = most.max(process::rss_mib(proxy.id())?);
+            flooding.end()?;
+        }
+        let (without, with) = (p99(without), p99(with));
+        say(&format!(
+            "{flood:?}: p99 of another client {without:.0} us without, {with:.0} us with; ratio {:.2}; {most:.1} MiB resident",
+            with / without
+        ));
+    }
+    Ok(())
+}
+
+fn p99(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times.get(times.len() * 99 / 100).map_or(0.0, |time| time.as_secs_f64() * 1e6)
+}
+
+/// A client with one connection.
+struct Calm {
+    stream: TcpStream,
+}
+
+impl Calm {
+    fn connect(address: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        Ok(Self { stream })
+    }
+
+    /// How long its requests took, from when they were due.
+    fn ask(&mut self, lasts: Duration) -> anyhow::Result<Vec<Duration>> {
+        let (mut took, mut heard) = (Vec::new(), [0; 4096]);
+        let mut due = Instant::now();
+        let until = due + lasts;
+        while due < until {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            self.stream.write_all(REQUEST)?;
+            let mut length = 0;
+            let is_whole = |answer: &[u8]| {
+                let head = answer.windows(4).position(|end| end == b"\r\n\r\n");
+                head.is_some_and(|head| answer.len() >= head + 4 + upstream::BODY_BYTES)
+            };
+            while !is_whole(&heard[..length]) {
+                let count = self.stream.read(&mut heard[length..])?;
+                ensure!(count > 0, "the proxy closed the calm client's connection");
+                length += count;
+            }
+            ensure!(heard.starts_with(b"HTTP/1.1 200"), "the calm client was not served");
+            took.push(due.elapsed());
+            due += EVERY;
+        }
+        Ok(took)
+    }
+}
+
+/// The process that floods.
+struct Flooding(std::process::Child);
+
+impl Flooding {
+    fn start(flood: Flood, address: SocketAddr) -> anyhow::Result<Self> {
+        let name = clap::ValueEnum::to_possible_value(&flood).context("a flood without a name")?;
+        let mut command = Command::new("nice");
+        command.args(["-n", "19", "taskset", "-c", &HELPER_CORE.to_string()]);
+        command.arg(std::env::current_exe()?).args(["flood", name.get_name(), &address.to_string()]);
+        Ok(Self(command.stdin(Stdio::null()).spawn().context("nice cannot be run")?))
+    }
+
+    /// It must not have ended by itself: then nothing was flooded.
+    fn end(&mut self) -> anyhow::Result<()> {
+        ensure!(self.0.try_wait()?.is_none(), "the flood ended too early");
+        Ok(())
+    }
+}
+
+impl Drop for Flooding {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Floods until it is ended.
+pub(crate) fn flood(flood: Flood, address: SocketAddr) -> anyhow::Result<()> {
+    Descriptors::take();
+    if matches!(flood, Flood::SlowHeads) {
+        return slow_heads(address);
+    }
+    loop {
+        let mut stream = TcpStream::connect(address)?;
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+        match flood {
+            Flood::Continuation => frame(&mut bytes, 1, 1, 1, &head("GET")),
+            Flood::EmptyData => frame(&mut bytes, 1, 4, 1, &head("POST")),
+            Flood::RapidReset | Flood::SlowHeads => {}
+        }
+        for number in 0..FRAMES {
+            let id = 2 * number + 1;
+            match flood {
+                Flood::RapidReset => {
+                    frame(&mut bytes, 1, 5, id, &head("GET"));
+                    frame(&mut bytes, 3, 0, id, &8_u32.to_be_bytes());
+                }
+                Flood::Continuation => frame(&mut bytes, 9, 0, 1, b"\0\x06x-more\x011"),
+                Flood::EmptyData | Flood::SlowHeads => frame(&mut bytes, 0, 0, 1, b""),
+            }
+            if bytes.len() > WRITE {
+                // It is closed long before all of it is written.
+                if stream.write_all(&bytes).is_err() {
+                    break;
+                }
+                bytes.clear();
+            }
+        }
+    }
+}
+
+fn frame(bytes: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    bytes.extend(&length.to_be_bytes()[1..]);
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+}
+
+/// Literal fields that nobody remembers.
+fn head(method: &str) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in [(":method", method), (":scheme", "http"), (":authority", "h"), (":path", "/flood")]
+    {
+        block.push(0);
+        for text in [name, value] {
+            block.push(text.len() as u8);
+            block.extend(text.as_bytes());
+        }
+    }
+    block
+}
+
+fn slow_heads(address: SocketAddr) -> anyhow::Result<()> {
+    let begin = || -> anyhow::Result<TcpStream> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(b"GET /slow HTTP/1.1\r\nhost: h\r\nx-slow: ")?;
+        Ok(stream)
+    };
+    let mut streams = (0..SLOW_CLIENTS).map(|_| begin()).collect::<Result<Vec<_>, _>>()?;
+    loop {
+        let began = Instant::now();
+        for stream in &mut streams {
+            // Who was told to go comes again.
+            if stream.write_all(b"x").is_err() {
+                *stream = begin()?;
+            }
+        }
+        std::thread::sleep(Duration::from_secs(1).saturating_sub(began.elapsed()));
+    }
+}
