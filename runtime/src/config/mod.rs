@@ -11,10 +11,11 @@
 pub mod duration;
 mod env;
 mod error;
-mod folder;
+mod files;
 mod overrides;
 mod secret;
 mod source_map;
+mod typed;
 mod watch;
 mod yaml;
 
@@ -32,7 +33,7 @@ pub use yaml::{Located, parse_yaml, parse_yaml_documents};
 
 use crate::process::ProcessConfig;
 use crate::telemetry::TelemetryConfig;
-use folder::Folder;
+use files::Files;
 use overrides::Override;
 
 /// What a service's configuration type tells the runtime about itself.
@@ -104,14 +105,8 @@ impl Source {
 
 /// Reads `file`, which may be a folder, lays the environment and `sets` (`key.path=value`) over it, and checks the result.
 pub fn load<C: ServiceConfig>(file: &Path, sets: &[String], env: &Env) -> Result<Loaded<C>, ConfigError> {
-    if file.is_dir() {
-        let folder = Folder::read(file)?;
-        let config: C = folder.typed(&laid_over::<C>(sets, env)?)?;
-        check(&config).map_err(|invalid| folder.placed(invalid))?;
-        return Ok(Loaded { config, file: file.to_owned() });
-    }
-    let text = yaml::read(file)?;
-    Ok(Loaded { config: load_text(file, &text, sets, env)?, file: file.to_owned() })
+    let config = typed(&Files::read(file)?, sets, env)?;
+    Ok(Loaded { config, file: file.to_owned() })
 }
 
 /// As [`load`], from a text in hand; `file` is what errors call it.
@@ -121,8 +116,12 @@ pub fn load_text<C: ServiceConfig>(
     sets: &[String],
     env: &Env,
 ) -> Result<C, ConfigError> {
-    let config: C = from_text(file, text, sets, env)?;
-    check(&config).map_err(|invalid| ConfigError::from_invalid(file, &SourceMap::of(text), invalid))?;
+    typed(&Files::one(file, text.to_owned())?, sets, env)
+}
+
+fn typed<C: ServiceConfig>(files: &Files, sets: &[String], env: &Env) -> Result<C, ConfigError> {
+    let config: C = files.typed(&laid_over::<C>(sets, env)?)?;
+    check(&config).map_err(|invalid| files.placed(invalid))?;
     Ok(config)
 }
 
@@ -138,32 +137,6 @@ fn laid_over<C: ServiceConfig>(sets: &[String], env: &Env) -> Result<Vec<Overrid
             .push(Override::parse_set(set).map_err(|problem| ConfigError::of_command_line(set, problem))?);
     }
     Ok(laid_over)
-}
-
-fn from_text<C: ServiceConfig>(
-    file: &Path,
-    text: &str,
-    sets: &[String],
-    env: &Env,
-) -> Result<C, ConfigError> {
-    let laid_over = laid_over::<C>(sets, env)?;
-    if laid_over.is_empty() {
-        return parse_yaml(file, text);
-    }
-    let mut value: serde_json::Value = parse_yaml(file, text)?;
-    for one in &laid_over {
-        one.apply(&mut value).map_err(|problem| ConfigError::of_command_line(&one.origin, problem))?;
-    }
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let key = error.path().to_string();
-        // Where the file itself is at fault its own parse gives the line; otherwise name the override.
-        match laid_over.iter().find(|one| one.concerns(&key)) {
-            Some(one) => ConfigError::of_command_line(&one.origin, error.inner().to_string()),
-            None => parse_yaml::<C>(file, text)
-                .err()
-                .unwrap_or_else(|| ConfigError::new(file, key, error.inner().to_string())),
-        }
-    })
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ fn errors_name_file_line_column_and_key() {
     for (text, expected) in [
         (
             "name: a\nlimits:\n  - unit: second\n  - unti: x\n",
-            "sample.yaml:4:5: limits[1].unti: unknown field `unti`, expected one of unit, window",
+            "sample.yaml:4:11: limits[1].unti: unknown field `unti`, expected `unit` or `window`",
         ),
         (
             "name: a\nlimits:\n  - {unit: s, window: 5 parsecs}\n",
@@ -74,7 +74,7 @@ fn errors_name_file_line_column_and_key() {
             "sample.yaml:4:11: limits[1].unit: `fortnight` is unknown; expected second, minute, hour or day",
         ),
         ("limits: []\n", "sample.yaml:1:1: missing field `name`"),
-        ("name: [a\n", "sample.yaml:1:7: name: expected string scalar"),
+        ("name: [a\n", "sample.yaml:1:7: name: unclosed bracket '['"),
     ] {
         assert_eq!(load_text(text, &[], &[]).unwrap_err(), expected);
     }
@@ -192,7 +192,9 @@ fn what_is_wrong_in_a_folder_is_told_by_its_file() {
         &[],
         "DIR/2.yaml:2:7: name: stands in DIR/1.yaml too; expected one of",
     );
-    check(&[("2.yaml", "limits: []\n")], &[], "DIR: missing field `name`");
+    let nameless = ("2.yaml", "limits: []\n");
+    check(&[nameless], &[], "DIR/2.yaml:1:1: missing field `name`");
+    check(&[nameless, ("3.yaml", "limits: []\n")], &[], "DIR: missing field `name`");
     check(&[first], &["limits.0.unit=[]"], "--set limits.0.unit=[]");
     check(&[("readme.txt", "")], &[], "DIR: holds no .yaml file");
 }

@@ -32,7 +32,15 @@ pub(super) fn read(file: &Path) -> Result<String, ConfigError> {
 
 /// Parses one document; the error has the file, line, column and key path.
 pub fn parse_yaml<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, ConfigError> {
-    parse_from_line(file, text, 1)
+    parse_from_line(file, text, 1, options(text))
+}
+
+/// As [`parse_yaml`], for a reader who does not know yet what is expected: only `true` and `false` are booleans, so that
+/// `off` is a word wherever a word is expected.
+pub(super) fn parse_yaml_strict<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, ConfigError> {
+    let mut options = options(text);
+    options.strict_booleans = true;
+    parse_from_line(file, text, 1, options)
 }
 
 /// Parses the documents of a file that are separated by `---` lines; empty ones are left out.
@@ -42,7 +50,7 @@ pub fn parse_yaml_documents<T: DeserializeOwned>(
 ) -> Result<Vec<Located<T>>, ConfigError> {
     split_documents(text)
         .into_iter()
-        .map(|(line, part)| Ok(Located { value: parse_from_line(file, part, line)?, line }))
+        .map(|(line, part)| Ok(Located { value: parse_from_line(file, part, line, options(part))?, line }))
         .collect()
 }
 
@@ -59,9 +67,14 @@ pub(super) fn options(text: &str) -> serde_saphyr::Options {
     }
 }
 
-fn parse_from_line<T: DeserializeOwned>(file: &Path, text: &str, first_line: u32) -> Result<T, ConfigError> {
+fn parse_from_line<T: DeserializeOwned>(
+    file: &Path,
+    text: &str,
+    first_line: u32,
+    options: serde_saphyr::Options,
+) -> Result<T, ConfigError> {
     let mut key = None;
-    let parsed = serde_saphyr::with_deserializer_from_str_with_options(text, options(text), |de| {
+    let parsed = serde_saphyr::with_deserializer_from_str_with_options(text, options, |de| {
         let mut track = serde_path_to_error::Track::new();
         let tracked = serde_path_to_error::Deserializer::new(de, &mut track);
         T::deserialize(tracked).inspect_err(|_| key = Some(track.path().to_string()))

@@ -1,4 +1,4 @@
-//! A folder of YAML files that make one configuration together.
+//! The YAML files that make one configuration together: one, or those of a folder.
 //!
 //! ```text
 //! 10-listeners.yaml   listeners: [a]          listeners: [a]
@@ -15,25 +15,29 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::overrides::Override;
-use super::{ConfigError, Invalid, SourceMap, yaml};
+use super::{ConfigError, Invalid, SourceMap, typed, yaml};
 
 /// Files of one configuration.
 const MAX_FILES: usize = 1024;
 
-/// The files of a folder, joined.
-pub(super) struct Folder {
-    folder: PathBuf,
+/// The files, joined.
+pub(super) struct Files {
+    /// The file or the folder, as it was named.
+    named: PathBuf,
     files: Vec<(PathBuf, String)>,
     joined: Value,
     /// Where the entries of each section come from: the file, and the number of its first entry.
     origins: BTreeMap<String, Vec<(usize, usize)>>,
 }
 
-impl Folder {
-    /// Reads every `.yaml` and `.yml` file of a folder whose name does not begin with a dot.
-    pub(super) fn read(folder: &Path) -> Result<Self, ConfigError> {
-        let problem = |problem: String| ConfigError::new(folder, "", problem);
-        let entries = std::fs::read_dir(folder).map_err(|e| problem(format!("cannot be read: {e}")))?;
+impl Files {
+    /// Reads a file, or every `.yaml` and `.yml` file of a folder whose name does not begin with a dot.
+    pub(super) fn read(named: &Path) -> Result<Self, ConfigError> {
+        if !named.is_dir() {
+            return Self::one(named, yaml::read(named)?);
+        }
+        let problem = |problem: String| ConfigError::new(named, "", problem);
+        let entries = std::fs::read_dir(named).map_err(|e| problem(format!("cannot be read: {e}")))?;
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.retain(|path| is_yaml(path) && path.is_file());
         paths.sort();
@@ -43,21 +47,37 @@ impl Folder {
         if paths.len() > MAX_FILES {
             return Err(problem(format!("holds more than {MAX_FILES} files")));
         }
-        let mut read = Self {
-            folder: folder.to_owned(),
+        let mut files = Self::none(named);
+        for path in paths {
+            let text = yaml::read(&path)?;
+            files.add_file(path, text)?;
+        }
+        Ok(files)
+    }
+
+    /// One file, whose text is in hand.
+    pub(super) fn one(file: &Path, text: String) -> Result<Self, ConfigError> {
+        let mut files = Self::none(file);
+        files.add_file(file.to_owned(), text)?;
+        Ok(files)
+    }
+
+    fn none(named: &Path) -> Self {
+        Self {
+            named: named.to_owned(),
             files: Vec::new(),
             joined: Value::Object(Map::new()),
             origins: BTreeMap::new(),
-        };
-        for path in paths {
-            let text = yaml::read(&path)?;
-            let sections: Option<Map<String, Value>> = yaml::parse_yaml(&path, &text)?;
-            read.files.push((path, text));
-            for (name, section) in sections.into_iter().flatten() {
-                read.add(name, section)?;
-            }
         }
-        Ok(read)
+    }
+
+    fn add_file(&mut self, path: PathBuf, text: String) -> Result<(), ConfigError> {
+        let sections: Option<Map<String, Value>> = yaml::parse_yaml_strict(&path, &text)?;
+        self.files.push((path, text));
+        for (name, section) in sections.into_iter().flatten() {
+            self.add(name, section)?;
+        }
+        Ok(())
     }
 
     fn add(&mut self, name: String, section: Value) -> Result<(), ConfigError> {
@@ -75,7 +95,7 @@ impl Folder {
             }
             (Some(_), _) => {
                 let other = self.origins.get(&name).and_then(|origins| origins.first());
-                let other = other.map_or(&self.folder, |(other, _)| &self.files[*other].0);
+                let other = other.map_or(&self.named, |(other, _)| &self.files[*other].0);
                 let (path, text) = &self.files[file];
                 let problem = format!("stands in {} too", other.display());
                 let invalid =
@@ -93,8 +113,8 @@ impl Folder {
         for one in laid_over {
             one.apply(&mut value).map_err(|problem| ConfigError::of_command_line(&one.origin, problem))?;
         }
-        serde_path_to_error::deserialize(value).map_err(|error| {
-            let (key, problem) = (error.path().to_string(), error.inner().to_string());
+        typed::read(&value).map_err(|wrong| {
+            let (key, problem) = wrong.into_parts();
             match laid_over.iter().find(|one| one.concerns(&key)) {
                 Some(one) => ConfigError::of_command_line(&one.origin, problem),
                 None => ConfigError { remedy: None, ..self.placed(Invalid::new(key, problem, "")) },
@@ -104,8 +124,12 @@ impl Folder {
 
     /// An error where it stands, by the numbers that its file has.
     pub(super) fn placed(&self, invalid: Invalid) -> ConfigError {
-        let Some((file, key)) = self.place(&invalid.key) else {
-            return ConfigError::from_invalid(&self.folder, &SourceMap::default(), invalid);
+        let place = match self.files.len() {
+            1 => Some((0, invalid.key.clone())),
+            _ => self.place(&invalid.key),
+        };
+        let Some((file, key)) = place else {
+            return ConfigError::from_invalid(&self.named, &SourceMap::default(), invalid);
         };
         let (path, text) = &self.files[file];
         ConfigError::from_invalid(path, &SourceMap::of(text), Invalid { key, ..invalid })
