@@ -12,7 +12,7 @@ use tollgate_proto::opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue,
 use tollgate_proto::opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 use super::Telemetry;
@@ -22,18 +22,21 @@ tokio::task_local! {
     static CURRENT: Telemetry;
 }
 
-/// Libraries whose chatter says nothing to an operator below a warning.
-const QUIET: &[&str] = &[
-    "h2",
-    "hyper",
-    "hyper_util",
-    "tower",
-    "tonic",
-    "sqlx",
-    "opentelemetry",
-    "opentelemetry_sdk",
-    "reqwest",
-    "rustls",
+/// Libraries of which an operator hears no more than this, unless the filter names them.
+///
+/// Of those that read what a peer sends, warnings too are the peer's to cause, one for each frame of a flood: what the peer
+/// does is in the access log.
+const QUIET: &[(&str, LevelFilter)] = &[
+    ("h2", LevelFilter::ERROR),
+    ("hyper", LevelFilter::ERROR),
+    ("rustls", LevelFilter::ERROR),
+    ("hyper_util", LevelFilter::WARN),
+    ("tower", LevelFilter::WARN),
+    ("tonic", LevelFilter::WARN),
+    ("sqlx", LevelFilter::WARN),
+    ("opentelemetry", LevelFilter::WARN),
+    ("opentelemetry_sdk", LevelFilter::WARN),
+    ("reqwest", LevelFilter::WARN),
 ];
 
 /// How lines look on stderr.
@@ -49,22 +52,23 @@ pub enum Format {
 pub fn init(filter: &str, format: Format) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let mut targets =
-            filter.parse::<Targets>().unwrap_or_else(|_| Targets::new().with_default(Level::INFO));
-        for target in QUIET {
-            if !filter.contains(target) {
-                targets = targets.with_target(*target, Level::WARN);
-            }
-        }
         let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         let stderr: Box<dyn Layer<_> + Send + Sync> = match format {
             Format::Text => stderr.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
             Format::Json => stderr.json().flatten_event(true).boxed(),
         };
-        let subscriber = tracing_subscriber::registry().with(targets).with(stderr).with(OtlpLayer);
+        let subscriber = tracing_subscriber::registry().with(targets(filter)).with(stderr).with(OtlpLayer);
         // Somebody else's subscriber (a test's) may be there already; then it is the one that counts.
         let _ = tracing::subscriber::set_global_default(subscriber);
     });
+}
+
+/// What is heard of whom.
+fn targets(filter: &str) -> Targets {
+    let targets = filter.parse::<Targets>().unwrap_or_else(|_| Targets::new().with_default(Level::INFO));
+    let default = targets.default_level().unwrap_or(LevelFilter::OFF);
+    let quiet = QUIET.iter().filter(|(library, _)| !filter.contains(library));
+    quiet.fold(targets, |targets, (library, most)| targets.with_target(*library, default.min(*most)))
 }
 
 /// Runs `future` as a task of the part that `telemetry` belongs to.
@@ -179,5 +183,27 @@ impl Visit for Fields {
 
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.push(field, Value::BoolValue(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_peer_makes_a_library_write_lines() {
+        for filter in ["info", "warn", "debug", "tollgate_proxy=debug,info"] {
+            let targets = targets(filter);
+            assert!(!targets.would_enable("h2::proto::streams::recv", &Level::WARN), "{filter}");
+            assert!(!targets.would_enable("rustls::conn", &Level::WARN), "{filter}");
+            assert!(targets.would_enable("h2::proto", &Level::ERROR), "{filter}");
+            assert!(targets.would_enable("sqlx::query", &Level::WARN), "{filter}");
+            assert!(!targets.would_enable("sqlx::query", &Level::INFO), "{filter}");
+            assert!(targets.would_enable("tollgate_proxy", &Level::WARN), "{filter}");
+        }
+        assert!(targets("h2=debug").would_enable("h2::proto", &Level::DEBUG), "who asks for it hears it");
+        let errors = targets("error");
+        assert!(!errors.would_enable("sqlx::query", &Level::WARN), "nobody says more than was asked for");
+        assert!(!targets("off").would_enable("h2::proto", &Level::ERROR));
     }
 }
