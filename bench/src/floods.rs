@@ -58,14 +58,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let arguments = ["--config".to_owned(), file.display().to_string()];
     let proxy = Running::start(&options.binaries.join("tollgate-proxy"), TESTED_CORE, &arguments)?;
     process::wait_for(listen)?;
-    let mut calm = Calm::connect(listen)?;
-    calm.ask(Duration::from_secs(2))?;
+    let calm = || Calm::connect(listen);
+    calm()?.ask(Duration::from_secs(2))?;
     for flood in [Flood::RapidReset, Flood::Continuation, Flood::EmptyData, Flood::SlowHeads] {
         let (mut without, mut with, mut most) = (Vec::new(), Vec::new(), 0.0_f64);
         for _ in 0..options.rounds {
-            without.extend(calm.ask(options.round())?);
+            without.extend(calm()?.ask(options.round())?);
             let mut flooding = Flooding::start(flood, listen)?;
-            with.extend(calm.ask(options.round())?);
+            with.extend(calm()?.ask(options.round())?);
             most = most.max(process::rss_mib(proxy.id())?);
             flooding.end()?;
         }
@@ -83,7 +83,7 @@ fn p99(mut times: Vec<Duration>) -> f64 {
     times.get(times.len() * 99 / 100).map_or(0.0, |time| time.as_secs_f64() * 1e6)
 }
 
-/// A client with one connection.
+/// A client with one connection, on which it asks less often than a connection may.
 struct Calm {
     stream: TcpStream,
 }

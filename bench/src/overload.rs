@@ -22,8 +22,6 @@ use crate::{Options, collector, say};
 
 /// Enough to keep the proxy busy, and so few that none waits long.
 const AT_PEAK: usize = 32;
-/// Routes before the one that is taken.
-const ROUTES: usize = 500;
 /// A load that the proxy carries with ease.
 const CALM: f64 = 0.6;
 const TOO_MUCH: f64 = 2.0;
@@ -37,6 +35,9 @@ pub(crate) struct Args {
     /// Connections over which requests come.
     #[arg(long, default_value_t = 512)]
     connections: usize,
+    /// Routes before the one that is taken: what a request costs.
+    #[arg(long, default_value_t = 5_000)]
+    routes: usize,
 }
 
 /// Measures and prints.
@@ -47,7 +48,7 @@ pub(crate) fn run(options: &Options, args: &Args) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for mode in ["shed", "off"] {
         let [listen] = process::free_addresses()?;
-        std::fs::write(&file, config(listen, upstream, collector, mode).to_string())?;
+        std::fs::write(&file, config(listen, upstream, collector, mode, args.routes).to_string())?;
         let arguments = ["--config".to_owned(), file.display().to_string()];
         let _proxy = Running::start(&options.binaries.join("tollgate-proxy"), TESTED_CORE, &arguments)?;
         process::wait_for(listen)?;
@@ -56,8 +57,14 @@ pub(crate) fn run(options: &Options, args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn config(listen: SocketAddr, upstream: SocketAddr, collector: SocketAddr, mode: &str) -> Value {
-    let passed = (0..ROUTES).map(|number| {
+fn config(
+    listen: SocketAddr,
+    upstream: SocketAddr,
+    collector: SocketAddr,
+    mode: &str,
+    routes: usize,
+) -> Value {
+    let passed = (0..routes).map(|number| {
         let expression = format!("^(mozilla|curl)/{number}[.][0-9]+");
         let header = json!({"name": "user-agent", "type": "RegularExpression", "value": expression});
         json!({"name": format!("r{number}"), "matches": [{"headers": [header]}], "authz": "off", "backends": [{"cluster": "app"}]})
@@ -79,7 +86,8 @@ async fn measure(options: &Options, args: &Args, mode: &str, address: SocketAddr
     load.run(AT_PEAK, None, SETTLES).await.context("warm-up")?;
     let peak = load.run(AT_PEAK, None, options.round()).await?.served_per_second();
     say(&format!(
-        "overload.mode {mode}: {peak:.0} requests a second over {AT_PEAK} connections that never rest"
+        "overload.mode {mode}, {} routes before the one that is taken: {peak:.0} requests a second over {AT_PEAK} connections that never rest",
+        args.routes
     ));
     let mut goodput = Vec::new();
     for number in 1..=options.rounds {
@@ -163,7 +171,7 @@ impl Load {
             match status {
                 200 => seen.served.push(took),
                 503 => seen.refused.push(took),
-                other => anyhow::bail!("the proxy answered {other}"),
+                _ => anyhow::bail!("the proxy answered {}", String::from_utf8_lossy(&heard)),
             }
             due += every.unwrap_or_default();
         }
