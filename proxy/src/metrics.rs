@@ -48,6 +48,16 @@ pub(crate) struct RequestLabels {
     pub(crate) direction: &'static str,
 }
 
+/// A client's connection that is counted as open.
+#[derive(Debug)]
+pub(crate) struct OpenConnection<'m>(&'m UpDownCounter<i64>);
+
+impl Drop for OpenConnection<'_> {
+    fn drop(&mut self) {
+        self.0.add(-1, &[]);
+    }
+}
+
 impl Metrics {
     pub(crate) fn new(meter: &Meter) -> Self {
         Self {
@@ -251,8 +261,10 @@ impl Metrics {
         self.connection_decisions.add(1, &labels);
     }
 
-    pub(crate) fn connection(&self, change: i64) {
-        self.connections.add(change, &[]);
+    /// One more connection is open, until this is dropped.
+    pub(crate) fn open_connection(&self) -> OpenConnection<'_> {
+        self.connections.add(1, &[]);
+        OpenConnection(&self.connections)
     }
 
     pub(crate) fn upgraded(&self, listener: &str, change: i64) {

@@ -56,7 +56,7 @@ impl Default for OverloadConfig {
     fn default() -> Self {
         Self {
             mode: OverloadMode::Shed,
-            target_delay: Duration::from_millis(10),
+            target_delay: Duration::from_millis(5),
             retry_after: Duration::from_secs(1),
         }
     }

@@ -15,20 +15,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tollgate_identity::tls::HANDSHAKE_RECORD;
-use tollgate_proto::Reason;
 
 use super::announce::Unannounced;
 use super::hello::{self, Hello};
-use super::{Closing, Connection, connection, tcp};
+use super::{Closing, Connection, connection, refusal, tcp};
 use crate::config::{Role, TcpConfig};
 use crate::pipeline::Proxy;
-use crate::record::connection_failed;
-use crate::socket::Socket;
+use crate::socket::{Socket, canonical};
 
 /// After how long it is looked again whether the rest of a TLS client's first message has come.
 const MORE_SOON: Duration = Duration::from_millis(10);
@@ -75,16 +72,16 @@ pub(super) async fn serve(
             Speaks::TlsTo(name) => {
                 return match by_name(connection, &name) {
                     Some(tcp) => tcp::serve(proxy, connection, socket, tcp, closing).await,
-                    None => refuse_stranger(proxy, connection, Some(&name)),
+                    None => refusal::stranger(proxy, connection, Some(&name)),
                 };
             }
-            Speaks::Otherwise | Speaks::Nothing => return refuse_stranger(proxy, connection, None),
+            Speaks::Otherwise | Speaks::Nothing => return refusal::stranger(proxy, connection, None),
             Speaks::Gone => return,
         }
     }
     // One of our own is known as that by its first byte at the latest.
     if has_come_back(proxy, connection) {
-        return refuse_loop(proxy, connection);
+        return refusal::own_connection(proxy, connection);
     }
     connection::serve(proxy, connection, socket, closing).await;
 }
@@ -161,46 +158,20 @@ async fn speaks(
 /// The server that a TLS client asks for. Nothing is taken off the stream: it belongs to the other end.
 async fn asks_for(stream: &TcpStream) -> Option<String> {
     let mut bytes = vec![0; hello::LONGEST];
+    let mut seen = 0;
     loop {
         let count = stream.peek(&mut bytes).await.ok()?;
+        // What was peeked at is there as before, so there is no waiting for more.
+        if count == seen {
+            tokio::time::sleep(MORE_SOON).await;
+            continue;
+        }
+        seen = count;
         match hello::read(&bytes[..count]) {
             Hello::For(name) => return Some(name),
             Hello::Nobody => return None,
             Hello::More if count == bytes.len() => return None,
-            // What was peeked at is there as before, so there is no waiting for more.
-            Hello::More => tokio::time::sleep(MORE_SOON).await,
+            Hello::More => {}
         }
     }
-}
-
-/// Nobody has registered where it was going, which is all that is known of it.
-fn refuse_stranger(proxy: &Proxy, connection: &Connection, name: Option<&str>) {
-    let wanted = canonical(connection.local).to_string();
-    let label = proxy.strangers.note(name.unwrap_or(&wanted), &connection.listener.config().name);
-    proxy.reporter.metrics.unregistered(label);
-    let details = match name {
-        Some(name) => format!("no destination names `{name}`, which TLS at {wanted} asks for"),
-        None => format!("no destination names `{wanted}`, and it is not HTTP"),
-    };
-    connection_failed(
-        &proxy.reporter,
-        connection,
-        StatusCode::FORBIDDEN,
-        Reason::EgressUnregistered,
-        &details,
-    );
-}
-
-/// A listener for both families sees IPv4 as IPv6.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// One of our own connections has come back: the redirect rules do not leave us out.
-pub(super) fn refuse_loop(proxy: &Proxy, connection: &Connection) {
-    let (name, wanted) = (&connection.listener.config().name, connection.local);
-    let details = format!("the proxy's own connection to {wanted} was redirected to it");
-    tracing::error!(listener = name, "{details}: `init-iptables --proxy-uid` must be the proxy's user");
-    let status = StatusCode::LOOP_DETECTED;
-    connection_failed(&proxy.reporter, connection, status, Reason::LoopDetected, &details);
 }

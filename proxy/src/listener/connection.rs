@@ -12,36 +12,22 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tollgate_identity::tls::Lifetime;
 use tollgate_proto::Reason;
 
-use super::announce::Unannounced;
 use super::clock::Found;
-use super::framing::Violation;
 use super::io::{Spoken, WatchedStream};
-use super::{Closing, Connection, TaskExecutor};
+use super::{Closing, Connection, TaskExecutor, refusal};
 use crate::pipeline::{self, Proxy};
 use crate::record::connection_failed;
 use crate::socket::Socket;
 
-/// How long the last words to a client may take.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A connection on which nothing was asked for so long is kept with as little memory as it takes.
 const RESTS_AFTER: Duration = Duration::from_secs(5);
 /// Room for one read beside the largest head.
 const READ_AHEAD: usize = 16 << 10;
-
-const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\
-    content-length: 31\r\nconnection: close\r\n\r\n{\"reason\":\"request_malformed\"}\n";
-
-const MTLS_REQUIRED: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\
-    content-length: 27\r\nconnection: close\r\n\r\n{\"reason\":\"mtls_required\"}\n";
-
-const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\n\
-    content-length: 29\r\nconnection: close\r\n\r\n{\"reason\":\"request_timeout\"}\n";
 
 /// Serves the requests of one connection until it ends, has nothing more to say, or the proxy stops.
 pub(super) async fn serve(
@@ -111,7 +97,7 @@ async fn drive(
             connection.clock.is_multiplexed();
             serve_http2(proxy, connection, io, closing).await;
         }
-        First::SlowHead => time_out(proxy, connection, io).await,
+        First::SlowHead => refusal::slow_head(proxy, connection, io).await,
         First::Spoken(Spoken::Nothing) | First::Closed => {}
     }
 }
@@ -248,7 +234,7 @@ async fn serve_http1(
                     Box::pin(switch.carry(io, closing)).await;
                 }
                 // hyper leaves the closing to whom it would have given the connection.
-                None if io.switches() => last_words(&mut io, &[]).await,
+                None if io.switches() => refusal::last_words(&mut io, &[]).await,
                 None => {}
             }
         }
@@ -259,11 +245,11 @@ async fn serve_http1(
         None if connection.clock.must_refuse() => {
             let io = serving.into_parts().io.into_inner();
             if let Some(violation) = io.refused() {
-                refuse(proxy, connection, io, violation).await;
+                refusal::malformed(proxy, connection, io, violation).await;
             }
         }
         None if connection.clock.look() == Found::SlowHead => {
-            time_out(proxy, connection, serving.into_parts().io.into_inner()).await;
+            refusal::slow_head(proxy, connection, serving.into_parts().io.into_inner()).await;
         }
         None => {}
     }
@@ -350,12 +336,12 @@ async fn serve_http2(
                 _ if told && !draining => {
                     draining = true;
                     serving.as_mut().graceful_shutdown();
-                    timer.as_mut().reset(Instant::now() + LAST_WORDS);
+                    timer.as_mut().reset(Instant::now() + refusal::LAST_WORDS);
                 }
                 Found::Idle if !draining => {
                     draining = true;
                     serving.as_mut().graceful_shutdown();
-                    timer.as_mut().reset(Instant::now() + LAST_WORDS);
+                    timer.as_mut().reset(Instant::now() + refusal::LAST_WORDS);
                 }
                 // It was told to go, and nothing is under way.
                 Found::Idle => return,
@@ -395,81 +381,4 @@ fn report(proxy: &Proxy, connection: &Connection, error: &hyper::Error) {
         (StatusCode::BAD_REQUEST, Reason::RequestMalformed)
     };
     connection_failed(&proxy.reporter, connection, status, reason, &error.to_string());
-}
-
-async fn refuse(proxy: &Proxy, connection: &Connection, mut io: WatchedStream, violation: Violation) {
-    let details = violation.to_string();
-    connection_failed(
-        &proxy.reporter,
-        connection,
-        StatusCode::BAD_REQUEST,
-        Reason::RequestMalformed,
-        &details,
-    );
-    last_words(&mut io, BAD_REQUEST).await;
-}
-
-/// Somebody speaks plaintext where only TLS is spoken. What they say is not read.
-pub(super) async fn refuse_plaintext(proxy: &Proxy, connection: &Arc<Connection>, socket: Socket) {
-    let name = &connection.listener.config().name;
-    tracing::warn!(listener = name, peer = %connection.peer, "plaintext refused: this listener speaks TLS only");
-    let details = "plaintext on a port that speaks TLS only";
-    let status = StatusCode::BAD_REQUEST;
-    connection_failed(&proxy.reporter, connection, status, Reason::MtlsRequired, details);
-    // Who speaks of something else than HTTP would not understand.
-    if connection.listener.config().tcp.is_none() {
-        last_words(&mut WatchedStream::new(socket, Arc::clone(connection)), MTLS_REQUIRED).await;
-    }
-}
-
-/// Who must say whose connection it is did not, or it came to a transparent listener by itself. There is nobody to answer to.
-pub(super) fn refuse_unannounced(proxy: &Proxy, connection: &Connection, error: &Unannounced) {
-    let (status, reason) = match error {
-        Unannounced::Slow => (StatusCode::REQUEST_TIMEOUT, Reason::RequestTimeout),
-        Unannounced::NotRedirected => (StatusCode::FORBIDDEN, Reason::NotRedirected),
-        _ => (StatusCode::BAD_REQUEST, Reason::RequestMalformed),
-    };
-    connection_failed(&proxy.reporter, connection, status, reason, &error.to_string());
-}
-
-/// Its address has as many connections as it may have. An answer would cost more than the refusal.
-pub(super) fn refuse_crowd(proxy: &Proxy, connection: &Connection) {
-    let details = "too many connections of one address";
-    let status = StatusCode::TOO_MANY_REQUESTS;
-    connection_failed(&proxy.reporter, connection, status, Reason::LimitAddress, details);
-}
-
-/// All descriptors are taken but those that are kept for what must go on.
-pub(super) fn refuse_without_descriptor(proxy: &Proxy, connection: &Connection) {
-    let (status, details) = (StatusCode::SERVICE_UNAVAILABLE, "no file descriptor is left for it");
-    connection_failed(&proxy.reporter, connection, status, Reason::Overloaded, details);
-}
-
-/// There is no time for its handshake.
-pub(super) fn refuse_handshake(proxy: &Proxy, connection: &Connection, details: &str) {
-    let status = StatusCode::SERVICE_UNAVAILABLE;
-    connection_failed(&proxy.reporter, connection, status, Reason::Overloaded, details);
-}
-
-async fn time_out(proxy: &Proxy, connection: &Connection, mut io: WatchedStream) {
-    let details = "the head was not complete in time";
-    connection_failed(
-        &proxy.reporter,
-        connection,
-        StatusCode::REQUEST_TIMEOUT,
-        Reason::RequestTimeout,
-        details,
-    );
-    last_words(&mut io, REQUEST_TIMEOUT).await;
-}
-
-/// Says why, closes, and hears out what is still on its way: closing on unread bytes would reset the connection
-/// and lose the answer.
-async fn last_words(io: &mut WatchedStream, words: &[u8]) {
-    let speaking = async {
-        io.write_all(words).await?;
-        io.shutdown().await?;
-        io.discard().await
-    };
-    let _ = tokio::time::timeout(LAST_WORDS, speaking).await;
 }

@@ -1,6 +1,7 @@
 //! Sockets and connections: who may be here, for how long, and what is read from them.
 //!
-//! * this file: accepting, up to a number of connections;
+//! * this file: what a listener and a connection are;
+//! * [`accept`]: from the socket's queue to a connection that is served, or [`refusal`];
 //! * [`announce`]: whose connection it is, where a load balancer says so;
 //! * [`capture`]: what was redirected here on its way to somebody else; [`hello`]: which server its TLS asks for;
 //! * [`connection`]: one connection from its first byte to its last;
@@ -14,6 +15,7 @@
 //! * [`websocket`]: the last word of such a connection, if it speaks that;
 //! * [`carry`]: bytes both ways, of these two; [`flow`]: what has moved.
 
+mod accept;
 mod announce;
 mod capture;
 mod carry;
@@ -24,6 +26,7 @@ mod framing;
 mod handshakes;
 mod hello;
 mod io;
+mod refusal;
 pub(crate) mod secure;
 pub(crate) mod switch;
 mod tcp;
@@ -32,12 +35,9 @@ mod websocket;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::Context as _;
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tollgate_identity::{Identity, SpiffeId};
@@ -49,18 +49,15 @@ use crate::config::{LimitsConfig, ListenerConfig, Role, Workload};
 use crate::pipeline::Proxy;
 use crate::proxy_protocol::Ends;
 use crate::route::PeerNames;
-use crate::socket::Socket;
 use crate::stages::address_limit::{AddressLimit, Addresses};
 use crate::stages::connection_limit::ConnectionLimit;
 use crate::stages::local_limit::LocalLimit;
 
+pub(crate) use accept::serve;
 pub(crate) use clock::ConnectionClock;
 pub(crate) use flow::Flow;
-use secure::{Opened, PeerCertificate, Secure, Secured};
+use secure::{PeerCertificate, Secure, Secured};
 use switch::Switch;
-
-/// How long accepting rests when the system is out of file descriptors.
-const ACCEPT_REST: Duration = Duration::from_millis(20);
 
 /// What holds for every connection of a listener.
 #[derive(Debug)]
@@ -281,134 +278,6 @@ impl Closing {
     async fn expired(leaving: &CancellationToken, proxy: &Proxy) {
         leaving.cancelled().await;
         tokio::time::sleep(proxy.reporter.service.linger()).await;
-    }
-}
-
-/// Accepts until told to stop. The socket closes with it; connections end by themselves.
-///
-/// Each connection keeps the settings it was accepted under.
-pub(crate) async fn serve(
-    proxy: Arc<Proxy>,
-    settings: Arc<ArcSwap<Listener>>,
-    socket: Arc<TcpListener>,
-    closing: Closing,
-) {
-    let tasks = proxy.reporter.service.tasks().clone();
-    loop {
-        let listener = settings.load_full();
-        // Accepting comes first: who waits in the queue when the socket closes is lost.
-        let permit = tokio::select! {
-            biased;
-            permit = Arc::clone(&listener.room).acquire_owned() => permit,
-            () = closing.closed.cancelled() => return,
-        };
-        let accepted = tokio::select! {
-            biased;
-            accepted = socket.accept() => accepted,
-            () = closing.closed.cancelled() => return,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, listener = listener.config.name, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_REST).await;
-                continue;
-            }
-        };
-        let Ok(local) = stream.local_addr() else { continue };
-        let _ = stream.set_nodelay(true);
-        // The settings may have changed while nobody came.
-        let listener = settings.load_full();
-        if !proxy.reporter.service.descriptors().has_room_for_client(&stream) {
-            drop(stream);
-            let connection = Connection::new((peer, local), listener, None);
-            connection::refuse_without_descriptor(&proxy, &connection);
-            continue;
-        }
-        // A token of its own: connections that share one would share its lock at every poll.
-        let (proxy, closing) = (Arc::clone(&proxy), closing.leaving.child_token());
-        tasks.spawn("connection", async move {
-            let _permit = permit;
-            proxy.reporter.metrics.connection(1);
-            let mut stream = stream;
-            let announced = tokio::select! {
-                () = Closing::expired(&closing, &proxy) => None,
-                ends = announce::ends(&listener, &mut stream, (peer, local)) => Some(ends),
-            };
-            let (peer, local) = match announced {
-                Some(Ok(ends)) => ends,
-                Some(Err(error)) => {
-                    let connection = Connection::new((peer, local), listener, None);
-                    connection::refuse_unannounced(&proxy, &connection, &error);
-                    return proxy.reporter.metrics.connection(-1);
-                }
-                None => return proxy.reporter.metrics.connection(-1),
-            };
-            let place = listener.addresses.as_ref().map(|addresses| addresses.enter(peer.ip()));
-            if let Some(None) = place {
-                let connection = Connection::new((peer, local), listener, None);
-                connection::refuse_crowd(&proxy, &connection);
-                return proxy.reporter.metrics.connection(-1);
-            }
-            if !may_stay(&proxy, &listener, (peer, local)).await {
-                return proxy.reporter.metrics.connection(-1);
-            }
-            let opened = match &listener.secure {
-                None => Opened::Served(Socket::Plain(stream), None),
-                // A handshake costs more than many requests.
-                Some(_) if !proxy.overload.admits_handshake(&proxy.snapshot.load().overload) => {
-                    let connection = Connection::new((peer, local), listener, None);
-                    connection::refuse_handshake(&proxy, &connection, "more to do than this proxy can");
-                    return proxy.reporter.metrics.connection(-1);
-                }
-                // On the heap: a handshake is large, and a connection keeps the room of its largest moment.
-                Some(secure) => {
-                    let clock = proxy.reporter.service.clock();
-                    let opening = Box::pin(secure.open(&listener, stream, peer, clock));
-                    tokio::select! {
-                        () = Closing::expired(&closing, &proxy) => Opened::Gone,
-                        opened = opening => opened,
-                    }
-                }
-            };
-            let ends = (peer, local);
-            match opened {
-                Opened::Served(socket, secured) => {
-                    let connection = Arc::new(Connection::new(ends, listener, secured));
-                    match &connection.listener.config.tcp {
-                        None if connection.listener.config.transparent => {
-                            Box::pin(capture::serve(&proxy, &connection, socket, &closing)).await;
-                        }
-                        None => connection::serve(&proxy, &connection, socket, &closing).await,
-                        Some(tcp) => {
-                            Box::pin(tcp::serve(&proxy, &connection, socket, tcp, &closing)).await;
-                        }
-                    }
-                }
-                Opened::Plaintext(socket) => {
-                    let connection = Arc::new(Connection::new(ends, listener, None));
-                    connection::refuse_plaintext(&proxy, &connection, socket).await;
-                }
-                Opened::GaveWay => {
-                    let connection = Connection::new(ends, listener, None);
-                    let details = "one of too many handshakes";
-                    connection::refuse_handshake(&proxy, &connection, details);
-                }
-                Opened::Gone => {}
-            }
-            proxy.reporter.metrics.connection(-1);
-        });
-    }
-}
-
-/// Whether the rate-limit service has room for one more connection, where it is asked.
-async fn may_stay(proxy: &Proxy, listener: &Arc<Listener>, ends: (SocketAddr, SocketAddr)) -> bool {
-    match &listener.connection_limit {
-        None => true,
-        Some(limit) => {
-            let connection = Connection::new(ends, Arc::clone(listener), None);
-            Box::pin(limit.admits(proxy, &connection)).await
-        }
     }
 }
 

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Connection;
-use super::capture::{has_come_back, refuse_loop};
+use super::capture::has_come_back;
 use super::carry::{Ended, carry};
 use super::flow::Side;
+use super::{Connection, refusal};
 use crate::config::TcpConfig;
 use crate::error::ProxyError;
 use crate::pipeline::Proxy;
@@ -34,7 +34,7 @@ pub(super) async fn serve(
     closing: &CancellationToken,
 ) {
     if has_come_back(proxy, connection) {
-        return refuse_loop(proxy, connection);
+        return refusal::own_connection(proxy, connection);
     }
     let mut passage = Passage::begin(&proxy.reporter, connection, tcp);
     if let Err(error) = pass(proxy, connection, socket, tcp, closing, &mut passage).await {

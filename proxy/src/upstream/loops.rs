@@ -12,6 +12,8 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use crate::socket::canonical;
+
 /// What is known of our own connections. One for a proxy, whatever its configuration is.
 #[derive(Debug, Default)]
 pub(crate) struct Loops {
@@ -96,11 +98,6 @@ impl Drop for Entry {
     fn drop(&mut self) {
         self.loops.open.lock().remove(&self.ends);
     }
-}
-
-/// A listener for both families sees IPv4 as IPv6.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 #[cfg(test)]

@@ -1,0 +1,163 @@
+//! Accepting: from the queue of a socket to a connection that is served, or refused.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::unconstrained;
+use tokio_util::sync::CancellationToken;
+
+use super::secure::Opened;
+use super::{Closing, Connection, Listener, announce, capture, connection, refusal, tcp};
+use crate::pipeline::Proxy;
+use crate::socket::Socket;
+
+/// How long accepting rests when the system is out of file descriptors.
+const ACCEPT_REST: Duration = Duration::from_millis(20);
+
+/// Accepts until told to stop. The socket closes with it; connections end by themselves.
+///
+/// Each connection keeps the settings it was accepted under.
+pub(crate) async fn serve(
+    proxy: Arc<Proxy>,
+    settings: Arc<ArcSwap<Listener>>,
+    socket: Arc<TcpListener>,
+    closing: Closing,
+) {
+    let door = Door { proxy, settings, socket, closing: closing.leaving };
+    loop {
+        let came = tokio::select! {
+            biased;
+            came = door.next() => came,
+            () = closing.closed.cancelled() => break,
+        };
+        if !door.take(came) {
+            tokio::time::sleep(ACCEPT_REST).await;
+        }
+    }
+    // Who waits in the queue when the socket closes is lost. Out of turn, or the runtime would say that there is nobody.
+    while let Some(came) = unconstrained(door.next()).now_or_never() {
+        if !door.take(came) {
+            return;
+        }
+    }
+}
+
+/// A socket that is accepted from.
+struct Door {
+    proxy: Arc<Proxy>,
+    settings: Arc<ArcSwap<Listener>>,
+    socket: Arc<TcpListener>,
+    /// Whoever has come is told to go.
+    closing: CancellationToken,
+}
+
+/// Who has come, and its place among the connections that may be.
+type Came = (OwnedSemaphorePermit, io::Result<(TcpStream, SocketAddr)>);
+
+impl Door {
+    /// The next connection, once there is room for it.
+    async fn next(&self) -> Came {
+        let room = Arc::clone(&self.settings.load().room);
+        // Nobody closes a listener's room; if somebody did, nobody would be let in.
+        let Ok(place) = room.acquire_owned().await else { return std::future::pending().await };
+        (place, self.socket.accept().await)
+    }
+
+    /// Lets a connection be served by itself; false if there was none to be had.
+    fn take(&self, (place, accepted): Came) -> bool {
+        // The settings may have changed while nobody came.
+        let listener = self.settings.load_full();
+        let proxy = Arc::clone(&self.proxy);
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, listener = listener.config.name, "cannot accept a connection");
+                return false;
+            }
+        };
+        let Ok(local) = stream.local_addr() else { return true };
+        let _ = stream.set_nodelay(true);
+        if !proxy.reporter.service.descriptors().has_room_for_client(&stream) {
+            drop(stream);
+            refusal::without_descriptor(&proxy, &Connection::new((peer, local), listener, None));
+            return true;
+        }
+        // A token of its own: connections that share one would share its lock at every poll.
+        let closing = self.closing.child_token();
+        let tasks = self.proxy.reporter.service.tasks();
+        tasks.spawn("connection", async move {
+            let _place = place;
+            let _open = proxy.reporter.metrics.open_connection();
+            arrive(&proxy, listener, stream, (peer, local), &closing).await;
+        });
+        true
+    }
+}
+
+/// One connection: whose it is, whether it may stay, its handshake, and then what it came for.
+async fn arrive(
+    proxy: &Arc<Proxy>,
+    listener: Arc<Listener>,
+    mut stream: TcpStream,
+    ends: (SocketAddr, SocketAddr),
+    closing: &CancellationToken,
+) {
+    let not_served = |ends| Connection::new(ends, Arc::clone(&listener), None);
+    let announced = tokio::select! {
+        () = Closing::expired(closing, proxy) => return,
+        announced = announce::ends(&listener, &mut stream, ends) => announced,
+    };
+    let ends = match announced {
+        Ok(ends) => ends,
+        Err(error) => return refusal::unannounced(proxy, &not_served(ends), &error),
+    };
+    let place = listener.addresses.as_ref().map(|addresses| addresses.enter(ends.0.ip()));
+    if let Some(None) = place {
+        return refusal::crowd(proxy, &not_served(ends));
+    }
+    // A handshake costs more than many requests.
+    if listener.secure.is_some() && !proxy.overload.admits_handshake(&proxy.snapshot.load().overload) {
+        return refusal::handshake(proxy, &not_served(ends), "more to do than this proxy can");
+    }
+    if let Some(limit) = &listener.connection_limit
+        && !Box::pin(limit.admits(proxy, &not_served(ends))).await
+    {
+        return;
+    }
+    let opened = match &listener.secure {
+        None => Opened::Served(Socket::Plain(stream), None),
+        // On the heap: a handshake is large, and a connection keeps the room of its largest moment.
+        Some(secure) => {
+            let clock = proxy.reporter.service.clock();
+            let opening = Box::pin(secure.open(&listener, stream, ends.0, clock));
+            tokio::select! {
+                () = Closing::expired(closing, proxy) => return,
+                opened = opening => opened,
+            }
+        }
+    };
+    match opened {
+        Opened::Served(socket, secured) => {
+            let connection = Arc::new(Connection::new(ends, listener, secured));
+            let config = &connection.listener.config;
+            match &config.tcp {
+                Some(tcp) => Box::pin(tcp::serve(proxy, &connection, socket, tcp, closing)).await,
+                None if config.transparent => {
+                    Box::pin(capture::serve(proxy, &connection, socket, closing)).await;
+                }
+                None => connection::serve(proxy, &connection, socket, closing).await,
+            }
+        }
+        Opened::Plaintext(socket) => {
+            refusal::plaintext(proxy, &Arc::new(not_served(ends)), socket).await;
+        }
+        Opened::GaveWay => refusal::handshake(proxy, &not_served(ends), "one of too many handshakes"),
+        Opened::Gone => {}
+    }
+}
