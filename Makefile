@@ -6,6 +6,8 @@ VENV := .venv/bin
 UI   := dashboards/ui
 # The UI is built again only when one of its sources is newer than the last build.
 UI_SOURCES := $(shell find $(UI) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
+# Everything there is, and what is left out of a binary unless somebody asks for it.
+ALL := --locked --workspace --features tollgate-proxy/kubernetes
 DATA    ?= data
 TRAFFIC ?= 20
 
@@ -26,8 +28,8 @@ test: ## Install what the tests need, then run all of them
 	tools/test-dependencies
 	$(MAKE) --no-print-directory ui
 	cargo build --locked --workspace --bins
-	PATH="$(CURDIR)/$(VENV):$$PATH" cargo nextest run --locked --workspace --no-fail-fast
-	cargo test --locked --workspace --doc
+	PATH="$(CURDIR)/$(VENV):$$PATH" cargo nextest run $(ALL) --no-fail-fast
+	cargo test $(ALL) --doc
 	cd $(UI) && npm run check && npm test
 	tools/page-test
 
@@ -44,8 +46,8 @@ soak: ## What `make test` runs a slice of: a million cases of each property, fiv
 check: ## Format, lints, docs, dependency rules and example files, without running tests
 	tools/check-dependencies
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --workspace --no-deps
+	cargo clippy $(ALL) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc $(ALL) --no-deps
 	PATH="$(CURDIR)/$(VENV):$$PATH" cargo deny --locked check bans licenses sources
 	tools/tidy
 	tools/envoy-descriptors --check

@@ -10,6 +10,7 @@ pub mod fake_authz;
 pub mod fake_collector;
 pub mod fake_ratelimit;
 pub mod grpc;
+pub mod kubernetes_api;
 pub mod postgres;
 pub mod redis;
 pub mod reflection;

@@ -162,7 +162,7 @@ fn back(config: &Config) -> Result<(), Invalid> {
                 let at = |port: &u16| SocketAddr::new(original.address, *port);
                 ("original_destination.ports", original.ports.iter().map(at).collect())
             }
-            Endpoints::Dns(_) | Endpoints::File(_) => continue,
+            Endpoints::Dns(_) | Endpoints::File(_) | Endpoints::EndpointSlices(_) => continue,
         };
         for listener in config.listeners.iter().filter(|listener| listener.transparent) {
             let leads_back = |endpoint: &&SocketAddr| {

@@ -79,6 +79,9 @@ fn endpoints(cluster: &ClusterConfig, key: &str) -> Result<(), Invalid> {
                 }
             }
         }
+        Endpoints::EndpointSlices(slices) => {
+            slices.check(&format!("{key}.endpoints.endpoint_slices"), cfg!(feature = "kubernetes"))
+        }
         Endpoints::Static(_) | Endpoints::File(_) => Ok(()),
     }
 }

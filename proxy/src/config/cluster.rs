@@ -11,6 +11,7 @@ use tollgate_runtime::config::duration;
 use super::capture::OriginalDestination;
 use super::filter::{Deprecation, Key};
 use super::resilience::{BreakerConfig, HealthCheck, OutlierDetection};
+use super::slices::EndpointSlices;
 use super::tls::ClusterTls;
 use super::trust::ProxyProtocolVersion;
 use super::words::Percent;
@@ -83,6 +84,8 @@ pub enum Endpoints {
     Dns(Dns),
     /// A YAML file with a list as `static` has it, read again when it changes.
     File(PathBuf),
+    /// The pods of a Service in Kubernetes, as its EndpointSlices tell.
+    EndpointSlices(EndpointSlices),
     /// The workload beside this sidecar, at the port that the client wanted: for transparent listeners. There is one
     /// endpoint for each port, and none is left out (no `outlier_detection`).
     OriginalDestination(OriginalDestination),

@@ -19,6 +19,7 @@ mod resilience;
 mod rollout;
 mod route;
 mod route_authz;
+mod slices;
 mod tcp;
 mod tls;
 mod trust;
@@ -55,6 +56,7 @@ pub use resilience::{
 pub use rollout::{RolloutConfig, RolloutLatency, RolloutStep, RolloutSuccess};
 pub use route::{Backend, DescriptorEntry, DirectResponse, Override, RouteConfig, RouteRateLimit};
 pub use route_authz::{AuthzMode, Guard, RouteAuthz};
+pub use slices::{AddressType, EndpointSlices, SlicePort};
 pub use tcp::TcpConfig;
 pub use tls::{ClusterTls, ListenerTls, MinimumVersion, Mtls, ServerCertificate};
 pub use trust::{Network, ProxyProtocol, ProxyProtocolVersion, Trusted, TrustedHeader};

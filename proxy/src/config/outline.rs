@@ -116,6 +116,10 @@ fn cluster(cluster: &ClusterConfig) -> String {
         }
         Endpoints::Dns(dns) => format!("{:?} {}", dns.record, dns.name),
         Endpoints::File(file) => format!("file {}", file.display()),
+        Endpoints::EndpointSlices(slices) => {
+            let namespace = slices.namespace.as_deref().unwrap_or("our namespace");
+            format!("pods of {namespace}/{} at port {}", slices.service, slices.port)
+        }
         Endpoints::OriginalDestination(original) => {
             let ports: Vec<_> = original.ports.iter().map(u16::to_string).collect();
             format!("{} at the port that the client wanted, of {}", original.address, ports.join(", "))

@@ -118,7 +118,7 @@ impl Cluster {
                 let at = |port: &u16| Address::Address(SocketAddr::new(app.address, *port));
                 cluster.consist_of(&app.ports.iter().map(at).collect::<Vec<_>>());
             }
-            Endpoints::Dns(_) | Endpoints::File(_) => {}
+            Endpoints::Dns(_) | Endpoints::File(_) | Endpoints::EndpointSlices(_) => {}
         }
         Ok(Arc::new(cluster))
     }
@@ -141,6 +141,12 @@ impl Cluster {
             Endpoints::File(file) => {
                 drop(tasks.spawn("cluster-file", discover::file::run(Arc::clone(self), file)))
             }
+            #[cfg(feature = "kubernetes")]
+            Endpoints::EndpointSlices(slices) => {
+                drop(tasks.spawn("cluster-slices", discover::slices::run(Arc::clone(self), slices)))
+            }
+            #[cfg(not(feature = "kubernetes"))]
+            Endpoints::EndpointSlices(_) => self.not_discovered("built without `kubernetes`".to_owned()),
         }
     }
 
@@ -255,6 +261,16 @@ impl Cluster {
         let problem = self.members.lock().discovery_error.take();
         self.consist_of(&[]);
         self.members.lock().discovery_error = problem;
+    }
+
+    /// Consists of these endpoints, though not all is well with them.
+    #[cfg_attr(not(feature = "kubernetes"), expect(dead_code, reason = "only slices are used in part"))]
+    pub(super) fn consist_of_all_the_same(&self, places: &[Address], problem: String) {
+        let before = self.members.lock().discovery_error.take();
+        self.consist_of(places);
+        // What was said is not said again.
+        self.members.lock().discovery_error = before;
+        self.not_discovered(problem);
     }
 
     /// Works out who may be used, and swaps it in.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tollgate_proxy::Config;
-use tollgate_runtime::config::{Env, load, load_text};
+use tollgate_runtime::config::{Env, load, load_text, parse_yaml_documents};
 
 #[test]
 fn the_examples_load() {
@@ -345,7 +345,49 @@ fn the_page_on_patterns_can_be_copied() {
             text = format!("{text}\nclusters: [{}]\n", made.collect::<Vec<_>>().join(", "));
         }
         let loaded = load_text::<Config>(Path::new("docs/patterns.md"), &text, &[], &Env::empty());
+        if block.contains("endpoint_slices:") && !cfg!(feature = "kubernetes") {
+            // The tests with the feature load it.
+            let error = loaded.unwrap_err().to_string();
+            assert!(error.contains("endpoints.endpoint_slices: this build has no client"), "{error}");
+            assert!(error.contains("--features kubernetes"), "{error}");
+            continue;
+        }
         assert!(loaded.is_ok(), "{}\n{text}", loaded.unwrap_err());
+    }
+}
+
+/// The example's Role allows what is done, and no more; and its pod has what a proxy looks for.
+#[test]
+fn the_role_of_the_example_allows_what_slices_need() {
+    let text = include_str!("../../../config/kubernetes/endpoint-slices.yaml");
+    let objects = parse_yaml_documents::<serde_json::Value>(Path::new("endpoint-slices.yaml"), text).unwrap();
+    let of = |kind: &str| &objects.iter().find(|object| object.value["kind"] == kind).unwrap().value;
+    let rule = serde_json::json!({
+        "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"],
+    });
+    let (role, binding) = (of("Role"), of("RoleBinding"));
+    assert_eq!(role["rules"], serde_json::json!([rule]));
+    assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+    let pod = &of("Deployment")["spec"]["template"]["spec"];
+    assert_eq!(binding["subjects"][0]["name"], pod["serviceAccountName"]);
+    assert_eq!(pod["volumes"][0]["projected"]["sources"].as_array().unwrap().len(), 3);
+    let mounted = pod["containers"][0]["volumeMounts"][0]["mountPath"].as_str().unwrap();
+
+    let config = of("ConfigMap")["data"]["orders.yaml"].as_str().unwrap();
+    let listener = "listeners: [{name: main, bind: '127.0.0.1:8080', role: sidecar}]\n";
+    let text = format!("{listener}{config}");
+    match load_text::<Config>(Path::new("orders.yaml"), &text, &[], &Env::empty()) {
+        Err(error) => {
+            assert!(!cfg!(feature = "kubernetes") && error.to_string().contains("has no client"), "{error}")
+        }
+        Ok(loaded) => {
+            let tollgate_proxy::config::Endpoints::EndpointSlices(slices) = &loaded.clusters[0].endpoints
+            else {
+                panic!("{:?}", loaded.clusters[0].endpoints);
+            };
+            assert_eq!(slices.token_file, Path::new(mounted).join("token"));
+            assert_eq!(slices.namespace.as_deref(), role["metadata"]["namespace"].as_str());
+        }
     }
 }
 

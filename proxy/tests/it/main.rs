@@ -31,6 +31,8 @@ mod restart;
 mod rollout;
 mod rotation;
 mod routing;
+#[cfg(feature = "kubernetes")]
+mod slices;
 mod status;
 mod tcp;
 mod transparent;
