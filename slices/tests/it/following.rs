@@ -124,12 +124,11 @@ async fn a_bookmark_alone_moves_the_version() {
 #[tokio::test]
 async fn a_version_that_is_gone_is_no_failure_all_is_listed_again() {
     let (api, _folder, watcher) = with_one().await;
-    // While nobody watches things happen that are not remembered.
-    api.forget();
+    // Things happen while nobody watches, and are forgotten.
+    api.end_watches();
     api.delete("shop", "orders-a");
     api.put(ready("orders-b", &["10.244.2.17"]));
     api.forget();
-    api.end_watches();
     watcher.finds(&[TWO]).await;
     assert_eq!(lists(&api), 2);
     assert!(watcher.news().iter().all(|news| matches!(news, News::Found(_))), "{:?}", watcher.news());
