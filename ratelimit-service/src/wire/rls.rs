@@ -10,7 +10,8 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use futures_util::FutureExt as _;
+use http::{HeaderName, Request, Response};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use tollgate_identity::tls::{Callers, Peer};
@@ -30,7 +31,7 @@ pub const NAME: &str = "envoy.service.ratelimit.v3.RateLimitService";
 pub const MAX_REQUEST_BYTES: usize = 256 << 10;
 
 const SHOULD_RATE_LIMIT: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
-const TRACEPARENT: &str = "traceparent";
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Answers the calls of the port: those to this method here, all others where they are routed.
 ///
@@ -74,7 +75,35 @@ where
 {
     type Body = Either<Reply, Body>;
 
-    async fn answer(self, call: Request<Incoming>, peer: Peer) -> Response<Self::Body> {
+    fn answer(
+        self,
+        call: Request<Incoming>,
+        peer: Peer,
+    ) -> impl Future<Output = Response<Self::Body>> + Send {
+        let Parts { limiter, callers, .. } = &*self.0;
+        let may_call = callers.as_ref().is_none_or(|callers| callers.judge(Some(&peer)).is_ok());
+        if may_call && is_plain(&call) {
+            // What is kept of a call is small, since it is moved several times: of this one its body, and a box of others.
+            return should_rate_limit(limiter.clone(), call.into_body())
+                .map(|response| response.map(Either::Left))
+                .left_future();
+        }
+        self.answer_otherwise(call, peer).boxed().right_future()
+    }
+}
+
+/// Whether this is a call to this method outside of any trace.
+fn is_plain(call: &Request<Incoming>) -> bool {
+    call.uri().path() == SHOULD_RATE_LIMIT && !call.headers().contains_key(&TRACEPARENT)
+}
+
+impl<R> RateLimitPort<R>
+where
+    R: TowerService<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    R: Clone + Send + Sync + 'static,
+    R::Future: Send,
+{
+    async fn answer_otherwise(self, call: Request<Incoming>, peer: Peer) -> Response<Either<Reply, Body>> {
         let Parts { limiter, callers, telemetry, others } = &*self.0;
         if let Some(Err(refused)) = callers.as_ref().map(|callers| callers.judge(Some(&peer))) {
             return refused.into_http().map(Either::Right);
@@ -82,12 +111,8 @@ where
         if call.uri().path() != SHOULD_RATE_LIMIT {
             return Routed(others.clone()).answer(call, peer).await.map(Either::Right);
         }
-        if !call.headers().contains_key(TRACEPARENT) {
-            return should_rate_limit(limiter.clone(), call).await.map(Either::Left);
-        }
-        let answering = service_fn(|call| {
-            let answering = should_rate_limit(limiter.clone(), call);
-            async { Ok::<_, Infallible>(answering.await) }
+        let answering = service_fn(|call: Request<Incoming>| {
+            should_rate_limit(limiter.clone(), call.into_body()).map(Ok::<_, Infallible>)
         });
         match telemetry.layer(answering).call(call).await {
             Ok(response) => response.map(Either::Left),
@@ -96,9 +121,9 @@ where
     }
 }
 
-async fn should_rate_limit(limiter: Limiter, call: Request<Incoming>) -> Response<Reply> {
+async fn should_rate_limit(limiter: Limiter, body: Incoming) -> Response<Reply> {
     let answer: Result<RateLimitResponse, Status> = async {
-        let request = unary::read(call.into_body(), MAX_REQUEST_BYTES).await?;
+        let request = unary::read(body, MAX_REQUEST_BYTES).await?;
         Ok(limiter.should_rate_limit(&request).await?)
     }
     .await;

@@ -18,11 +18,12 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
+use futures_util::task::AtomicWaker;
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -156,11 +157,10 @@ where
 {
     let (peer, drain_after) = (stream.connect_info(), stream.drain_after());
     let service = service_fn(move |call: Request<Incoming>| {
-        let answering = answer.clone().answer(call, peer.clone());
-        async { Ok::<_, Infallible>(answering.await) }
+        answer.clone().answer(call, peer.clone()).map(Ok::<_, Infallible>)
     });
     let stopping = tasks.stopping();
-    let begun = Begun { calls: Arc::default(), tasks: (bounds.waiting == Waiting::InTask).then_some(tasks) };
+    let begun = Begun::new((bounds.waiting == Waiting::InTask).then_some(tasks));
     let mut server = http2::Builder::new(begun.clone());
     server
         .timer(TokioTimer::new())
@@ -170,7 +170,7 @@ where
         .keep_alive_timeout(bounds.keepalive_timeout);
     let (stream, outbox) = batched(stream);
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-    let mut waiting = FuturesUnordered::new();
+    let mut waiting = Vec::new();
     let drain = async {
         tokio::select! { () = stopping.cancelled() => {}, () = due(drain_after) => {} }
     };
@@ -179,10 +179,11 @@ where
         if drain.as_mut().poll(context).is_ready() {
             connection.as_mut().graceful_shutdown();
         }
+        begun.connection.register(context.waker());
         let polled = loop {
             let polled = connection.as_mut().poll(context);
-            begun.wait_in(&mut waiting);
-            if polled.is_ready() || !go_on(&mut waiting, context) {
+            waiting.extend(begun.group());
+            if polled.is_ready() || !go_on(&mut waiting) {
                 break polled;
             }
         };
@@ -200,25 +201,70 @@ where
 /// A call that panics resets its stream, as it would in a task of its own, and no other.
 type Call = BoxFuture<'static, std::thread::Result<()>>;
 
-/// Goes on with the calls that have what they waited for. Whether one of them has been answered by that.
-fn go_on(waiting: &mut FuturesUnordered<Call>, context: &mut Context<'_>) -> bool {
+/// Goes on with the calls of groups that were woken. Whether one of them has been answered by that.
+fn go_on(waiting: &mut Vec<Group>) -> bool {
     let mut answered = false;
-    while let Poll::Ready(Some(_)) = waiting.poll_next_unpin(context) {
-        answered = true;
+    for group in waiting.iter_mut().filter(|group| group.woken.is_set.swap(false, Ordering::AcqRel)) {
+        let (mut context, before) = (Context::from_waker(&group.waker), group.calls.len());
+        group.calls.retain_mut(|call| call.as_mut().poll(&mut context).is_pending());
+        answered |= group.calls.len() < before;
     }
+    waiting.retain(|group| !group.calls.is_empty());
     answered
+}
+
+/// Calls of a connection that were begun in one look at it. They mostly wait for the same thing, so that they are woken
+/// as one: each by itself would cost more than what it waits for.
+struct Group {
+    calls: Vec<Call>,
+    woken: Arc<Woken>,
+    waker: Waker,
+}
+
+struct Woken {
+    is_set: AtomicBool,
+    connection: Arc<AtomicWaker>,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_set.swap(true, Ordering::AcqRel) {
+            self.connection.wake();
+        }
+    }
+}
+
+impl Group {
+    fn new(connection: &Arc<AtomicWaker>) -> Self {
+        let woken = Arc::new(Woken { is_set: AtomicBool::new(false), connection: Arc::clone(connection) });
+        Self { calls: Vec::new(), waker: Waker::from(Arc::clone(&woken)), woken }
+    }
 }
 
 /// Runs what can be run at once; the rest goes to a task, or is kept until it is taken to where it waits.
 #[derive(Clone)]
 struct Begun {
-    calls: Arc<Mutex<Vec<Call>>>,
+    connection: Arc<AtomicWaker>,
+    group: Arc<Mutex<Group>>,
     tasks: Option<Tasks>,
 }
 
 impl Begun {
-    fn wait_in(&self, waiting: &mut FuturesUnordered<Call>) {
-        waiting.extend(self.calls.lock().drain(..));
+    fn new(tasks: Option<Tasks>) -> Self {
+        let connection = Arc::new(AtomicWaker::new());
+        let group = Arc::new(Mutex::new(Group::new(&connection)));
+        Self { connection, group, tasks }
+    }
+
+    /// The calls that were begun since the last time and wait.
+    fn group(&self) -> Option<Group> {
+        let mut group = self.group.lock();
+        let has_any = !group.calls.is_empty();
+        has_any.then(|| std::mem::replace(&mut *group, Group::new(&self.connection)))
     }
 }
 
@@ -228,19 +274,26 @@ where
 {
     fn execute(&self, call: F) {
         let mut call: Call = AssertUnwindSafe(call).catch_unwind().boxed();
-        // Nobody is woken by this first look: it is looked at again where it waits.
-        if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
-            return;
-        }
         match &self.tasks {
-            Some(tasks) => drop(tasks.spawn("grpc-call", call)),
-            None => self.calls.lock().push(call),
+            Some(tasks) => {
+                // Nobody is woken by this first look: it is looked at again in its task.
+                if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+                    drop(tasks.spawn("grpc-call", call));
+                }
+            }
+            None => {
+                let waker = self.group.lock().waker.clone();
+                if call.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+                    self.group.lock().calls.push(call);
+                }
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::stream::FuturesUnordered;
     use http_body_util::BodyExt as _;
     use hyper::body::Bytes;
     use hyper::client::conn::http2 as client;
@@ -256,7 +309,7 @@ mod tests {
 
     const BOTH: [Waiting; 2] = [Waiting::InTask, Waiting::WithConnection];
 
-    /// Answers with what the path says: at once, when the gate opens, or never.
+    /// Answers with what the path says: at once, when the gate lets it through, or never.
     async fn connect(service: &Service, gate: &Arc<Semaphore>, waiting: Waiting) -> Sender {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -266,8 +319,13 @@ mod tests {
             async move {
                 assert!(request.extensions().get::<tonic::transport::server::TcpConnectInfo>().is_some());
                 match request.uri().path() {
-                    "/waits" => drop(gate.acquire().await),
+                    "/waits" => gate.acquire().await.unwrap().forget(),
                     "/panics" => panic!("on purpose"),
+                    "/wakes-itself" => {
+                        for _ in 0..1_000 {
+                            tokio::task::yield_now().await;
+                        }
+                    }
                     _ => {}
                 }
                 Ok::<_, Infallible>(Response::new(request.uri().path().to_owned()))
@@ -302,6 +360,25 @@ mod tests {
             assert!(!waiting.is_finished());
             gate.add_permits(1);
             assert_eq!(waiting.await.unwrap().unwrap().unwrap(), "/waits");
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_go_on_each_at_its_time() {
+        for waiting in BOTH {
+            let (service, gate) = (Service::for_test("grpc"), Arc::new(Semaphore::new(0)));
+            let sender = connect(&service, &gate, waiting).await;
+            let mut waits: FuturesUnordered<_> = (0..50).map(|_| ask(sender.clone(), "/waits")).collect();
+            // All of them wait once one is answered that came after them.
+            let last = ask(sender.clone(), "/wakes-itself");
+            tokio::select! {
+                _ = waits.next() => panic!("the gate is closed"),
+                answer = last => assert_eq!(answer.unwrap(), "/wakes-itself"),
+            }
+            for _ in 0..50 {
+                gate.add_permits(1);
+                assert_eq!(waits.next().await.unwrap().unwrap(), "/waits");
+            }
         }
     }
 
