@@ -5,6 +5,7 @@
 //! [`HOLD_SECONDS`] at most: so long may a replica overlook that hits were given back or a counter was reset elsewhere.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -18,6 +19,8 @@ const HOLD_SECONDS: u64 = 1;
 pub(super) struct OverCache {
     places: Box<[Mutex<Place>]>,
     hashing: RandomState,
+    /// Nothing is held beyond this second; mostly nobody is over, and then there is nothing to look for.
+    held_until: AtomicU64,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -33,13 +36,14 @@ struct Place {
 impl OverCache {
     /// With this many places; none at all remembers nothing.
     pub(super) fn new(places: usize) -> Self {
-        Self { places: (0..places).map(|_| Mutex::default()).collect(), hashing: RandomState::new() }
+        let places = (0..places).map(|_| Mutex::default()).collect();
+        Self { places, hashing: RandomState::new(), held_until: AtomicU64::new(0) }
     }
 
     /// The tally of a call of one counter that is known to be exhausted. Calls of several are always counted, since
     /// what the others spend depends on all of them.
     pub(super) fn known(&self, batch: &Batch, now_seconds: u64) -> Option<Tally> {
-        if batch.len() != 1 || self.places.is_empty() {
+        if batch.len() != 1 || now_seconds >= self.held_until.load(Ordering::Relaxed) {
             return None;
         }
         let (key, counting) = batch.get(0);
@@ -82,14 +86,10 @@ impl OverCache {
         if hits > u64::from(counting.limit.capacity()) && counting.limit.capacity() > 0 {
             return;
         }
-        let print = self.hashing.hash_one(key);
-        *self.place(print).lock() = Place {
-            print,
-            used: tally.used,
-            hits,
-            free_at: now_seconds + tally.resets_in_seconds,
-            held_until: now_seconds + HOLD_SECONDS,
-        };
+        let (print, held_until) = (self.hashing.hash_one(key), now_seconds + HOLD_SECONDS);
+        let free_at = now_seconds + tally.resets_in_seconds;
+        *self.place(print).lock() = Place { print, used: tally.used, hits, free_at, held_until };
+        self.held_until.fetch_max(held_until, Ordering::Relaxed);
     }
 
     fn place(&self, print: u64) -> &Mutex<Place> {
