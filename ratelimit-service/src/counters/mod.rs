@@ -63,6 +63,9 @@ pub enum StoreError {
     /// No answer in time.
     #[error("the counter store did not answer within {0:?}")]
     Timeout(Duration),
+    /// Too many calls wait for it.
+    #[error("too many calls wait for the counter store")]
+    Full,
     /// There is no connection now.
     #[error("the counter store is not connected")]
     Unlinked,
@@ -85,6 +88,7 @@ impl StoreError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Timeout(_) => "timeout",
+            Self::Full => "full",
             Self::Unlinked => "connection",
             Self::Redis(error) if error.is_io_error() => "connection",
             Self::Redis(_) => "refused",

@@ -6,6 +6,7 @@ mod door;
 mod door_tls;
 mod envoy;
 mod failover;
+mod gathering;
 mod quota;
 mod quota_envoy;
 mod recorded;

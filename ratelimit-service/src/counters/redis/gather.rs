@@ -1,125 +1,178 @@
 //! Calls that wait at the same time go to Redis together.
 //!
 //! ```text
-//! calls --bounded queue--> gathered: all that wait, up to MAX_CALLS --one command a script--> Redis
-//!                             ^------ while MAX_FLIGHTS are on their way, calls pile up ------'
+//! call --takes a seat--> flight at the gate --leaves--> one command --> Redis --lands--> all its calls go on
+//!                             ^------ while MAX_FLIGHTS are on their way, flights fill ------'
 //! ```
 //!
-//! With little to do a call goes out alone and at once; with much to do the batches grow by themselves, and what a
-//! system call, a wake-up and a script's start cost is shared. In a Cluster one command must stay on one node, so
-//! calls are gathered by domain, whose counters share a hash tag.
+//! With little to do a call flies alone and at once; with much to do the flights grow by themselves, and what a system
+//! call, a wake-up, a timer and a script's start cost is shared.
+//!
+//! A flight is given up as a whole when its first call has waited as long as a call may. So that its last call has not
+//! come much later, it takes nobody any more after a tick, of which the timeout has [`TICKS`].
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use redis::ServerErrorKind;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
 
-use super::script::{self, By, Kind};
+use super::flight::{Flight, Seat};
+use super::script::{Answer, By, Kind};
 use super::{Inner, Link};
-use crate::counters::key::tag;
 use crate::counters::{Batch, StoreError};
-use crate::window::Tally;
 
-/// Calls that may wait to be sent; further ones wait for a place, within their timeout.
-pub(super) const MAX_WAITING: usize = 8_192;
-/// Calls gathered at a time.
-const MAX_CALLS: usize = 256;
-/// Counters in one command, where it has several calls: Redis is busy with it for about a millisecond.
-const MAX_COUNTERS: usize = 1_024;
-/// Commands on their way.
+/// Calls that may wait to be sent, several times what Redis counts within the usual timeout; further ones are refused.
+const MAX_WAITING: usize = 32_768;
+/// Commands on their way. In a Cluster all that wait leave when there is room for one: there are as many as domains.
 const MAX_FLIGHTS: usize = 4;
+/// The youngest flights at the gate; a call that fits none of these gets a new one.
+const NEAR: usize = 64;
+/// Looks at the time within the timeout of a call.
+const TICKS: u32 = 10;
 
-/// One call, and where its tallies go.
+/// Where flights fill that have not left.
 #[derive(Debug)]
-pub(super) struct Job {
-    pub(super) batch: Arc<Batch>,
-    pub(super) answer: oneshot::Sender<Result<Vec<Tally>, StoreError>>,
+pub(super) struct Gate {
+    in_cluster: bool,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    flights: VecDeque<Arc<Flight>>,
+    /// Of these, so many take nobody any more.
+    closed: usize,
+    calls: usize,
+}
+
+impl Gate {
+    pub(super) fn new(in_cluster: bool) -> Self {
+        Self { in_cluster, waiting: Mutex::default() }
+    }
+
+    /// Seats a call; `bell` tells the task that sends flights of the first one.
+    pub(super) fn seat(&self, batch: &Arc<Batch>, bell: &mpsc::Sender<()>) -> Result<Seat, StoreError> {
+        let mut waiting = self.waiting.lock();
+        if waiting.calls >= MAX_WAITING {
+            return Err(StoreError::Full);
+        }
+        waiting.calls += 1;
+        let mut open = waiting.flights.range(waiting.closed..).rev().take(NEAR);
+        if let Some(seat) = open.find_map(|flight| flight.seat(batch, self.in_cluster)) {
+            return Ok(seat);
+        }
+        let flight = Arc::new(Flight::new(Kind::of(batch)));
+        // The first call always has room.
+        let seat = flight.seat(batch, self.in_cluster).ok_or(StoreError::Full);
+        waiting.flights.push_back(flight);
+        if waiting.flights.len() == 1 {
+            // A bell that has been rung already is as good.
+            let _ = bell.try_send(());
+        }
+        seat
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.lock().flights.is_empty()
+    }
+
+    /// Those that leave when so many may.
+    fn leaving(&self, room: usize) -> Vec<Arc<Flight>> {
+        let mut waiting = self.waiting.lock();
+        let all = waiting.flights.len();
+        waiting.take(if self.in_cluster && room > 0 { all } else { room.min(all) })
+    }
+
+    /// Closes what is open, and takes out those that are overdue.
+    fn tick(&self, overdue: impl Fn(&Flight) -> bool) -> Vec<Arc<Flight>> {
+        let mut waiting = self.waiting.lock();
+        let count = waiting.flights.iter().take_while(|flight| overdue(flight)).count();
+        let late = waiting.take(count);
+        waiting.closed = waiting.flights.len();
+        late
+    }
+}
+
+impl Waiting {
+    fn take(&mut self, count: usize) -> Vec<Arc<Flight>> {
+        let taken: Vec<_> = self.flights.drain(..count).collect();
+        self.closed = self.closed.saturating_sub(count);
+        self.calls -= taken.iter().map(|flight| flight.calls()).sum::<usize>();
+        taken
+    }
 }
 
 /// Sends what waits, until nobody can call any more.
-pub(super) async fn run(inner: Arc<Inner>, mut waiting: mpsc::Receiver<Job>) {
-    let mut flights = FuturesUnordered::new();
-    let mut gathered = Vec::with_capacity(MAX_CALLS);
+pub(super) async fn run(inner: Arc<Inner>, mut bell: mpsc::Receiver<()>) {
+    let tick = inner.timeout / TICKS;
+    let mut ticks = tokio::time::interval(tick.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut flying = FuturesUnordered::new();
+    let mut away: Vec<Arc<Flight>> = Vec::with_capacity(MAX_FLIGHTS);
     loop {
+        let is_idle = away.is_empty() && inner.gate.is_empty();
         tokio::select! {
             biased;
-            Some(()) = flights.next(), if !flights.is_empty() => {}
-            count = waiting.recv_many(&mut gathered, MAX_CALLS), if flights.len() < MAX_FLIGHTS => {
-                if count == 0 {
-                    break;
-                }
-                // Whoever gave up waiting must not be counted: it was answered by other means.
-                gathered.retain(|job: &Job| !job.answer.is_closed());
-                for command in sorted(&mut gathered, inner.link.load_full()) {
-                    flights.push(fly(Arc::clone(&inner), command));
+            Some(landed) = flying.next(), if !flying.is_empty() => {
+                away.retain(|flight| !Arc::ptr_eq(flight, &landed));
+            }
+            _ = ticks.tick(), if !is_idle => {
+                let now = Instant::now();
+                let overdue = |flight: &Flight| now + tick >= flight.opened + inner.timeout;
+                let late = inner.gate.tick(overdue);
+                // One that is on its way goes on, unheard, so that it shows whether the server is silent.
+                for flight in late.iter().chain(away.iter().filter(|flight| overdue(flight))) {
+                    flight.land(Err(StoreError::Timeout(inner.timeout)));
                 }
             }
+            rung = bell.recv() => match rung {
+                // Whoever is ready now comes along.
+                Some(()) => tokio::task::yield_now().await,
+                None => break,
+            },
+        }
+        for flight in inner.gate.leaving(MAX_FLIGHTS.saturating_sub(away.len())) {
+            away.push(Arc::clone(&flight));
+            flying.push(fly(Arc::clone(&inner), flight));
         }
     }
-    while flights.next().await.is_some() {}
+    while flying.next().await.is_some() {}
 }
 
-/// Calls that go out as one command.
-struct Together {
-    link: Arc<Link>,
-    kind: Kind,
-    jobs: Vec<Job>,
-    counters: usize,
-}
-
-impl Together {
-    fn has_room_for(&self, kind: Kind, batch: &Batch) -> bool {
-        let one_node = || {
-            !self.link.connection.is_cluster()
-                || tag(self.jobs[0].batch.key_bytes()) == tag(batch.key_bytes())
-        };
-        self.kind == kind && self.counters + batch.len() <= MAX_COUNTERS && one_node()
-    }
-}
-
-/// Cuts what was gathered into commands. Without a link there are none: the jobs are dropped, which tells the callers.
-fn sorted(gathered: &mut Vec<Job>, link: Option<Arc<Link>>) -> Vec<Together> {
-    let Some(link) = link else {
-        gathered.clear();
-        return Vec::new();
-    };
-    let mut commands: Vec<Together> = Vec::new();
-    for job in gathered.drain(..) {
-        let (kind, counters) = (Kind::of(&job.batch), job.batch.len());
-        match commands.iter_mut().rev().find(|command| command.has_room_for(kind, &job.batch)) {
-            Some(command) => {
-                command.counters += counters;
-                command.jobs.push(job);
+async fn fly(inner: Arc<Inner>, flight: Arc<Flight>) -> Arc<Flight> {
+    match inner.link.load_full() {
+        Some(link) => {
+            if let Some(answer) = ask(&inner, &link, &flight).await {
+                flight.land(answer);
             }
-            None => commands.push(Together { link: Arc::clone(&link), kind, jobs: vec![job], counters }),
         }
+        None => flight.land(Err(StoreError::Unlinked)),
     }
-    commands
+    flight
 }
 
-async fn fly(inner: Arc<Inner>, Together { link, kind, jobs, .. }: Together) {
-    let batches = || jobs.iter().map(|job| &*job.batch);
+/// What Redis says; nothing where nobody is left to ask.
+async fn ask(inner: &Inner, link: &Link, flight: &Flight) -> Option<Result<Answer, StoreError>> {
     let prefix = inner.prefix.as_bytes();
     let mut connection = link.connection.clone();
-    let mut answer = connection.send(&inner.scripts.command(kind, By::Hash, prefix, batches())).await;
+    let (mut command, mut counters) = flight.command(By::Hash, &inner.scripts, prefix)?;
+    let mut answer = connection.send(&command).await;
     if let Err(error) = &answer
         && error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript)
     {
-        answer = connection.send(&inner.scripts.command(kind, By::Text, prefix, batches())).await;
+        (command, counters) = flight.command(By::Text, &inner.scripts, prefix)?;
+        answer = connection.send(&command).await;
     }
     link.judge(&answer);
-    let tallies = match answer {
-        Ok(value) => script::tallies(&value, kind, batches()),
+    Some(match answer {
+        Ok(value) => Answer::read(&value, flight.kind, counters),
         Err(error) if error.is_timeout() => Err(StoreError::Timeout(inner.timeout)),
         Err(error) => Err(error.into()),
-    };
-    // A caller that is gone has given up waiting.
-    match tallies {
-        Ok(tallies) => {
-            jobs.into_iter().zip(tallies).for_each(|(job, tallies)| drop(job.answer.send(Ok(tallies))))
-        }
-        Err(error) => jobs.into_iter().for_each(|job| drop(job.answer.send(Err(error.clone())))),
-    }
+    })
 }

@@ -13,16 +13,19 @@
 //! finds out by itself when the server is back.
 
 mod connect;
+mod flight;
 mod gather;
+mod packed;
 mod script;
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::{Cmd, RedisError, ServerErrorKind, Value};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tollgate_runtime::tasks::Tasks;
 
 pub use connect::{ConnectError, Target, TlsFiles, Topology};
@@ -30,7 +33,7 @@ pub use connect::{ConnectError, Target, TlsFiles, Topology};
 use super::{Batch, StoreError};
 use crate::window::Tally;
 use connect::Connection;
-use gather::Job;
+use gather::Gate;
 use script::Scripts;
 
 /// Flights in a row without an answer after which the connection is given up.
@@ -43,7 +46,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct RedisStore {
     inner: Arc<Inner>,
-    jobs: mpsc::Sender<Job>,
+    /// Wakes the task that sends; gone with the last handle, which ends that task.
+    bell: mpsc::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -52,6 +56,7 @@ struct Inner {
     prefix: Box<str>,
     timeout: Duration,
     scripts: Scripts,
+    gate: Gate,
     link: ArcSwapOption<Link>,
     linked: Notify,
 }
@@ -67,15 +72,17 @@ struct Link {
 impl RedisStore {
     /// A store whose keys begin with `prefix`, and the tasks that connect it and send its calls. It begins unlinked.
     pub fn start(target: Target, prefix: &str, timeout: Duration, tasks: &Tasks) -> Self {
+        let gate = Gate::new(target.topology == Topology::Cluster);
         let inner = Arc::new(Inner {
             target,
+            gate,
             prefix: prefix.into(),
             timeout,
             scripts: Scripts::new(),
             link: ArcSwapOption::empty(),
             linked: Notify::new(),
         });
-        let (jobs, waiting) = mpsc::channel(gather::MAX_WAITING);
+        let (bell, rung) = mpsc::channel(1);
         let (linker, stopping) = (Arc::clone(&inner), tasks.stopping());
         tasks.spawn("redis-link", async move {
             tokio::select! {
@@ -85,8 +92,8 @@ impl RedisStore {
             // What is in flight when the service stops may still be counted: the link stays.
         });
         // It ends when the last handle on the store is gone.
-        tasks.spawn("redis-gather", gather::run(Arc::clone(&inner), waiting));
-        Self { inner, jobs }
+        tasks.spawn("redis-gather", gather::run(Arc::clone(&inner), rung));
+        Self { inner, bell }
     }
 
     /// Returns once there is a link.
@@ -118,15 +125,8 @@ impl RedisStore {
         if !self.is_linked() {
             return Err(StoreError::Unlinked);
         }
-        let (answer, answered) = oneshot::channel();
-        let counting = async {
-            let job = Job { batch: Arc::clone(batch), answer };
-            self.jobs.send(job).await.map_err(|_| StoreError::Unlinked)?;
-            answered.await.map_err(|_| StoreError::Unlinked)?
-        };
-        let counted = tokio::time::timeout(self.inner.timeout, counting).await;
-        tallies.extend(counted.map_err(|_| StoreError::Timeout(self.inner.timeout))??);
-        Ok(())
+        let seat = self.inner.gate.seat(batch, &self.bell)?;
+        poll_fn(|context| seat.poll_tallies(context, tallies)).await
     }
 
     /// Sends one command of another kind than counting.

@@ -2,7 +2,8 @@
 --
 -- For each call the number of its counters, then for each counter six arguments: kind (f fixed window, s sliding
 -- window, b bucket), role (e enforced, q quota, w watched only), the window's seconds, requests, capacity, hits
--- (negative: give back, 0: look). For each counter three answers: hits used, 1 if these did not fit, seconds.
+-- (negative: give back, 0: look). The answer is one string that holds for each counter three numbers: hits used, 1 if
+-- these did not fit, seconds.
 --
 -- The arithmetic is that of src/bucket.rs and src/sliding.rs, operation by operation.
 local EXACT_UP_TO, SLOTS, TOLERANCE, SLACK = 64, 64, 60000000, 1e-6
@@ -187,4 +188,4 @@ for key, held in pairs(states) do
   if raw then redis.call('SET', key, raw, 'PX', math.ceil(c.empty / 1000) + 1000)
   else redis.call('DEL', key) end
 end
-return answer
+return cmsgpack.pack(answer)
