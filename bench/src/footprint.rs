@@ -32,16 +32,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let (authority, folder) = (Authority::new("bench"), TempDir::new()?);
     let [process, listen] = process::free_addresses()?;
     let file = folder.path().join("proxy.yaml");
-    let config = json!({
+    let proxy = options.binaries.join("tollgate-proxy");
+    let base = json!({
         "process": {"listen": process},
         "telemetry": {"log": "warn"},
-        "identity": identity_files(&authority, folder.path())?,
-        "listeners": [{"name": "in", "bind": listen, "role": "sidecar", "mtls": "strict",
-            "limits": {"max_connections": 2 * CONNECTIONS, "idle_timeout": "1h"}}],
+        "listeners": [{"name": "in", "bind": listen, "role": "sidecar", "mtls": "off"}],
         "routes": [{"name": "all", "matches": [{}], "authz": "off", "direct_response": {"status": 200}}],
     });
-    std::fs::write(&file, config.to_string())?;
-    let proxy = options.binaries.join("tollgate-proxy");
+    std::fs::write(&file, base.to_string())?;
     let mut times = Vec::new();
     for _ in 1..STARTS {
         times.push(start(&proxy, &file, process)?.1);
@@ -55,8 +53,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         times[STARTS - 1].as_secs_f64() * 1e3
     ));
     std::thread::sleep(RESTS);
+    say(&format!("idle: {:.1} MiB resident", process::rss_mib(running.id())?));
+    drop(running);
+
+    let mut config = base;
+    config["identity"] = identity_files(&authority, folder.path())?;
+    config["listeners"][0]["mtls"] = json!("strict");
+    config["listeners"][0]["limits"] = json!({"max_connections": 2 * CONNECTIONS, "idle_timeout": "1h"});
+    std::fs::write(&file, config.to_string())?;
+    let (running, _) = start(&proxy, &file, process)?;
+    std::thread::sleep(RESTS);
     let idle = process::rss_mib(running.id())?;
-    say(&format!("idle: {idle:.1} MiB resident"));
+    say(&format!("idle, with an identity and mTLS: {idle:.1} MiB resident"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let with = runtime.block_on(connect(&authority, listen, running.id()))?;
     say(&format!(
