@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures_util::FutureExt as _;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::unconstrained;
 use tokio_util::sync::CancellationToken;
 
 use super::secure::Opened;
@@ -19,6 +18,8 @@ use crate::socket::Socket;
 
 /// How long accepting rests when the system is out of file descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(20);
+/// As many as Linux lets wait (`net.core.somaxconn`).
+const QUEUE: usize = 4096;
 
 /// Accepts until told to stop. The socket closes with it; connections end by themselves.
 ///
@@ -40,12 +41,7 @@ pub(crate) async fn serve(
             tokio::time::sleep(ACCEPT_REST).await;
         }
     }
-    // Who waits in the queue when the socket closes is lost. Out of turn, or the runtime would say that there is nobody.
-    while let Some(came) = unconstrained(door.next()).now_or_never() {
-        if !door.take(came) {
-            return;
-        }
-    }
+    door.empty();
 }
 
 /// A socket that is accepted from.
@@ -67,6 +63,29 @@ impl Door {
         // Nobody closes a listener's room; if somebody did, nobody would be let in.
         let Ok(place) = room.acquire_owned().await else { return std::future::pending().await };
         (place, self.socket.accept().await)
+    }
+
+    /// Takes whoever waits in the queue, and would be lost when the socket closes. The runtime is not asked: it may not have
+    /// heard of them yet.
+    fn empty(&self) {
+        for _ in 0..QUEUE {
+            let Ok(place) = Arc::clone(&self.settings.load().room).try_acquire_owned() else { return };
+            let accepted = SockRef::from(&*self.socket).accept().and_then(|(socket, address)| {
+                socket.set_nonblocking(true)?;
+                let peer = address.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+                Ok((TcpStream::from_std(socket.into())?, peer))
+            });
+            let gone = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionAborted;
+            match accepted {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if gone(&error) => {}
+                accepted => {
+                    if !self.take((place, accepted)) {
+                        return;
+                    }
+                }
+            }
+        }
     }
 
     /// Lets a connection be served by itself; false if there was none to be had.

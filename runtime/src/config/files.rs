@@ -84,10 +84,12 @@ impl Files {
         let file = self.files.len() - 1;
         let Value::Object(joined) = &mut self.joined else { return Ok(()) };
         let first = match (joined.get_mut(&name), section) {
-            (None, section) => {
+            // In a section of nothing may stand what another file says.
+            (None | Some(Value::Null), section) => {
                 joined.insert(name.clone(), section);
                 0
             }
+            (Some(_), Value::Null) => return Ok(()),
             (Some(Value::Array(all)), Value::Array(more)) => {
                 let first = all.len();
                 all.extend(more);

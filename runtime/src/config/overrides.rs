@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::yaml;
+
 /// A key path, its new value, and where it came from, for messages.
 #[derive(Debug, Clone)]
 pub(super) struct Override {
@@ -13,7 +15,8 @@ pub(super) struct Override {
 impl Override {
     /// The value is read as YAML, so that numbers, booleans and lists can be set.
     pub(super) fn new(origin: &str, key: &str, text: &str) -> Self {
-        let value = serde_saphyr::from_str::<Value>(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+        let value = serde_saphyr::from_str_with_options(text, yaml::strict(text));
+        let value = value.unwrap_or_else(|_| Value::String(text.to_owned()));
         Self { origin: origin.to_owned(), key: key.to_owned(), value }
     }
 

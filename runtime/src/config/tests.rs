@@ -93,15 +93,26 @@ fn environment_and_set_override_the_file() {
 }
 
 #[test]
+fn a_section_of_nothing_has_its_defaults_and_words_are_no_booleans() {
+    let sample = load_text("name: a\nlimits:\nprocess:\ntelemetry:\n", &[], &[]).unwrap();
+    assert_eq!(
+        (sample.limits.len(), sample.telemetry.sample_ratio),
+        (0, TelemetryConfig::default().sample_ratio)
+    );
+    assert_eq!(load_text("name: no\n", &[], &[]).unwrap().name, "no");
+    assert_eq!(load_text("name: a\n", &["name=off"], &[]).unwrap().name, "off");
+    let files =
+        [("1.yaml", "name: a\nlimits:\n"), ("2.yaml", "limits: [{unit: day}]\n"), ("3.yaml", "limits:\n")];
+    assert_eq!(load_folder(&files, &[]).unwrap().limits.len(), 1);
+}
+
+#[test]
 fn a_bad_override_is_named() {
     let text = "name: a\nlimits: [{unit: second}]\n";
     for (sets, expected) in [
         (["nonsense"], "nonsense: expected key.path=value"),
         (["limits.7.unit=x"], "--set limits.7.unit=x: `limits.7.unit`: `7` is not one of the 1 entries"),
-        (
-            ["telemetry.sample_ratio=lots"],
-            "--set telemetry.sample_ratio=lots: invalid type: string \"lots\", expected f64",
-        ),
+        (["telemetry.sample_ratio=lots"], "--set telemetry.sample_ratio=lots: a text; expected f64"),
     ] {
         assert_eq!(load_text(text, &sets, &[]).unwrap_err(), expected);
     }

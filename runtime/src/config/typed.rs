@@ -4,11 +4,12 @@
 //! is compiled once for each reader, and it is more than all else in a proxy.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, IntoDeserializer, MapAccess,
-    SeqAccess, Unexpected, VariantAccess, Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error, Expected, IntoDeserializer,
+    MapAccess, SeqAccess, Unexpected, VariantAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 use serde_json::{Map, Value};
@@ -41,6 +42,19 @@ impl Error for Wrong {
     fn custom<T: fmt::Display>(problem: T) -> Self {
         Self(Box::new(Place { key: String::new(), problem: problem.to_string() }))
     }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::custom(format_args!("{}; expected {expected}", kind(found)))
+    }
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        match found {
+            // Where a number may stand, and this one may not: no secret is one.
+            Unexpected::Unsigned(number) => Self::custom(format_args!("{number}; expected {expected}")),
+            Unexpected::Signed(number) => Self::custom(format_args!("{number}; expected {expected}")),
+            _ => Self::invalid_type(found, expected),
+        }
+    }
 }
 
 impl fmt::Display for Wrong {
@@ -56,22 +70,54 @@ pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Wrong> {
     T::deserialize(Reader(value))
 }
 
+static NOTHING: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+
 #[derive(Clone, Copy)]
 struct Reader<'v>(&'v Value);
 
 impl<'v> Reader<'v> {
     fn text<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Wrong> {
         match self.0 {
-            // Its own spelling is gone: 1.10 would be another text.
-            Value::Number(number) => {
-                Err(Wrong::custom(format!("`{number}` is a number; expected a text, in quotes")))
-            }
-            Value::Bool(boolean) => {
-                Err(Wrong::custom(format!("`{boolean}` is a boolean; expected a text, in quotes")))
-            }
+            // Its own spelling is gone: 1.10 would be another text. It may be a secret, so it is not shown.
+            Value::Number(_) => Err(Wrong::custom("a number; expected a text, in quotes")),
+            Value::Bool(_) => Err(Wrong::custom("a boolean; expected a text, in quotes")),
             _ => self.deserialize_any(visitor),
         }
     }
+
+    /// Numbers and booleans may stand in quotes, as templates write them.
+    fn plain<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        let Value::String(text) = self.0 else { return self.deserialize_any(visitor) };
+        match (text.as_str(), text.parse::<u64>(), text.parse::<i64>(), text.parse::<f64>()) {
+            ("true", ..) => visitor.visit_bool(true),
+            ("false", ..) => visitor.visit_bool(false),
+            (_, Ok(value), ..) => visitor.visit_u64(value),
+            (_, _, Ok(value), _) => visitor.visit_i64(value),
+            (_, _, _, Ok(value)) if value.is_finite() => visitor.visit_f64(value),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+}
+
+/// What was found, without its value, which may be a secret.
+fn kind(found: Unexpected<'_>) -> &'static str {
+    match found {
+        Unexpected::Bool(_) => "a boolean",
+        Unexpected::Unsigned(_) | Unexpected::Signed(_) | Unexpected::Float(_) => "a number",
+        Unexpected::Char(_) | Unexpected::Str(_) => "a text",
+        Unexpected::Seq => "a list",
+        Unexpected::Map => "keys with values",
+        Unexpected::Unit | Unexpected::Option => "nothing",
+        _ => "something else",
+    }
+}
+
+macro_rules! plain {
+    ($($method:ident)*) => {
+        $(fn $method<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Wrong> {
+            self.plain(visitor)
+        })*
+    };
 }
 
 impl<'v> Deserializer<'v> for Reader<'v> {
@@ -124,6 +170,26 @@ impl<'v> Deserializer<'v> for Reader<'v> {
         visitor.visit_newtype_struct(self)
     }
 
+    plain! {
+        deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128 deserialize_u8
+        deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128 deserialize_f32 deserialize_f64
+    }
+
+    /// A section in which nothing stands has every default.
+    fn deserialize_map<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        match self.0 {
+            Value::Null => visitor.visit_map(Fields { left: NOTHING.iter(), current: None }),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_seq<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        match self.0 {
+            Value::Null => visitor.visit_seq(Entries { left: [].iter(), at: 0 }),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
     fn deserialize_struct<V: Visitor<'v>>(
         self,
         _: &'static str,
@@ -133,7 +199,7 @@ impl<'v> Deserializer<'v> for Reader<'v> {
         match self.0 {
             // Values without their keys.
             Value::Array(_) => Err(Wrong::invalid_type(Unexpected::Seq, &visitor)),
-            _ => self.deserialize_any(visitor),
+            _ => self.deserialize_map(visitor),
         }
     }
 
@@ -149,14 +215,13 @@ impl<'v> Deserializer<'v> for Reader<'v> {
                 Some((name, content)) => visitor.visit_enum(Variant { name, content: Some(content) }),
                 None => Err(Wrong::invalid_value(Unexpected::Map, &"a map with one key")),
             },
-            _ => self.deserialize_any(visitor),
+            _ => self.text(visitor),
         }
     }
 
     forward_to_deserialize_any! {
         <W: Visitor<'v>>
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map identifier ignored_any
+        char bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
     }
 }
 
@@ -268,7 +333,7 @@ impl<'v> VariantAccess<'v> for Variant<'v> {
         visitor: V,
     ) -> Result<V::Value, Wrong> {
         let content = self.content("keys")?;
-        content.deserialize_any(visitor).map_err(|wrong| wrong.below(self.name))
+        content.deserialize_struct("", &[], visitor).map_err(|wrong| wrong.below(self.name))
     }
 }
 
@@ -319,20 +384,23 @@ mod tests {
         };
         assert_eq!(read::<Shop>(&value).unwrap(), shop);
         assert_eq!(read::<Shop>(&json!({"name": "n", "ratio": null})).unwrap().ratio, None);
+        let quoted = json!({"name": "n", "ratio": "0.5", "pair": ["7", "-3"], "goods": null, "prices": null});
+        let shop = read::<Shop>(&quoted).unwrap();
+        assert_eq!((shop.ratio, shop.pair, shop.goods.len()), (Some(0.5), Some((7, -3)), 0));
     }
 
     #[test]
     fn what_is_wrong_is_told_with_its_key() {
         for (value, key, problem) in [
             (json!({}), "", "missing field `name`"),
-            (json!({"name": 404}), "name", "`404` is a number; expected a text, in quotes"),
-            (json!({"name": true}), "name", "`true` is a boolean; expected a text, in quotes"),
+            (json!({"name": 404}), "name", "a number; expected a text, in quotes"),
+            (json!({"name": true}), "name", "a boolean; expected a text, in quotes"),
             (json!({"name": "n", "nam": 1}), "nam", "unknown field `nam`, expected one of"),
             (json!({"name": "n", "pair": [1, 2, 3]}), "pair", "3 entries; expected 2"),
             (json!({"name": "n", "pair": [1]}), "pair", "invalid length 1"),
-            (json!({"name": "n", "pair": [1, "x"]}), "pair[1]", "invalid type: string \"x\", expected i64"),
-            (json!({"name": "n", "pair": [300, 0]}), "pair[0]", "invalid value: integer `300`, expected u8"),
-            (json!({"name": "n", "prices": {"a": -1}}), "prices.a", "invalid value: integer `-1`"),
+            (json!({"name": "n", "pair": [1, "x"]}), "pair[1]", "a text; expected i64"),
+            (json!({"name": "n", "pair": [300, 0]}), "pair[0]", "300; expected u8"),
+            (json!({"name": "n", "prices": {"a": -1}}), "prices.a", "-1; expected u32"),
             (json!({"name": "n", "goods": ["pears"]}), "goods[0]", "unknown variant `pears`"),
             (json!({"name": "n", "goods": [{"pears": 1}]}), "goods[0].pears", "unknown variant `pears`"),
             (json!({"name": "n", "goods": [{"apples": "x"}]}), "goods[0].apples", "expected u32"),
@@ -344,11 +412,19 @@ mod tests {
                 "expected u32",
             ),
             (json!({"name": "n", "goods": [{"apples": 1, "nothing": 1}]}), "goods[0]", "a map with one key"),
-            (json!(["name"]), "", "expected struct Shop"),
+            (
+                json!({"name": "n", "goods": [{"bread": [1]}]}),
+                "goods[0].bread",
+                "a list; expected struct variant",
+            ),
+            (json!({"name": "n", "goods": [7]}), "goods[0]", "a number; expected a text, in quotes"),
+            (json!({"name": "n", "goods": "s3cret"}), "goods", "a text; expected a sequence"),
+            (json!(["name"]), "", "a list; expected struct Shop"),
         ] {
             let (at, told) = read::<Shop>(&value).unwrap_err().into_parts();
             assert_eq!(at, key, "{value}");
             assert!(told.contains(problem), "{value}: {told}");
+            assert!(!told.contains("s3cret"), "{told}");
         }
     }
 }

@@ -38,9 +38,13 @@ pub fn parse_yaml<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, Con
 /// As [`parse_yaml`], for a reader who does not know yet what is expected: only `true` and `false` are booleans, so that
 /// `off` is a word wherever a word is expected.
 pub(super) fn parse_yaml_strict<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, ConfigError> {
+    parse_from_line(file, text, 1, strict(text))
+}
+
+pub(super) fn strict(text: &str) -> serde_saphyr::Options {
     let mut options = options(text);
     options.strict_booleans = true;
-    parse_from_line(file, text, 1, options)
+    options
 }
 
 /// Parses the documents of a file that are separated by `---` lines; empty ones are left out.

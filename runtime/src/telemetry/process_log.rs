@@ -67,7 +67,10 @@ pub fn init(filter: &str, format: Format) {
 fn targets(filter: &str) -> Targets {
     let targets = filter.parse::<Targets>().unwrap_or_else(|_| Targets::new().with_default(Level::INFO));
     let default = targets.default_level().unwrap_or(LevelFilter::OFF);
-    let quiet = QUIET.iter().filter(|(library, _)| !filter.contains(library));
+    let named = |library: &str| {
+        filter.split(',').any(|directive| directive.split(['=', '[']).next().map(str::trim) == Some(library))
+    };
+    let quiet = QUIET.iter().filter(|(library, _)| !named(library));
     quiet.fold(targets, |targets, (library, most)| targets.with_target(*library, default.min(*most)))
 }
 
@@ -202,6 +205,12 @@ mod tests {
             assert!(targets.would_enable("tollgate_proxy", &Level::WARN), "{filter}");
         }
         assert!(targets("h2=debug").would_enable("h2::proto", &Level::DEBUG), "who asks for it hears it");
+        let other = targets("info,hyper_util=debug,h2::codec=debug");
+        assert!(
+            !other.would_enable("hyper::proto", &Level::WARN)
+                && !other.would_enable("h2::proto", &Level::WARN)
+        );
+        assert!(other.would_enable("hyper_util::client", &Level::DEBUG));
         let errors = targets("error");
         assert!(!errors.would_enable("sqlx::query", &Level::WARN), "nobody says more than was asked for");
         assert!(!targets("off").would_enable("h2::proto", &Level::ERROR));
