@@ -27,7 +27,7 @@ $(UI)/dist/index.html: $(UI_SOURCES)
 test: ## Install what the tests need, then run all of them
 	tools/test-dependencies
 	$(MAKE) --no-print-directory ui
-	cargo build --locked --workspace --bins
+	cargo build $(ALL) --bins
 	PATH="$(CURDIR)/$(VENV):$$PATH" cargo nextest run $(ALL) --no-fail-fast
 	cargo test $(ALL) --doc
 	cd $(UI) && npm run check && npm test
