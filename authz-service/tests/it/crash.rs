@@ -122,5 +122,5 @@ fn bad_input_ends_with_two() {
         Command::new(env!("CARGO_BIN_EXE_tollgate-authz")).arg("--config").arg(&file).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("authz.yaml:2:3") && said.contains("grcp"), "{said}");
+    assert!(said.contains("authz.yaml:2:9") && said.contains("grcp"), "{said}");
 }

@@ -43,6 +43,10 @@ routes:
     authz: off
     backends: [{cluster: app}]
     timeout: 500ms
+  - name: patient
+    matches: [{path: {type: PathPrefix, value: /patient}}]
+    authz: off
+    backends: [{cluster: app}]
   - name: forgiving
     matches: [{path: {type: PathPrefix, value: /forgiving}}]
     authz: {on_error: allow}

@@ -78,7 +78,7 @@ mod check {
                 "domain: a\ndescriptors:\n  - key: k\n    rate_limit: {unit: fortnight, requests_per_unit: 1}\n",
                 "limits.yaml:4:",
             ),
-            ("authz.yaml", "database:\n  ulr: sqlite://x\n", "authz.yaml:2:3: database.ulr"),
+            ("authz.yaml", "database:\n  ulr: sqlite://x\n", "authz.yaml:2:8: database.ulr"),
             (
                 "policy.yaml",
                 "kind: Role\nnamespace: a\nname: b\npermissions:\n  - {name: x, service: nowhere, methods: [GET], paths: [\"/a/{\"]}\n",
