@@ -16,8 +16,11 @@ pub struct Network {
     bits: u8,
 }
 
+/// Bits before the address in IPv4 written as IPv6: `::ffff:10.0.0.0/104` is 10.0.0.0/8.
+const MAPPED_BITS: u8 = 96;
+
 impl Network {
-    /// The address that it is written with.
+    /// The address that it is written with; IPv4 written as IPv6 is IPv4.
     pub const fn address(&self) -> IpAddr {
         self.address
     }
@@ -55,11 +58,20 @@ impl FromStr for Network {
         };
         let address: IpAddr = address.parse().map_err(|_| expected())?;
         let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = match bits {
+        let bits: u8 = match bits {
             Some(bits) => bits.parse().ok().filter(|bits| *bits <= most).ok_or_else(expected)?,
             None => most,
         };
-        Ok(Self { address, bits })
+        // Addresses are compared as what they are, so a range is of one family too.
+        match address.to_canonical() {
+            plain if plain == address => Ok(Self { address, bits }),
+            plain => match bits.checked_sub(MAPPED_BITS) {
+                Some(bits) => Ok(Self { address: plain, bits }),
+                None => Err(format!(
+                    "`{text}` is IPv4 written as IPv6, and more than that; expected a range of one family such as 10.0.0.0/8"
+                )),
+            },
+        }
     }
 }
 
@@ -142,6 +154,8 @@ mod tests {
             ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
             ("2001:db8::/32", "2001:db8:1::1", "2001:db9::1"),
             ("::1", "::1", "127.0.0.1"),
+            ("::ffff:10.0.0.0/104", "10.255.0.1", "11.0.0.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1", "::ffff:192.0.2.2"),
         ] {
             let network: Network = network.parse().unwrap();
             assert!(network.contains(inside.parse().unwrap()), "{network} {inside}");
@@ -152,5 +166,9 @@ mod tests {
         for bad in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/", "10.0.0.0/-1", "a"] {
             assert!(bad.parse::<Network>().is_err(), "{bad}");
         }
+        let written: Network = "::ffff:10.0.0.0/104".parse().unwrap();
+        assert_eq!(written.to_string(), "10.0.0.0/8", "rules for IPv4 get it");
+        let error = "::ffff:10.0.0.0/95".parse::<Network>().unwrap_err();
+        assert!(error.contains("`::ffff:10.0.0.0/95`") && error.ends_with("such as 10.0.0.0/8"), "{error}");
     }
 }

@@ -77,6 +77,14 @@ fn mistakes_are_named_with_their_place() {
         "role: ingress, proxy_protocol: {from: [10.0.0.0/33]}",
         (2, "listeners[0].proxy_protocol.from[0]: `10.0.0.0/33` is no range of addresses"),
     );
+    check(
+        "role: ingress",
+        "role: ingress, trusted: {proxies: [10.0.0.0/8, '::ffff:10.0.0.0/95']}",
+        (
+            2,
+            "listeners[0].trusted.proxies[1]: `::ffff:10.0.0.0/95` is IPv4 written as IPv6, and more than that; expected",
+        ),
+    );
     check("role: ingress", "role: sidecar, trusted: {hops: 1}", (2, "listeners[0].trusted: only an ingress"));
     check(
         "name: c, endpoints",

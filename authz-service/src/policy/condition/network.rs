@@ -9,6 +9,9 @@ pub struct Network {
     bits: u8,
 }
 
+/// Bits before the address of an IPv4 address in IPv6 clothes: `::ffff:10.0.0.0/104` is 10.0.0.0/8.
+const MAPPED_BITS: u8 = 96;
+
 impl Network {
     /// Reads an address with the number of its leading bits; a lone address is a network of one.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -17,7 +20,18 @@ impl Network {
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
         let width: u8 = if address.is_ipv4() { 32 } else { 128 };
         let bits = bits.map_or(Some(width), |bits| bits.parse().ok().filter(|bits| *bits <= width));
-        let network = Self { address, bits: bits.ok_or_else(wrong)? };
+        let bits = bits.ok_or_else(wrong)?;
+        // Addresses are compared as what they are, so a network is of one family too.
+        let network = match address.to_canonical() {
+            plain if plain == address => Self { address, bits },
+            plain => Self {
+                address: plain,
+                bits: bits.checked_sub(MAPPED_BITS).ok_or_else(|| {
+                    format!("`{text}` is IPv4 in IPv6 clothes, and more than that; write it as IPv4, such as 10.0.0.0/8")
+                })?,
+            },
+        };
+        let address = network.address;
         if network.masked(address) != address {
             return Err(format!(
                 "`{text}` has bits beyond its length; write {}/{}",
@@ -72,6 +86,9 @@ mod tests {
             ("2001:db8::/32", "2001:db9::", false),
             ("::/0", "2001:db8::1", true),
             ("::1/128", "::1", true),
+            ("::ffff:10.0.0.0/104", "10.1.2.3", true),
+            ("::ffff:10.0.0.0/104", "11.0.0.0", false),
+            ("::ffff:192.0.2.7", "::ffff:192.0.2.7", true),
         ] {
             let parsed = Network::parse(network).unwrap();
             assert_eq!(parsed.contains(address.parse().unwrap()), expected, "{address} in {network}");
@@ -82,6 +99,13 @@ mod tests {
     fn what_is_no_network() {
         for text in ["", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0/8", "x/8", "10.0.0.1/8", "::1/64", "::/129"] {
             assert!(Network::parse(text).is_err(), "{text}");
+        }
+        for (text, remedy) in [
+            ("::ffff:10.0.0.0/95", "write it as IPv4, such as 10.0.0.0/8"),
+            ("::ffff:10.0.0.1/104", "write 10.0.0.0/8"),
+        ] {
+            let error = Network::parse(text).unwrap_err();
+            assert!(error.contains(text) && error.ends_with(remedy), "{error}");
         }
     }
 }
