@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use tollgate_runtime::config::{Invalid, duration};
 
-use super::words::switch_word;
+use super::words::one_of;
 
 /// Refusing some requests early, so that the others are served as fast as ever.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -41,14 +40,7 @@ pub enum OverloadMode {
 
 impl<'de> Deserialize<'de> for OverloadMode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match switch_word(deserializer)?.as_str() {
-            "shed" => Ok(Self::Shed),
-            "observe" => Ok(Self::Observe),
-            "off" => Ok(Self::Off),
-            other => {
-                Err(D::Error::custom(format!("`{other}` is none of them; expected shed, observe or off")))
-            }
-        }
+        one_of(deserializer, [("shed", Self::Shed), ("observe", Self::Observe), ("off", Self::Off)])
     }
 }
 

@@ -8,7 +8,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor, value};
 use serde::{Deserialize, Serialize};
 
 use super::OnError;
-use super::words::switch_word;
+use super::words::one_of;
 
 /// What a route changes about authorization.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -46,12 +46,7 @@ impl Guard {
 
 impl<'de> Deserialize<'de> for Guard {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match switch_word(deserializer)?.as_str() {
-            "deny" => Ok(Self::Deny),
-            "log" => Ok(Self::Log),
-            "off" => Ok(Self::Off),
-            other => Err(D::Error::custom(format!("`{other}` is none of `deny`, `log` and `off`"))),
-        }
+        one_of(deserializer, [("deny", Self::Deny), ("log", Self::Log), ("off", Self::Off)])
     }
 }
 
@@ -68,11 +63,7 @@ pub enum AuthzMode {
 
 impl<'de> Deserialize<'de> for AuthzMode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match switch_word(deserializer)?.as_str() {
-            "on" => Ok(Self::On),
-            "off" => Ok(Self::Off),
-            other => Err(D::Error::custom(format!("`{other}` is neither `on` nor `off`"))),
-        }
+        one_of(deserializer, [("on", Self::On), ("off", Self::Off)])
     }
 }
 

@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::de::{Deserializer, Error};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use tollgate_identity::IdPattern;
 pub use tollgate_identity::tls::{MinimumVersion, ServerCertificate};
 
-use super::words::switch_word;
+use super::words::one_of;
 
 /// Whether the other side shows a certificate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -25,14 +24,7 @@ pub enum Mtls {
 
 impl<'de> Deserialize<'de> for Mtls {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match switch_word(deserializer)?.as_str() {
-            "off" => Ok(Self::Off),
-            "strict" => Ok(Self::Strict),
-            "permissive" => Ok(Self::Permissive),
-            other => Err(D::Error::custom(format!(
-                "`{other}` is none of them; expected strict, permissive or off"
-            ))),
-        }
+        one_of(deserializer, [("strict", Self::Strict), ("permissive", Self::Permissive), ("off", Self::Off)])
     }
 }
 

@@ -50,8 +50,11 @@ impl JsonSchema for Workload {
     }
 }
 
-/// Reads `on`, `off` or another word. Some YAML readers hand `off` over as `false`.
-pub(super) fn switch_word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+/// Reads one of these words. Some YAML readers hand `on` and `off` over as booleans.
+pub(super) fn one_of<'de, D: Deserializer<'de>, T, const N: usize>(
+    deserializer: D,
+    words: [(&str, T); N],
+) -> Result<T, D::Error> {
     struct Word;
 
     impl Visitor<'_> for Word {
@@ -70,7 +73,10 @@ pub(super) fn switch_word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
         }
     }
 
-    deserializer.deserialize_any(Word)
+    let found = deserializer.deserialize_any(Word)?;
+    let expected = words.each_ref().map(|(word, _)| *word).join(", ");
+    let fits = words.into_iter().find(|(word, _)| *word == found).map(|(_, value)| value);
+    fits.ok_or_else(|| D::Error::custom(format!("`{found}` is none of them; expected one of {expected}")))
 }
 
 /// A share of requests, written as a percentage: `10`, `0.5`.

@@ -70,12 +70,18 @@ pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Wrong> {
     T::deserialize(Reader(value))
 }
 
-static NOTHING: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+static NO_KEYS: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
+static NO_ENTRIES: Value = Value::Array(Vec::new());
 
 #[derive(Clone, Copy)]
 struct Reader<'v>(&'v Value);
 
 impl<'v> Reader<'v> {
+    /// A section in which nothing stands has every default, a list has no entries.
+    fn or(self, empty: &'v Value) -> Self {
+        if self.0.is_null() { Self(empty) } else { self }
+    }
+
     fn text<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Wrong> {
         match self.0 {
             // Its own spelling is gone: 1.10 would be another text. It may be a secret, so it is not shown.
@@ -175,19 +181,12 @@ impl<'v> Deserializer<'v> for Reader<'v> {
         deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128 deserialize_f32 deserialize_f64
     }
 
-    /// A section in which nothing stands has every default.
     fn deserialize_map<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        match self.0 {
-            Value::Null => visitor.visit_map(Fields { left: NOTHING.iter(), current: None }),
-            _ => self.deserialize_any(visitor),
-        }
+        self.or(&NO_KEYS).deserialize_any(visitor)
     }
 
     fn deserialize_seq<V: Visitor<'v>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        match self.0 {
-            Value::Null => visitor.visit_seq(Entries { left: [].iter(), at: 0 }),
-            _ => self.deserialize_any(visitor),
-        }
+        self.or(&NO_ENTRIES).deserialize_any(visitor)
     }
 
     fn deserialize_struct<V: Visitor<'v>>(
