@@ -13,7 +13,7 @@ use crate::overload::{self, Overload};
 use crate::pipeline::Proxy;
 use crate::probe::Probes;
 use crate::record::Reporter;
-use crate::reload::{Bound, Listeners, bind};
+use crate::reload::{Bound, Listeners, bind, captures};
 use crate::snapshot::Snapshot;
 use crate::stages::registry::Strangers;
 use crate::status::{self, Loaded};
@@ -55,11 +55,13 @@ impl App {
         let mut bound = Vec::with_capacity(config.listeners.len());
         let mut addresses = Vec::with_capacity(config.listeners.len());
         for one in &config.listeners {
-            let socket = bind(&service, one)?;
-            let listener = Arc::new(Listener::build(one, identity.as_ref(), &service)?);
-            addresses.push((one.name.clone(), socket.local_addr()?));
-            bound.push(Bound { listener, socket });
+            let listener = Arc::new(Listener::build(one, identity.as_ref(), &service, None)?);
+            let one = bind(&service, listener)?;
+            addresses.push((one.listener.config().name.clone(), one.address));
+            bound.push(one);
         }
+        let served = bound.iter().map(|one| (Arc::clone(&one.listener), one.address));
+        snapshot.loops.capture_at(captures(served));
         let probes = Probes::new(service.clone());
         probes.follow(&config);
         let proxy = Arc::new(Proxy {
@@ -110,9 +112,10 @@ impl tollgate_runtime::App for App {
         for (name, address) in &addresses.listeners {
             tracing::info!(listener = name, %address, "listening");
         }
+        // Reading a large configuration again may take longer than the process before this one waits.
+        service.succession().serves().await;
         let listeners = Arc::new(parking_lot::Mutex::new(listeners));
         crate::reload::watch(&service, &listeners);
-        service.succession().serves().await;
         leaving.cancelled().await;
         // Whoever comes is served, and told that others go on.
         listeners.lock().leave();

@@ -1,8 +1,10 @@
 //! Changing the configuration while requests are under way: parse all, then swap all, or keep the old.
 //!
 //! Listeners that did not change keep their socket and their connections. A new socket is bound before anything
-//! is swapped, so a port that is taken leaves the old configuration whole.
+//! is swapped, so a port that is taken leaves the old configuration whole. Connections count against the limits of the
+//! listener that has the name of theirs.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -10,7 +12,6 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tollgate_runtime::Service;
 use tollgate_runtime::config::watch_files;
-use tollgate_runtime::net::BindError;
 use tollgate_runtime::supervisor::Reloading;
 
 use crate::config::{Config, ListenerConfig};
@@ -23,6 +24,8 @@ use crate::snapshot::Snapshot;
 pub(crate) struct Bound {
     pub(crate) listener: Arc<Listener>,
     pub(crate) socket: Arc<TcpListener>,
+    /// Where the socket is, which need not be what is configured.
+    pub(crate) address: SocketAddr,
 }
 
 /// The listeners that serve, and the configuration they serve by.
@@ -37,6 +40,7 @@ pub(crate) struct Listeners {
 struct Serving {
     /// What holds for connections that are accepted from now on.
     listener: Arc<ArcSwap<Listener>>,
+    address: SocketAddr,
     closing: Closing,
 }
 
@@ -73,9 +77,13 @@ impl Listeners {
             Snapshot::compile(&config, &self.proxy.reporter, self.proxy.identity.as_ref(), Some(&before))?;
         let (mut new, mut changed) = (Vec::new(), Vec::new());
         for one in &config.listeners {
-            let build = || Listener::build(one, self.proxy.identity.as_ref(), &service).map(Arc::new);
+            let mut served = self.serving.iter().map(|serving| serving.listener.load_full());
+            let before = served.find(|listener| listener.config().name == one.name);
+            let build = || {
+                Listener::build(one, self.proxy.identity.as_ref(), &service, before.as_deref()).map(Arc::new)
+            };
             match self.serving.iter().find(|serving| serving.is_at(one)) {
-                None => new.push(Bound { listener: build()?, socket: bind(&service, one)? }),
+                None => new.push(bind(&service, build()?)?),
                 Some(serving) if serving.listener.load().config() != one => {
                     changed.push((Arc::clone(&serving.listener), build()?));
                 }
@@ -91,16 +99,25 @@ impl Listeners {
         service.published().config(&config);
         self.proxy.loaded.applied(&config, service.clock().unix_seconds());
         before.close_what_is_not_in(Some(&after));
-        after.start();
-        self.proxy.snapshot.store(Arc::new(after));
+        let after = Arc::new(after);
+        self.proxy.snapshot.store(Arc::clone(&after));
         self.serving.retain(|serving| config.listeners.iter().any(|one| serving.is_at(one)));
         for (serving, listener) in changed {
-            serving.store(listener);
+            serving.store(Arc::clone(&listener));
+            listener.has_changed();
         }
         self.serving.extend(new.into_iter().map(|bound| Serving::start(&self.proxy, bound)));
+        let served = self.serving.iter().map(|serving| (serving.listener.load_full(), serving.address));
+        after.loops.capture_at(captures(served));
+        after.start();
         self.config = config;
         Ok(())
     }
+}
+
+/// Where connections are taken that were redirected.
+pub(crate) fn captures(served: impl Iterator<Item = (Arc<Listener>, SocketAddr)>) -> Vec<SocketAddr> {
+    served.filter(|(listener, _)| listener.config().transparent).map(|(_, address)| address).collect()
 }
 
 impl Serving {
@@ -110,7 +127,7 @@ impl Serving {
         let accepting =
             listener::serve(Arc::clone(proxy), Arc::clone(&listener), bound.socket, closing.clone());
         proxy.reporter.service.tasks().spawn("listener", accepting);
-        Self { listener, closing }
+        Self { listener, address: bound.address, closing }
     }
 
     /// Whether this is the socket that `config` speaks of.
@@ -120,14 +137,17 @@ impl Serving {
     }
 }
 
-/// A listener's socket: one that was passed on to this process, or a new one. Plaintext stays on this machine.
-pub(crate) fn bind(service: &Service, config: &ListenerConfig) -> Result<Arc<TcpListener>, BindError> {
+/// A listener with its socket: one that was passed on to this process, or a new one. Plaintext stays on this machine.
+pub(crate) fn bind(service: &Service, listener: Arc<Listener>) -> anyhow::Result<Bound> {
+    let config = listener.config();
     let (sockets, what) = (service.sockets(), format!("listener `{}`", config.name));
-    if config.speaks_tls() {
-        sockets.bind_tls(&config.name, config.bind, &what)
+    let socket = if config.speaks_tls() {
+        sockets.bind_tls(&config.name, config.bind, &what)?
     } else {
-        sockets.bind(&config.name, config.bind, &what, None)
-    }
+        sockets.bind(&config.name, config.bind, &what, None)?
+    };
+    let address = socket.local_addr()?;
+    Ok(Bound { listener, socket, address })
 }
 
 /// Reads the configuration again whenever its file changes or SIGHUP comes.

@@ -2,7 +2,6 @@
 //!
 //! A request takes the snapshot once and keeps it to its end, so that a reload never changes the rules under it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -42,8 +41,6 @@ pub struct Snapshot {
     pub(crate) rollouts: Rollouts,
     /// Our own connections: the same under every configuration.
     pub(crate) loops: Arc<Loops>,
-    /// Where it takes connections that were redirected.
-    captures: Vec<SocketAddr>,
 }
 
 /// What one route may take; its buckets outlive a reload that does not change it.
@@ -72,8 +69,6 @@ impl Snapshot {
         })?;
         let is_egress = config.listeners.iter().any(|listener| listener.role == Role::Egress);
         let loops = before.map(|before| Arc::clone(&before.loops)).unwrap_or_default();
-        let transparent = config.listeners.iter().filter(|listener| listener.transparent);
-        let captures = transparent.map(|listener| listener.bind).collect();
         let clusters = config
             .clusters
             .iter()
@@ -128,13 +123,11 @@ impl Snapshot {
             local_limits,
             rollouts,
             loops,
-            captures,
         })
     }
 
     /// Looks after its clusters from now on; those taken over are looked after already.
     pub(crate) fn start(&self) {
-        self.loops.capture_at(self.captures.clone());
         for cluster in self.clusters.values() {
             cluster.start();
         }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
+use super::room::Place;
 use super::secure::Opened;
 use super::{Closing, Connection, Listener, announce, capture, connection, refusal, tcp};
 use crate::pipeline::Proxy;
@@ -54,14 +54,13 @@ struct Door {
 }
 
 /// Who has come, and its place among the connections that may be.
-type Came = (OwnedSemaphorePermit, io::Result<(TcpStream, SocketAddr)>);
+type Came = (Place, io::Result<(TcpStream, SocketAddr)>);
 
 impl Door {
     /// The next connection, once there is room for it.
     async fn next(&self) -> Came {
-        let room = Arc::clone(&self.settings.load().room);
-        // Nobody closes a listener's room; if somebody did, nobody would be let in.
-        let Ok(place) = room.acquire_owned().await else { return std::future::pending().await };
+        let room = Arc::clone(&self.settings.load().open.all);
+        let place = room.enter(|| self.settings.load().limits.max_connections).await;
         (place, self.socket.accept().await)
     }
 
@@ -69,7 +68,8 @@ impl Door {
     /// heard of them yet.
     fn empty(&self) {
         for _ in 0..QUEUE {
-            let Ok(place) = Arc::clone(&self.settings.load().room).try_acquire_owned() else { return };
+            let settings = self.settings.load();
+            let Some(place) = settings.open.all.try_enter(settings.limits.max_connections) else { return };
             let accepted = SockRef::from(&*self.socket).accept().and_then(|(socket, address)| {
                 socket.set_nonblocking(true)?;
                 let peer = address.as_socket().ok_or(io::ErrorKind::Unsupported)?;
@@ -136,10 +136,10 @@ async fn arrive(
         Ok(ends) => ends,
         Err(error) => return refusal::unannounced(proxy, &not_served(ends), &error),
     };
-    let place = listener.addresses.as_ref().map(|addresses| addresses.enter(ends.0.ip()));
-    if let Some(None) = place {
+    let most = listener.config.connections_per_address().unwrap_or(usize::MAX);
+    let Some(_place) = listener.open.addresses.enter(ends.0.ip(), most) else {
         return refusal::crowd(proxy, &not_served(ends));
-    }
+    };
     // A handshake costs more than many requests.
     if listener.secure.is_some() && !proxy.overload.admits_handshake(&proxy.snapshot.load().overload) {
         return refusal::handshake(proxy, &not_served(ends), "more to do than this proxy can");

@@ -5,9 +5,10 @@
 //! * [`announce`]: whose connection it is, where a load balancer says so;
 //! * [`capture`]: what was redirected here on its way to somebody else; [`hello`]: which server its TLS asks for;
 //! * [`connection`]: one connection from its first byte to its last;
+//! * [`room`]: how many of them at once;
 //! * [`clock`]: when a connection has waited long enough;
 //! * [`io`]: the socket, watched;
-//! * [`handshakes`]: how many of those at once;
+//! * [`handshakes`]: how many TLS handshakes at once;
 //! * [`secure`]: TLS, and what it tells about the other end;
 //! * [`framing`]: where messages begin and end, read strictly;
 //! * [`tcp`]: a connection of bytes that are nobody's business here;
@@ -27,6 +28,7 @@ mod handshakes;
 mod hello;
 mod io;
 mod refusal;
+mod room;
 pub(crate) mod secure;
 pub(crate) mod switch;
 mod tcp;
@@ -38,7 +40,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tollgate_identity::{Identity, SpiffeId};
 use tollgate_paths::Level;
@@ -56,6 +58,7 @@ use crate::stages::local_limit::LocalLimit;
 pub(crate) use accept::serve;
 pub(crate) use clock::ConnectionClock;
 pub(crate) use flow::Flow;
+use room::Room;
 use secure::{PeerCertificate, Secure, Secured};
 use switch::Switch;
 
@@ -66,27 +69,46 @@ pub(crate) struct Listener {
     pub(crate) role: Role,
     pub(crate) level: Level,
     pub(crate) limits: LimitsConfig,
-    pub(crate) address_limit: Option<AddressLimit>,
-    pub(crate) local_limits: Vec<LocalLimit>,
+    pub(crate) address_limit: Option<Arc<AddressLimit>>,
+    pub(crate) local_limits: Arc<[LocalLimit]>,
     connection_limit: Option<ConnectionLimit>,
     pub(crate) source: Option<Workload>,
     /// TLS, where it speaks that.
     secure: Option<Secure>,
-    /// Connections that may still come.
-    room: Arc<Semaphore>,
-    /// Connections of each address.
-    addresses: Option<Arc<Addresses>>,
-    /// Connections that may still go over to another protocol.
-    pub(crate) upgrades: Arc<Semaphore>,
+    open: Arc<Open>,
+}
+
+/// The connections of a listener of this name that are open, whatever it was configured with when they came.
+#[derive(Debug, Default)]
+struct Open {
+    all: Arc<Room>,
+    /// By their address.
+    addresses: Arc<Addresses>,
+    /// Those that have gone over to another protocol, or may do so yet.
+    upgraded: Arc<Room>,
 }
 
 impl Listener {
-    /// Reads the files that it shows and believes.
+    /// Reads the files that it shows and believes. Whoever came to the one `before` of its name counts here too.
     pub(crate) fn build(
         config: &ListenerConfig,
         identity: Option<&Identity>,
         service: &Service,
+        before: Option<&Self>,
     ) -> anyhow::Result<Self> {
+        let address_limit = match before {
+            Some(before) if before.config.requests_per_address() == config.requests_per_address() => {
+                before.address_limit.clone()
+            }
+            _ => config.requests_per_address().map(|per_second| Arc::new(AddressLimit::new(per_second))),
+        };
+        let local_limits = match before {
+            Some(before) if before.config.local_limits == config.local_limits => {
+                Arc::clone(&before.local_limits)
+            }
+            // Checked with the rest of the configuration.
+            _ => LocalLimit::compile_all(&config.local_limits, "local_limits").unwrap_or_default().into(),
+        };
         let secure = Secure::build(config, identity, service)
             .with_context(|| format!("listener `{}`", config.name))?;
         Ok(Self {
@@ -94,20 +116,22 @@ impl Listener {
             role: config.role,
             level: config.normalize.into(),
             limits: config.limits.clone(),
-            address_limit: config.requests_per_address().map(AddressLimit::new),
-            // Checked with the rest of the configuration.
-            local_limits: LocalLimit::compile_all(&config.local_limits, "local_limits").unwrap_or_default(),
+            address_limit,
+            local_limits,
             connection_limit: config.connection_limit.as_ref().map(ConnectionLimit::compile),
             source: config.source.clone(),
-            room: Arc::new(Semaphore::new(config.limits.max_connections)),
-            addresses: config.connections_per_address().map(Addresses::new),
-            upgrades: Arc::new(Semaphore::new(config.limits.upgrades.min(Semaphore::MAX_PERMITS))),
+            open: before.map(|before| Arc::clone(&before.open)).unwrap_or_default(),
             config: config.clone(),
         })
     }
 
     pub(crate) fn config(&self) -> &ListenerConfig {
         &self.config
+    }
+
+    /// Whoever waits for room may come in, if there is more of it from now on.
+    pub(crate) fn has_changed(&self) {
+        self.open.all.has_changed();
     }
 
     /// `tollgate.reporter`

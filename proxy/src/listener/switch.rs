@@ -17,7 +17,6 @@ use http::{HeaderMap, HeaderValue, Response, request};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tollgate_proto::Reason;
@@ -25,6 +24,7 @@ use tollgate_proto::Reason;
 use super::carry::{Ended, carry};
 use super::flow::Side;
 use super::io::WatchedStream;
+use super::room::Place;
 use super::websocket::Farewell;
 use super::{Connection, Flow, Listener};
 use crate::body::{Content, ResponseBody};
@@ -70,9 +70,9 @@ impl Wish {
 
     /// Whether there is room.
     pub(crate) fn enter(self, listener: &Listener) -> Result<Box<Going>, ProxyError> {
-        match Arc::clone(&listener.upgrades).try_acquire_owned() {
-            Ok(place) => Ok(Box::new(Going { protocol: self.protocol, _place: place })),
-            Err(_full) => Err(ProxyError::UpgradesFull),
+        match listener.open.upgraded.try_enter(listener.limits.upgrades) {
+            Some(place) => Ok(Box::new(Going { protocol: self.protocol, _place: place })),
+            None => Err(ProxyError::UpgradesFull),
         }
     }
 }
@@ -87,7 +87,7 @@ fn is_of(origin: &HeaderValue, host: &Host) -> bool {
 #[derive(Debug)]
 pub(crate) struct Going {
     protocol: HeaderValue,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Going {

@@ -30,9 +30,8 @@ impl AddressLimit {
 }
 
 /// Connections of each address.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Addresses {
-    most: usize,
     open: Mutex<FxHashMap<IpAddr, usize>>,
 }
 
@@ -44,19 +43,14 @@ pub(crate) struct Place {
 }
 
 impl Addresses {
-    pub(crate) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, open: Mutex::default() })
-    }
-
-    /// A place for one more connection, if there is one.
-    pub(crate) fn enter(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
+    /// A place for one more connection, if its address has fewer than `most`.
+    pub(crate) fn enter(self: &Arc<Self>, client: IpAddr, most: usize) -> Option<Place> {
         let of = subnet(client);
         let mut open = self.open.lock();
-        let count = open.entry(of).or_default();
-        if *count >= self.most {
+        if open.get(&of).is_some_and(|count| *count >= most) {
             return None;
         }
-        *count += 1;
+        *open.entry(of).or_default() += 1;
         Some(Place { addresses: Arc::clone(self), of })
     }
 }
@@ -90,8 +84,8 @@ mod tests {
 
     #[test]
     fn places_of_an_address_are_given_back() {
-        let addresses = Addresses::new(2);
-        let enter = |address: &str| addresses.enter(address.parse().unwrap());
+        let addresses = Arc::<Addresses>::default();
+        let enter = |address: &str| addresses.enter(address.parse().unwrap(), 2);
         let first = enter("2001:db8::1").unwrap();
         let _second = enter("2001:db8::2").unwrap();
         assert!(enter("2001:db8::3").is_none());

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
-use tollgate_proxy::{App, Config};
+use tollgate_proxy::{Addresses, App, Config};
 use tollgate_runtime::config::{Env, ServiceConfig as _, load_text};
 use tollgate_runtime::{App as _, Service};
 use tollgate_testkit::echo_app::EchoApp;
@@ -138,11 +138,17 @@ pub(crate) fn parse(yaml: &str) -> Config {
 
 /// Builds and runs a proxy; it stops with the set.
 pub(crate) async fn run(config: Config, service: Service) -> (SocketAddr, JoinSet<()>) {
+    let (addresses, running) = run_all(config, service).await;
+    (addresses.of("main").unwrap(), running)
+}
+
+/// The same, with the addresses of all its listeners.
+pub(crate) async fn run_all(config: Config, service: Service) -> (Addresses, JoinSet<()>) {
     let built = App::build(config, service).await.unwrap();
-    let address = built.addresses().of("main").unwrap();
+    let addresses = built.addresses().clone();
     let mut running = JoinSet::new();
     running.spawn(async move { built.run().await.unwrap() });
-    (address, running)
+    (addresses, running)
 }
 
 impl Mesh {

@@ -11,46 +11,65 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
+use tollgate_proxy::{Addresses, Config};
 use tollgate_runtime::Service;
 use tollgate_runtime::config::{Env, ServiceConfig as _, Source};
 use tollgate_testkit::fake_collector::wait_for;
 
-use crate::harness::{Call, Mesh, ROUTES, Setup, parse, run};
+use crate::harness::{Call, Mesh, ROUTES, Setup, parse, run_all};
 
 struct Reloading {
     mesh: Mesh,
     file: PathBuf,
     address: std::net::SocketAddr,
+    addresses: Addresses,
     service: Service,
     _folder: tempfile::TempDir,
     _running: JoinSet<()>,
 }
 
+const LISTENER: &str = "limit_by_address: {per_second: 0}";
+
 async fn reloading() -> Reloading {
+    reloading_with(Setup { listener: LISTENER, ..Setup::default() }).await
+}
+
+async fn reloading_with(setup: Setup<'_>) -> Reloading {
     let mesh = Mesh::start().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("proxy.yaml");
-    let yaml = yaml(&mesh, ROUTES);
+    let yaml = yaml_of(&mesh, setup);
     std::fs::write(&file, &yaml).unwrap();
     let config = parse(&yaml);
     let service = Service::start("ingress", config.process(), config.telemetry()).unwrap();
     service.configured_by(Source::new(&file, &[], &Env::empty()));
-    let (address, running) = run(config, service.clone()).await;
-    Reloading { mesh, file, address, service, _folder: folder, _running: running }
+    Reloading::start(mesh, config, service, file, folder).await
 }
 
 fn yaml(mesh: &Mesh, routes: &str) -> String {
-    let listener = "limit_by_address: {per_second: 0}";
-    Setup { routes: Some(routes), listener, ..Setup::default() }.yaml(
-        mesh.authz.address(),
-        mesh.limiter.address(),
-        mesh.app.address(),
-    )
+    yaml_of(mesh, Setup { routes: Some(routes), listener: LISTENER, ..Setup::default() })
+}
+
+fn yaml_of(mesh: &Mesh, setup: Setup<'_>) -> String {
+    setup.yaml(mesh.authz.address(), mesh.limiter.address(), mesh.app.address())
 }
 
 impl Reloading {
+    async fn start(
+        mesh: Mesh,
+        config: Config,
+        service: Service,
+        file: PathBuf,
+        folder: tempfile::TempDir,
+    ) -> Self {
+        let (addresses, running) = run_all(config, service.clone()).await;
+        let address = addresses.of("main").unwrap();
+        Self { mesh, file, address, addresses, service, _folder: folder, _running: running }
+    }
+
     async fn status(&self, path: &str) -> u16 {
         Call::new(self.address, "GET", path).send().await.status.as_u16()
     }
@@ -119,9 +138,8 @@ async fn a_folder_of_files_is_followed_file_by_file() {
     let config = source.load().unwrap().config;
     let service = Service::for_test("ingress");
     service.configured_by(source);
-    let (address, running) = run(config, service.clone()).await;
-    let (file, _folder) = (folder.path().join("30-office.yaml"), folder);
-    let reloading = Reloading { mesh, file, address, service, _folder, _running: running };
+    let file = folder.path().join("30-office.yaml");
+    let reloading = Reloading::start(mesh, config, service, file, folder).await;
     assert_eq!([reloading.status("/shop").await, reloading.status("/open/x").await], [200, 200]);
     assert_eq!(reloading.status("/office").await, 404);
     // A file that comes, one that is wrong, and one that goes.
@@ -146,6 +164,91 @@ async fn connections_to_an_unchanged_cluster_are_kept() {
     reloading.reloaded("applied").await;
     assert_eq!(reloading.status("/new/x").await, 200);
     assert_eq!(reloading.mesh.app.connections(), before);
+}
+
+impl Reloading {
+    /// Another configuration of the listener, the `number`th that is applied.
+    async fn listens(&self, listener: &str, number: u64) {
+        let yaml = yaml_of(&self.mesh, Setup { listener, ..Setup::default() });
+        std::fs::write(&self.file, yaml).unwrap();
+        self.reloads("applied", number).await;
+    }
+
+    /// A connection from an address of this machine, on which something was answered; none if it is closed instead.
+    async fn enters(&self, from: &str) -> Option<TcpStream> {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        let mut stream = socket.connect(self.address).await.unwrap();
+        // It may be closed by now.
+        let _ = stream.write_all(b"GET /open/x HTTP/1.1\r\nhost: h\r\n\r\n").await;
+        let mut heard = [0; 12];
+        stream.read_exact(&mut heard).await.ok()?;
+        assert_eq!(&heard, b"HTTP/1.1 200");
+        Some(stream)
+    }
+}
+
+#[tokio::test]
+async fn open_connections_of_an_address_count_after_a_change() {
+    let limits = |most: usize, rest: &str| format!("limits: {{connections_per_address: {most}{rest}}}");
+    let listener = limits(2, "");
+    let reloading = reloading_with(Setup { listener: &listener, ..Setup::default() }).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        held.push(reloading.enters("127.0.0.1").await.unwrap());
+    }
+    assert!(reloading.enters("127.0.0.1").await.is_none());
+    reloading.listens(&limits(2, ", header_bytes: 32768"), 1).await;
+    assert!(reloading.enters("127.0.0.1").await.is_none(), "the two are there still");
+    held.push(reloading.enters("127.0.0.2").await.unwrap());
+    reloading.listens(&limits(3, ""), 2).await;
+    held.push(reloading.enters("127.0.0.1").await.unwrap());
+    assert!(reloading.enters("127.0.0.1").await.is_none());
+    // Who comes while there is no limit counts once there is one again.
+    reloading.listens(&limits(0, ""), 3).await;
+    held.push(reloading.enters("127.0.0.1").await.unwrap());
+    reloading.listens(&limits(4, ""), 4).await;
+    assert!(reloading.enters("127.0.0.1").await.is_none());
+}
+
+#[tokio::test]
+async fn open_connections_fill_the_room_after_a_change() {
+    let limits = |most: usize, rest: &str| format!("limits: {{max_connections: {most}{rest}}}");
+    let listener = limits(2, "");
+    let reloading = reloading_with(Setup { listener: &listener, ..Setup::default() }).await;
+    let held = [reloading.enters("127.0.0.1").await, reloading.enters("127.0.0.1").await];
+    reloading.listens(&limits(2, ", header_bytes: 32768"), 1).await;
+    let mut waiting = Box::pin(reloading.enters("127.0.0.1"));
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut waiting).await;
+    assert!(early.is_err(), "it was served beyond the limit");
+    // Who waits is let in as soon as more may be.
+    reloading.listens(&limits(3, ""), 2).await;
+    let third = waiting.await;
+    reloading.listens(&limits(1, ""), 3).await;
+    let mut waiting = Box::pin(reloading.enters("127.0.0.1"));
+    drop(held);
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut waiting).await;
+    assert!(early.is_err(), "one is there still");
+    drop(third);
+    assert!(waiting.await.is_some());
+}
+
+#[tokio::test]
+async fn a_transparent_listener_is_known_by_the_port_that_it_has() {
+    let two = format!(
+        "role: ingress, {LISTENER}}}, {{name: captured, bind: '127.0.0.1:0', role: sidecar, transparent: true"
+    );
+    let reloading = reloading_with(Setup { listener: &two, ..Setup::default() }).await;
+    assert_eq!(reloading.status("/open/x").await, 200);
+    let captured = reloading.addresses.of("captured").unwrap();
+    let astray = format!(", {{name: astray, endpoints: {{static: ['{captured}']}}}}");
+    let route = "{name: astray, matches: [{path: {type: Exact, value: /astray}}], authz: off, backends: [{cluster: astray}]}";
+    let routes = ROUTES.replacen("routes:", &format!("routes:\n  - {route}"), 1);
+    let setup = Setup { listener: &two, clusters: &astray, routes: Some(&routes), ..Setup::default() };
+    std::fs::write(&reloading.file, yaml_of(&reloading.mesh, setup)).unwrap();
+    reloading.reloaded("applied").await;
+    let answer = Call::new(reloading.address, "GET", "/astray").send().await;
+    assert_eq!((answer.status.as_u16(), answer.reason()), (502, "upstream_connect".to_owned()));
 }
 
 /// Changes of routes and clusters, and requests a second meanwhile from so many clients; more in `make soak`.
