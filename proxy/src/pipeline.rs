@@ -22,8 +22,8 @@ use crate::body::{Content, Patience, RequestBody, ResponseBody};
 use crate::config::{Credentials, Protocol, Role};
 use crate::error::ProxyError;
 use crate::head::{self, Host};
-use crate::listener::Connection;
 use crate::listener::switch::{self, Switching, Wish};
+use crate::listener::{Connection, would_go_round};
 use crate::overload::Overload;
 use crate::probe::Probes;
 use crate::proxy_protocol::Ends;
@@ -228,6 +228,9 @@ async fn pass(
         .filter(|_| going.is_none())
         .and_then(|mirror| mirror::copy(mirror, &proxy.reporter, snapshot, &parts, authority));
     address(&mut parts, authority, cluster.protocol(), cluster.scheme())?;
+    if would_go_round(connection, cluster) {
+        return Err(ProxyError::Loop(connection.local));
+    }
     if cluster.announces() {
         let source = connection.source(record.client);
         parts.extensions.insert(Ends { source, destination: connection.local });

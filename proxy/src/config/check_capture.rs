@@ -166,7 +166,7 @@ fn back(config: &Config) -> Result<(), Invalid> {
         };
         for listener in config.listeners.iter().filter(|listener| listener.transparent) {
             let leads_back = |endpoint: &&SocketAddr| {
-                let (to, own) = (endpoint.ip(), listener.bind.ip());
+                let (to, own) = (endpoint.ip().to_canonical(), listener.bind.ip().to_canonical());
                 listener.bind.port() == endpoint.port()
                     && (to == own || own.is_unspecified() && to.is_loopback())
             };

@@ -26,6 +26,7 @@ use super::{Closing, Connection, connection, refusal, tcp};
 use crate::config::{Role, TcpConfig};
 use crate::pipeline::Proxy;
 use crate::socket::{Socket, canonical};
+use crate::upstream::Cluster;
 
 /// After how long it is looked again whether the rest of a TLS client's first message has come.
 const MORE_SOON: Duration = Duration::from_millis(10);
@@ -92,6 +93,13 @@ pub(super) fn has_come_back(proxy: &Proxy, connection: &Connection) -> bool {
     let loops = &proxy.snapshot.load().loops;
     connection.listener.config().transparent
         && loops.has_come_back(connection.peer, connection.local, inbound)
+}
+
+/// Whether what comes by this connection would come again, if `cluster` had it: it is the cluster's own connection, which the
+/// rules have led in.
+pub(crate) fn would_go_round(connection: &Connection, cluster: &Cluster) -> bool {
+    let is_inbound = connection.listener.config().transparent && connection.listener.role == Role::Sidecar;
+    is_inbound && cluster.has_opened(connection.ends())
 }
 
 /// Where its bytes go, if that is known by the address that was dialled.

@@ -56,6 +56,7 @@ use crate::stages::connection_limit::ConnectionLimit;
 use crate::stages::local_limit::LocalLimit;
 
 pub(crate) use accept::serve;
+pub(crate) use capture::would_go_round;
 pub(crate) use clock::ConnectionClock;
 pub(crate) use flow::Flow;
 use room::Room;

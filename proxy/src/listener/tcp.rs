@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::capture::has_come_back;
+use super::capture::{has_come_back, would_go_round};
 use super::carry::{Ended, carry};
 use super::flow::Side;
 use super::{Connection, refusal};
@@ -58,6 +58,9 @@ async fn pass(
         .get(&tcp.cluster)
         .ok_or(ProxyError::Internal("the cluster of a listener is there"))?;
     passage.version.clone_from(&cluster.version);
+    if would_go_round(connection, cluster) {
+        return Err(ProxyError::Loop(connection.local));
+    }
     let wanted = connection.local.port();
     let mut through = cluster.through(&mut passage.address, Some(connection.ends()), wanted).await?;
     if has_come_back(proxy, connection) {

@@ -24,6 +24,7 @@ use super::tally::Outcome;
 use super::{discover, report};
 use crate::config::{Balance, ClusterConfig, Endpoint as Address, Endpoints, HealthCheck, Protocol};
 use crate::error::{Fault, ProxyError};
+use crate::proxy_protocol::Ends;
 use crate::record::Reporter;
 use crate::route::descriptor::Facts;
 use crate::route::{Key, Modifier};
@@ -192,6 +193,11 @@ impl Cluster {
     /// Whether an address is one of its endpoints.
     pub(crate) fn consists_of(&self, address: SocketAddr) -> bool {
         self.members.lock().list.iter().any(|member| member.endpoint.address == address)
+    }
+
+    /// Whether somebody's connection is one that was opened to an endpoint of this cluster, and has come back.
+    pub(crate) fn has_opened(&self, ends: Ends) -> bool {
+        self.dialer.has_opened(ends)
     }
 
     /// An endpoint for the next try, not one of `not` if there is another.

@@ -34,6 +34,7 @@ pub(crate) struct Dialer {
     tls: Option<Tls>,
     announce: Option<ProxyProtocolVersion>,
     loops: Arc<Loops>,
+    cluster: Arc<str>,
     towards: Towards,
     /// The near end of its connections, where that matters.
     source: Option<IpAddr>,
@@ -115,7 +116,8 @@ impl Dialer {
         };
         let tls = Tls::build(config, identity, service)?;
         let (announce, descriptors) = (config.proxy_protocol, service.descriptors());
-        Ok(Self { tls, announce, loops: Arc::clone(loops), towards, source, descriptors })
+        let (loops, cluster) = (Arc::clone(loops), config.name.as_str().into());
+        Ok(Self { tls, announce, loops, cluster, towards, source, descriptors })
     }
 
     /// `http` or `https`
@@ -126,6 +128,11 @@ impl Dialer {
     /// Whether a connection says whose it is, and is good for nobody else.
     pub(super) fn announces(&self) -> bool {
         self.announce.is_some()
+    }
+
+    /// Whether somebody's connection is one of these, come back.
+    pub(super) fn has_opened(&self, ends: Ends) -> bool {
+        self.loops.is_of(&self.cluster, ends.source, ends.destination)
     }
 
     /// Opens a connection of our own.
@@ -148,7 +155,7 @@ impl Dialer {
         ends: Option<Ends>,
     ) -> io::Result<Dialed> {
         let own_ends = || Ok((stream.local_addr()?, stream.peer_addr()?));
-        let entry = self.loops.remember(own_ends, self.towards)?;
+        let entry = self.loops.remember(own_ends, self.towards, &self.cluster)?;
         let _ = stream.set_nodelay(true);
         let header = match self.announce {
             None => Vec::new(),

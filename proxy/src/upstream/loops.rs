@@ -3,6 +3,9 @@
 //! The redirect rules leave out what the proxy's user sends. Where they do not (another user, rules made by hand), each
 //! connection to an upstream would be captured, routed and dialled again, without end. It has the same two ends when it
 //! leaves and when it comes back, and no other connection of this machine has both.
+//!
+//! What this machine sends to its own address comes in like anybody else's, by the rules: a workload that calls itself. It goes
+//! on to the workload. Where it would be sent by the cluster that it came by, it would come in again, without end.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,9 +20,17 @@ use crate::socket::canonical;
 /// What is known of our own connections. One for a proxy, whatever its configuration is.
 #[derive(Debug, Default)]
 pub(crate) struct Loops {
-    /// Transparent listeners; without any nothing is remembered.
+    /// Where the sockets of transparent listeners are; without any nothing is remembered.
     captures: ArcSwap<Vec<SocketAddr>>,
-    open: Mutex<FxHashMap<Ends, Towards>>,
+    open: Mutex<FxHashMap<Ends, Ours>>,
+}
+
+/// A connection of ours.
+#[derive(Debug)]
+struct Ours {
+    towards: Towards,
+    /// The cluster that it was opened for.
+    cluster: Arc<str>,
 }
 
 /// The near and the far end, as a socket of ours has them.
@@ -44,22 +55,29 @@ pub(super) struct Entry {
 impl Loops {
     /// These are the transparent listeners from now on.
     pub(crate) fn capture_at(&self, listeners: Vec<SocketAddr>) {
-        self.captures.store(Arc::new(listeners));
+        self.captures.store(Arc::new(listeners.into_iter().map(canonical).collect()));
     }
 
     /// Whether a connection that was captured, from `source` on its way to `wanted`, is one of ours that has come back.
     pub(crate) fn has_come_back(&self, source: SocketAddr, wanted: SocketAddr, inbound: bool) -> bool {
         let open = self.open.lock();
-        match open.get(&(canonical(source), canonical(wanted))) {
+        match open.get(&(canonical(source), canonical(wanted))).map(|ours| ours.towards) {
             None => false,
             Some(Towards::App) => true,
             Some(Towards::Others) => !inbound,
         }
     }
 
+    /// Whether such a connection is one that was opened for this cluster.
+    pub(super) fn is_of(&self, cluster: &str, source: SocketAddr, wanted: SocketAddr) -> bool {
+        let open = self.open.lock();
+        open.get(&(canonical(source), canonical(wanted))).is_some_and(|ours| *ours.cluster == *cluster)
+    }
+
     /// Whether an address is a transparent listener, as far as it can be known before anybody is connected to.
     pub(super) fn is_capture(&self, to: SocketAddr) -> bool {
-        self.is_at(to, to.ip().to_canonical().is_loopback())
+        let to = canonical(to);
+        self.is_at(to, to.ip().is_loopback())
     }
 
     /// Remembers a connection that was opened. An error if it leads to a transparent listener of ours.
@@ -67,6 +85,7 @@ impl Loops {
         self: &Arc<Self>,
         ends: impl FnOnce() -> io::Result<Ends>,
         towards: Towards,
+        cluster: &Arc<str>,
     ) -> io::Result<Option<Entry>> {
         if self.captures.load().is_empty() {
             return Ok(None);
@@ -77,7 +96,7 @@ impl Loops {
         if self.is_at(far, far.ip().is_loopback() || near.ip() == far.ip()) {
             return Err(leads_back(far));
         }
-        self.open.lock().insert((near, far), towards);
+        self.open.lock().insert((near, far), Ours { towards, cluster: Arc::clone(cluster) });
         Ok(Some(Entry { loops: Arc::clone(self), ends: (near, far) }))
     }
 
@@ -112,7 +131,7 @@ mod tests {
     fn our_own_connections_are_known_while_they_are_open() {
         let loops = Arc::new(Loops::default());
         let ends = (at("10.0.0.2:40000"), at("10.0.0.9:80"));
-        let open = |ends: Ends, towards| loops.remember(|| Ok(ends), towards);
+        let open = |ends: Ends, towards| loops.remember(|| Ok(ends), towards, &"others".into());
         assert!(open(ends, Towards::Others).unwrap().is_none(), "nothing is transparent");
         loops.capture_at(vec![at("127.0.0.1:15001"), at("[::]:15006")]);
         let entry = open(ends, Towards::Others).unwrap();
@@ -122,10 +141,11 @@ mod tests {
             !loops.has_come_back(seen, ends.1, true),
             "a workload that calls itself comes in by its sidecar"
         );
+        assert!(loops.is_of("others", seen, ends.1) && !loops.is_of("app", seen, ends.1));
         assert!(!loops.has_come_back(at("10.0.0.2:40001"), ends.1, false));
         assert!(!loops.has_come_back(ends.0, at("10.0.0.9:81"), false));
         drop(entry);
-        assert!(!loops.has_come_back(ends.0, ends.1, false));
+        assert!(!loops.has_come_back(ends.0, ends.1, false) && !loops.is_of("others", seen, ends.1));
         let to_app = open((at("127.0.0.6:5000"), at("10.0.0.2:8080")), Towards::App).unwrap();
         assert!(loops.has_come_back(at("127.0.0.6:5000"), at("10.0.0.2:8080"), true));
         drop(to_app);
@@ -142,10 +162,12 @@ mod tests {
             ("[::1]:15001", false),
             ("10.0.0.9:15006", false),
             ("10.0.0.9:80", false),
+            ("[::ffff:127.0.0.1]:15001", true),
         ] {
             assert_eq!(loops.is_capture(at(to)), expected, "{to}");
         }
-        let open = |to: &str| loops.remember(|| Ok((at("10.0.0.2:40000"), at(to))), Towards::Others);
+        let ends = |to: &str| Ok((at("10.0.0.2:40000"), at(to)));
+        let open = |to: &str| loops.remember(|| ends(to), Towards::Others, &"c".into());
         assert!(open("10.0.0.2:15006").is_err(), "this machine by its own address");
         assert!(open("10.0.0.9:15006").is_ok(), "another sidecar");
     }

@@ -243,6 +243,64 @@ async fn what_comes_in_is_taken_by_the_sidecar_and_no_port_is_reached_around_it(
     assert!(outside("10.77.0.2:8080").is_err());
 }
 
+const ROUND: &str = "
+listeners:
+  - name: inbound
+    bind: '[::]:15006'
+    role: sidecar
+    mtls: strict
+    transparent: true
+    destinations: [{ports: [7070], tcp: {cluster: bytes, authz: off}}]
+  - {name: outbound, bind: 127.0.0.1:15001, role: outbound, transparent: true}
+routes:
+  - {name: app, listeners: [inbound], matches: [{}], backends: [{cluster: app}]}
+  - {name: self, hostnames: [self.test], matches: [{}], backends: [{cluster: self}]}
+  - {name: shared, hostnames: [shared.test], matches: [{}], backends: [{cluster: shared}]}
+  - {name: twice, listeners: [outbound], hostnames: [twice.test], matches: [{}], backends: [{cluster: shared}]}
+clusters:
+  - {name: app, endpoints: {original_destination: {ports: [8080]}}}
+  - {name: self, endpoints: {static: ['10.77.0.2:8080', '10.77.0.2:8081']}, tls: {spiffe_ids: ['ID']}}
+  - {name: shared, protocol: h2, endpoints: {static: ['10.77.0.2:8080']}, tls: {spiffe_ids: ['ID']}}
+  - {name: bytes, endpoints: {static: ['10.77.0.2:7070']}, tls: {spiffe_ids: ['ID']}}
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_in_and_is_sent_to_where_it_comes_in_goes_round_once() {
+    if runs_as_root_of_its_own("what_comes_in_and_is_sent_to_where_it_comes_in_goes_round_once") {
+        return;
+    }
+    let mut pod = Pod::new();
+    let app = pod.inside.within(EchoApp::start_at("127.0.0.1:8080".parse().unwrap()));
+    pod.start(SIDECAR, &ROUND.replace("ID", PROXY));
+    pod.redirect(&[]);
+    let tls = pod.pki.client(&pod.pki.workload(CLIENT));
+    for (host, times) in [("self.test", 4), ("shared.test", 2)] {
+        for _ in 0..times {
+            let asked = Call::new("10.77.0.2:8080".parse().unwrap(), "GET", "/").header("host", host);
+            let answer = pod.outside.within(asked.over(&tls).send());
+            assert_eq!(
+                (answer.status.as_u16(), answer.reason()),
+                (508, "loop_detected".to_owned()),
+                "{host}"
+            );
+        }
+    }
+    let bytes = async {
+        let stream = TcpStream::connect("10.77.0.2:7070").await.unwrap();
+        let name = ServerName::try_from(tls.1).unwrap();
+        hear(TlsConnector::from(tls.0.clone()).connect(name, stream).await.unwrap(), b"hello").await
+    };
+    assert_eq!(pod.outside.within(bytes), b"");
+    assert_eq!(app.connections(), 0);
+    // Each came in twice: from outside, and once more.
+    let records = pod.records(14).await;
+    let refused = records.iter().filter(|(reason, _)| reason == "loop_detected").count();
+    assert_eq!((refused, records.len()), (7, 14), "{records:#?}");
+    // A workload that calls itself by the same cluster is none of that, as long as what comes in goes on to it.
+    assert_eq!(pod.app_asks("203.0.113.9:80", "twice.test").status, 200);
+    assert_eq!(app.connections(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_app_that_listens_on_its_own_address_alone_is_reached_there() {
     if runs_as_root_of_its_own("an_app_that_listens_on_its_own_address_alone_is_reached_there") {
