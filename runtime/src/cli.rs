@@ -10,7 +10,7 @@ use std::task::Poll;
 use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _, Parser};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Counter;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{ConfigError, Env, ServiceConfig, Source};
 use crate::hand_over::{self, HandOverError, Program, Succession};
@@ -178,7 +178,7 @@ where
     service.published().config(&config);
     let app = service.scope(build(config, service.clone())).await?;
     // Whoever sees that it is ready may tell it to stop.
-    let mut told = std::pin::pin!(told_to_stop()?);
+    let mut signals = Signals::listen()?;
     service.sockets().close_unclaimed();
     tell_supervisor_when_ready(&service);
     let hand_overs = hand_overs(&service);
@@ -198,9 +198,10 @@ where
                 service.stop().await;
                 return ended;
             }
-            told = &mut told => {
-                // Who was to take over does not.
+            told = signals.next() => {
+                // Who was to take over does not. It is ended first: were this process to end before, the other would serve.
                 drop(handing);
+                signals.end_at(1);
                 tracing::info!(service = service.name(), "stopping");
                 supervisor::stopping();
                 let stopping = async {
@@ -234,6 +235,7 @@ where
                         tracing::info!(pid, "handed over: what is under way is finished here, the rest is served there");
                         supervisor::goes_on_as(pid);
                         // Who is told to stop now is stopping already.
+                        signals.end_at(2);
                         let ((), ended) = tokio::join!(service.yield_to_successor(), &mut serving);
                         return ended;
                     }
@@ -295,6 +297,7 @@ fn tell_supervisor_when_ready(service: &Service) {
     });
 }
 
+/// What a process is told from outside.
 #[derive(Debug, Clone, Copy)]
 enum Told {
     Terminate,
@@ -303,30 +306,45 @@ enum Told {
 
 /// Returns on the first SIGINT or SIGTERM; a second one ends the process at once.
 pub async fn shutdown_signal() {
-    match told_to_stop() {
-        Ok(told) => drop(told.await),
+    match Signals::listen() {
+        Ok(mut signals) => {
+            signals.next().await;
+            signals.end_at(1);
+        }
         Err(_) => std::future::pending().await,
     }
 }
 
-/// Listens from now on.
-fn told_to_stop() -> std::io::Result<impl Future<Output = Told>> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
-        let told = tokio::select! {
-            _ = terminate.recv() => Told::Terminate,
-            _ = interrupt.recv() => Told::Interrupt,
-        };
-        #[expect(clippy::disallowed_methods, reason = "a second signal means: now")]
+/// SIGINT and SIGTERM, heard from the beginning of this on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Terminate,
+            _ = self.interrupt.recv() => Told::Interrupt,
+        }
+    }
+
+    /// With so many more of them this process ends at once.
+    #[expect(clippy::disallowed_methods, reason = "a further signal means: now")]
+    fn end_at(mut self, count: u32) {
         tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            for _ in 1..count {
+                self.next().await;
+                tracing::info!("told to stop, which this process does already: once more ends it at once");
             }
+            self.next().await;
             end_now();
         });
-        told
-    })
+    }
 }
 
 #[expect(clippy::exit, reason = "whoever asks twice wants no more waiting")]

@@ -14,6 +14,16 @@
 //! Until `go` the new one has accepted nothing, so it can be ended without harm: when it fails, ends, or is not ready in
 //! time, the old one goes on. The sockets are the same ones in both, so that what waits in their queues is accepted by
 //! whoever is there.
+//!
+//! Whatever goes wrong between them, one process serves and the other ends:
+//!
+//! | what | then |
+//! |---|---|
+//! | the new one does not say `serving` in time after `go` | it is killed, the old one goes on |
+//! | the new one is told to stop before `go` | it never accepts and closes the channel, the old one goes on |
+//! | the old one stands still, before or after `go` | the new one waits; or serves alone, until the old one finds `serving` and ends |
+//! | the old one is gone | the channel ends, the new one serves |
+//! | the old one is told to stop before `serving` | it kills the new one, finishes what it has, and ends: nobody is to serve |
 
 use std::ffi::OsString;
 use std::io;
@@ -56,6 +66,10 @@ pub(crate) enum HandOverError {
     Ended(ExitStatus),
     #[error("the new process was not ready within {0:?} (`process.hand_over_timeout`)")]
     Late(Duration),
+    #[error("the new process did not accept within {:?}, though it was ready and told to", PROMPT)]
+    Stalled,
+    #[error("the new process gave up, and did not end within {:?}", PROMPT)]
+    Lingers,
     #[error("the new process does not answer")]
     Channel(#[source] io::Error),
 }
@@ -109,7 +123,7 @@ pub(crate) async fn to_successor(service: &Service, program: &Program) -> Result
     }
     channel.get_mut().write_all(format!("{GO}\n").as_bytes()).await.map_err(HandOverError::Channel)?;
     match tokio::time::timeout(PROMPT, line(&mut channel)).await {
-        Err(_late) => return Err(HandOverError::Late(PROMPT)),
+        Err(_late) => return Err(HandOverError::Stalled),
         Ok(Err(error)) => return Err(HandOverError::Channel(error)),
         Ok(Ok(said)) if said == SERVING => {}
         Ok(Ok(said)) => return Err(why(&said, &mut child).await),
@@ -170,7 +184,7 @@ async fn why(said: &str, child: &mut Child) -> HandOverError {
     match tokio::time::timeout(PROMPT, child.wait()).await {
         Ok(Ok(status)) => HandOverError::Ended(status),
         Ok(Err(error)) => HandOverError::Channel(error),
-        Err(_late) => HandOverError::Late(PROMPT),
+        Err(_late) => HandOverError::Lingers,
     }
 }
 
@@ -206,11 +220,13 @@ impl Succession {
         self.0.succeeds
     }
 
-    /// Returns when this process may accept: once `service` is ready and the one before it knows, at once where nobody was.
+    /// Returns when this process may accept: once `service` is ready and the one before it knows, at once where nobody was, and
+    /// never if `service` is told to stop before.
     pub async fn turn(&self, service: &Service) {
         let Some(channel) = self.0.channel.lock().take() else { return };
-        service.readiness().ready().await;
+        let leaving = service.tasks().leaving();
         let asked = async {
+            service.readiness().ready().await;
             channel.set_nonblocking(true)?;
             let mut channel = BufReader::new(UnixStream::from_std(channel)?);
             channel.get_mut().write_all(format!("{READY}\n").as_bytes()).await?;
@@ -218,9 +234,16 @@ impl Succession {
             let said = line(&mut channel).await?;
             Ok::<_, io::Error>((said == GO).then_some(channel))
         };
-        match asked.await {
-            Ok(channel) => *self.0.going.lock().await = channel,
-            Err(error) => tracing::warn!(%error, "the process before this one is gone"),
+        let answer = tokio::select! {
+            biased;
+            () = leaving.cancelled() => None,
+            answer = asked => Some(answer),
+        };
+        match answer {
+            Some(Ok(channel)) => *self.0.going.lock().await = channel,
+            Some(Err(error)) => tracing::warn!(%error, "the process before this one is gone"),
+            // The channel is closed, so that one goes on.
+            None => std::future::pending().await,
         }
     }
 
@@ -255,6 +278,26 @@ impl Succession {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_is_told_to_stop_before_its_turn_never_has_it() {
+        let (before, after) = StdUnixStream::pair().unwrap();
+        before.set_nonblocking(true).unwrap();
+        let mut before = BufReader::new(UnixStream::from_std(before).unwrap());
+        let (service, succession) = (Service::for_test("new"), Succession::of(Some(after)));
+        let mut turn = std::pin::pin!(succession.turn(&service));
+        tokio::select! {
+            () = &mut turn => panic!("nobody has said so"),
+            said = line(&mut before) => assert_eq!(said.unwrap(), READY),
+        }
+        service.tasks().leave();
+        // Too late; the channel may be closed by now.
+        let _ = before.get_mut().write_all(format!("{GO}\n").as_bytes()).await;
+        tokio::select! {
+            () = &mut turn => panic!("it would serve for a moment, and then nobody"),
+            said = line(&mut before) => assert_ne!(said.unwrap_or_default(), SERVING),
+        }
+    }
 
     #[test]
     fn what_is_started_is_what_the_path_leads_to_now() {

@@ -134,6 +134,79 @@ async fn one_hand_over_at_a_time() {
     assert!(process.ended().await.success());
 }
 
+/// A new process that is ready, hears that it may accept, leaves its number in the folder, and does something else `after` that.
+/// Its channel is what comes after the two sockets.
+fn successor(process: &Process, after: &str) -> impl Fn() -> u32 + use<> {
+    let file = process.folder.path().join("successor");
+    let began = format!("#!/bin/sh\necho ready >&5\nread told <&5\necho $$ >{}.new\n", file.display());
+    let named = format!("mv {0}.new {0}\n", file.display());
+    process.replace_program(&format!("{began}{named}{after}exec sleep 600\n"));
+    move || std::fs::read_to_string(&file).unwrap().trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_successor_that_does_not_accept_in_time_is_ended() {
+    let behind = Behind::start().await;
+    let process = Process::start(&behind.yaml(", drain_delay: 0s")).await;
+    let successor = successor(&process, "");
+    signal("USR2", process.pid());
+    process.says("no hand-over", 1).await;
+    let line = process.said("no hand-over").pop().unwrap()["message"].to_string();
+    assert!(line.contains("did not accept within 10s"), "{line}");
+    process.until("it is ended", async || is_gone(successor())).await;
+    assert_eq!(Call::new(process.main, "GET", "/open/x").send().await.status, 200);
+    assert!(process.is_ready().await);
+}
+
+#[tokio::test]
+async fn a_process_that_stood_still_after_it_gave_the_word_goes_all_the_same() {
+    let behind = Behind::start().await;
+    let mut process = Process::start(&behind.yaml(", drain_delay: 0s")).await;
+    // For longer than a successor may take, which this one did not.
+    let stands_still = "kill -STOP $PPID\necho serving >&5\nsleep 12\nkill -CONT $PPID\n";
+    let successor = successor(&process, stands_still);
+    signal("USR2", process.pid());
+    process.says("handed over", 1).await;
+    assert_eq!(process.successors(), [successor()]);
+    assert!(process.ended().await.success());
+    assert!(!is_gone(successor()), "one serves, and that one only");
+}
+
+#[tokio::test]
+async fn who_is_told_twice_to_stop_ends_with_the_process_that_was_to_take_over() {
+    let behind = Behind::start().await;
+    let mut process = Process::start(&behind.yaml(", drain_delay: 1h")).await;
+    let successor = successor(&process, "");
+    signal("USR2", process.pid());
+    process.until("it is told to accept", async || process.folder.path().join("successor").exists()).await;
+    signal("TERM", process.pid());
+    process.until("it is ended first", async || is_gone(successor())).await;
+    assert_eq!(Call::new(process.main, "GET", "/open/x").send().await.status, 200, "it still serves");
+    signal("TERM", process.pid());
+    assert_eq!(process.ended().await.code(), Some(130));
+}
+
+#[tokio::test]
+async fn after_a_hand_over_a_second_signal_ends_it() {
+    let behind = Behind::start().await;
+    let yaml = behind.yaml(", drain_delay: 0s").replace("shutdown_grace: 20s", "shutdown_grace: 1h");
+    let mut process = Process::start(&yaml).await;
+    let mut stream = TcpStream::connect(process.main).await.unwrap();
+    behind.app.behave("hold");
+    stream.write_all(b"GET /strict/x HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+    process.until("it is under way", async || !behind.app.seen().is_empty()).await;
+    signal("USR2", process.pid());
+    process.says("handed over", 1).await;
+    // It stops already; that it is told so changes nothing.
+    signal("TERM", process.pid());
+    process.says("told to stop, which this process does already", 1).await;
+    assert!(!is_gone(process.pid()), "the request is still under way");
+    signal("TERM", process.pid());
+    assert_eq!(process.ended().await.code(), Some(130));
+    behind.app.behave("");
+    assert_eq!(Call::new(process.main, "GET", "/open/x").send().await.status, 200, "the new one serves");
+}
+
 #[tokio::test]
 async fn a_listener_that_moved_is_bound_anew_and_the_old_socket_closed() {
     let behind = Behind::start().await;
