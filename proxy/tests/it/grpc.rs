@@ -242,6 +242,28 @@ async fn calls_of_each_kind_pass_with_metadata_and_trailers() {
 }
 
 #[tokio::test]
+async fn bodies_of_calls_may_come_slowly() {
+    let server = Server::start(Interop::default()).await;
+    let setup = Setup {
+        upstream: Some(server.address()),
+        cluster: "protocol: h2",
+        routes: Some(ROUTES),
+        listener: "limits: {body_timeout: 3s, min_bytes_per_second: 1000000}",
+        ..Setup::default()
+    };
+    let mesh = setup.start().await;
+    let mut client = client(&mesh).await;
+    // Longer than `body_timeout`, and never a moment as fast as others must be.
+    let every = std::time::Duration::from_millis(100);
+    let pieces = stream::iter(0..70).then(move |_| async move {
+        tokio::time::sleep(every).await;
+        "x".to_owned()
+    });
+    let joined = client.client_streaming(asked(pieces), method("Join"), codec()).await.unwrap();
+    assert_eq!(joined.get_ref().len(), 70);
+}
+
+#[tokio::test]
 async fn failures_arrive_as_they_were_meant() {
     let (_service, _server, mesh, collector) = interop().await;
     let mut client = client(&mesh).await;

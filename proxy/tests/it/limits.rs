@@ -66,6 +66,22 @@ async fn a_head_that_does_not_end_is_408() {
 }
 
 #[tokio::test]
+async fn a_handshake_that_does_not_end_is_closed() {
+    let pki = Pki::new();
+    let top = pki.identity("proxy", PROXY);
+    let listener = "role: sidecar, mtls: strict, limits: {head_timeout: 300ms}";
+    let mesh = Setup { top: &top, listener, ..Setup::default() }.start().await;
+    // What TLS begins with, and nothing at all.
+    for partial in [&[0x16, 3, 1, 2, 0, 1][..], &[]] {
+        let mut stream = TcpStream::connect(mesh.address).await.unwrap();
+        stream.write_all(partial).await.unwrap();
+        let mut heard = Vec::new();
+        let closed = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut heard)).await;
+        assert!(closed.is_ok() && heard.is_empty(), "{partial:?}: {heard:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_idle_connection_is_kept_and_then_closed() {
     let listener = "limits: {head_timeout: 100ms, idle_timeout: 600ms}";
     let mesh = Setup { listener, ..Setup::default() }.start().await;

@@ -16,6 +16,7 @@ mod harness;
 mod health;
 mod hostile;
 mod limits;
+mod limits_of_streams;
 mod local_limits;
 mod mirror;
 mod mtls;
