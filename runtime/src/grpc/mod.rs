@@ -1,6 +1,7 @@
 //! gRPC servers: how their ports are served, and what is told about their calls.
 
 mod batch;
+mod begun;
 mod serve;
 mod telemetry;
 pub mod unary;

@@ -15,23 +15,16 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::task::AtomicWaker;
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -39,6 +32,7 @@ use tonic::transport::server::Connected;
 use tower::{BoxError, Service as TowerService};
 
 use super::batch::batched;
+use super::begun::{Begun, go_on};
 use crate::net::{Ends, due};
 use crate::tasks::Tasks;
 
@@ -179,10 +173,10 @@ where
         if drain.as_mut().poll(context).is_ready() {
             connection.as_mut().graceful_shutdown();
         }
-        begun.connection.register(context.waker());
+        begun.register(context.waker());
         let polled = loop {
             let polled = connection.as_mut().poll(context);
-            waiting.extend(begun.group());
+            begun.take_waiting(&mut waiting);
             if polled.is_ready() || !go_on(&mut waiting) {
                 break polled;
             }
@@ -198,101 +192,10 @@ where
     }
 }
 
-/// A call that panics resets its stream, as it would in a task of its own, and no other.
-type Call = BoxFuture<'static, std::thread::Result<()>>;
-
-/// Goes on with the calls of groups that were woken. Whether one of them has been answered by that.
-fn go_on(waiting: &mut Vec<Group>) -> bool {
-    let mut answered = false;
-    for group in waiting.iter_mut().filter(|group| group.woken.is_set.swap(false, Ordering::AcqRel)) {
-        let (mut context, before) = (Context::from_waker(&group.waker), group.calls.len());
-        group.calls.retain_mut(|call| call.as_mut().poll(&mut context).is_pending());
-        answered |= group.calls.len() < before;
-    }
-    waiting.retain(|group| !group.calls.is_empty());
-    answered
-}
-
-/// Calls of a connection that were begun in one look at it. They mostly wait for the same thing, so that they are woken
-/// as one: each by itself would cost more than what it waits for.
-struct Group {
-    calls: Vec<Call>,
-    woken: Arc<Woken>,
-    waker: Waker,
-}
-
-struct Woken {
-    is_set: AtomicBool,
-    connection: Arc<AtomicWaker>,
-}
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.is_set.swap(true, Ordering::AcqRel) {
-            self.connection.wake();
-        }
-    }
-}
-
-impl Group {
-    fn new(connection: &Arc<AtomicWaker>) -> Self {
-        let woken = Arc::new(Woken { is_set: AtomicBool::new(false), connection: Arc::clone(connection) });
-        Self { calls: Vec::new(), waker: Waker::from(Arc::clone(&woken)), woken }
-    }
-}
-
-/// Runs what can be run at once; the rest goes to a task, or is kept until it is taken to where it waits.
-#[derive(Clone)]
-struct Begun {
-    connection: Arc<AtomicWaker>,
-    group: Arc<Mutex<Group>>,
-    tasks: Option<Tasks>,
-}
-
-impl Begun {
-    fn new(tasks: Option<Tasks>) -> Self {
-        let connection = Arc::new(AtomicWaker::new());
-        let group = Arc::new(Mutex::new(Group::new(&connection)));
-        Self { connection, group, tasks }
-    }
-
-    /// The calls that were begun since the last time and wait.
-    fn group(&self) -> Option<Group> {
-        let mut group = self.group.lock();
-        let has_any = !group.calls.is_empty();
-        has_any.then(|| std::mem::replace(&mut *group, Group::new(&self.connection)))
-    }
-}
-
-impl<F> Executor<F> for Begun
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, call: F) {
-        let mut call: Call = AssertUnwindSafe(call).catch_unwind().boxed();
-        match &self.tasks {
-            Some(tasks) => {
-                // Nobody is woken by this first look: it is looked at again in its task.
-                if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-                    drop(tasks.spawn("grpc-call", call));
-                }
-            }
-            None => {
-                let waker = self.group.lock().waker.clone();
-                if call.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-                    self.group.lock().calls.push(call);
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use futures_util::stream::FuturesUnordered;
     use http_body_util::BodyExt as _;
     use hyper::body::Bytes;
