@@ -23,7 +23,7 @@ async fn store(server: &RedisServer, service: &Service, timeout: Duration) -> Re
     store
 }
 
-fn call(counters: &[(&str, Limit, u64)]) -> Arc<Batch> {
+pub(crate) fn call(counters: &[(&str, Limit, u64)]) -> Arc<Batch> {
     let mut batch = Batch::default();
     for (key, limit, hits) in counters {
         let write = |name: &mut Vec<u8>| name.extend_from_slice(key.as_bytes());
@@ -32,11 +32,11 @@ fn call(counters: &[(&str, Limit, u64)]) -> Arc<Batch> {
     Arc::new(batch)
 }
 
-fn fixed(unit: Unit) -> Limit {
+pub(crate) fn fixed(unit: Unit) -> Limit {
     Limit::fixed(1_000_000, Window::of(unit))
 }
 
-async fn count(store: &RedisStore, batch: Arc<Batch>) -> Result<Vec<Tally>, StoreError> {
+pub(crate) async fn count(store: &RedisStore, batch: Arc<Batch>) -> Result<Vec<Tally>, StoreError> {
     let mut tallies = Vec::new();
     store.count(&batch, &mut tallies).await.map(|()| tallies)
 }
@@ -161,6 +161,41 @@ async fn a_server_that_hangs_keeps_nobody_longer_than_the_timeout() {
     eventually("it counts again", || async { used_or_not(&store, "other").await.is_ok() }).await;
     drop(store);
     service.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_is_given_up_before_the_timeout() {
+    for timeout in [Duration::from_millis(5), Duration::from_millis(120)] {
+        for round in 0..5 {
+            let (server, service) = (RedisServer::start(), Service::for_test("gathering"));
+            let store = store(&server, &service, timeout).await;
+            server.pause();
+            // One after the other within the timeout: those that fly alone, and those that join a flight that waits.
+            let calls = (0..12).map(|number| {
+                let store = &store;
+                async move {
+                    tokio::time::sleep(timeout * number / 20).await;
+                    let began = tokio::time::Instant::now();
+                    (used_or_not(store, "k").await, began.elapsed())
+                }
+            });
+            let mut given_up = 0;
+            for (answer, waited) in join_all(calls).await {
+                match answer {
+                    Err(StoreError::Timeout(_)) => {
+                        assert!(waited >= timeout, "{waited:?} of {timeout:?}, round {round}");
+                        given_up += 1;
+                    }
+                    // The others came when the connection was given up.
+                    other => assert!(matches!(other, Err(StoreError::Unlinked)), "{other:?}"),
+                }
+            }
+            assert!(given_up > 0);
+            drop(store);
+            server.resume();
+            service.stop().await;
+        }
+    }
 }
 
 async fn used_or_not(store: &RedisStore, key: &str) -> Result<u64, StoreError> {

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::Cmd;
@@ -29,8 +30,6 @@ const MAX_COUNTERS: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) kind: Kind,
-    /// When the first call came.
-    pub(super) opened: Instant,
     cabin: Mutex<Cabin>,
 }
 
@@ -38,6 +37,8 @@ pub(super) struct Flight {
 struct Cabin {
     seats: Vec<Place>,
     counters: usize,
+    /// No call came after this; none while more may come.
+    closed: Option<Instant>,
     answer: Option<Result<Answer, StoreError>>,
 }
 
@@ -60,8 +61,8 @@ pub(super) struct Seat {
 impl Flight {
     /// Of calls of this kind; nobody is in it yet.
     pub(super) fn new(kind: Kind) -> Self {
-        let cabin = Cabin { seats: Vec::new(), counters: 0, answer: None };
-        Self { kind, opened: Instant::now(), cabin: Mutex::new(cabin) }
+        let cabin = Cabin { seats: Vec::new(), counters: 0, closed: None, answer: None };
+        Self { kind, cabin: Mutex::new(cabin) }
     }
 
     /// Seats a call, if there is room and it may go with the others. In a Cluster one command must stay on one node, so
@@ -81,6 +82,16 @@ impl Flight {
         *counters += batch.len();
         seats.push(Place { batch: Some(Arc::clone(batch)), first: 0, waker: None });
         Some(Seat { flight: Arc::clone(self), number: seats.len() - 1 })
+    }
+
+    /// It takes nobody from now on, or did not already.
+    pub(super) fn close(&self, now: Instant) {
+        self.cabin.lock().closed.get_or_insert(now);
+    }
+
+    /// Whether even its last call has waited so long.
+    pub(super) fn is_overdue(&self, now: Instant, timeout: Duration) -> bool {
+        self.cabin.lock().closed.is_some_and(|closed| now >= closed + timeout)
     }
 
     /// Calls that were seated.

@@ -8,8 +8,9 @@
 //! With little to do a call flies alone and at once; with much to do the flights grow by themselves, and what a system
 //! call, a wake-up, a timer and a script's start cost is shared.
 //!
-//! A flight is given up as a whole when its first call has waited as long as a call may. So that its last call has not
-//! come much later, it takes nobody any more after a tick, of which the timeout has [`TICKS`].
+//! A flight is given up as a whole when its last call has waited as long as a call may. So that its first call has not
+//! come much earlier, it takes nobody any more after a tick, of which the timeout has [`TICKS`]. Nobody is given up early,
+//! and nobody more than two ticks late.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -86,16 +87,23 @@ impl Gate {
     fn leaving(&self, room: usize) -> Vec<Arc<Flight>> {
         let mut waiting = self.waiting.lock();
         let all = waiting.flights.len();
-        waiting.take(if self.in_cluster && room > 0 { all } else { room.min(all) })
+        let count = if self.in_cluster && room > 0 { all } else { room.min(all) };
+        if count > waiting.closed {
+            let now = Instant::now();
+            waiting.flights.range(waiting.closed..count).for_each(|flight| flight.close(now));
+        }
+        waiting.take(count)
     }
 
     /// Closes what is open, and takes out those that are overdue.
-    fn tick(&self, overdue: impl Fn(&Flight) -> bool) -> Vec<Arc<Flight>> {
+    fn tick(&self, timeout: Duration) -> Vec<Arc<Flight>> {
         let mut waiting = self.waiting.lock();
-        let count = waiting.flights.iter().take_while(|flight| overdue(flight)).count();
-        let late = waiting.take(count);
+        // Under the lock: nobody is seated in these after this moment.
+        let now = Instant::now();
+        waiting.flights.range(waiting.closed..).for_each(|flight| flight.close(now));
         waiting.closed = waiting.flights.len();
-        late
+        let count = waiting.flights.iter().take_while(|flight| flight.is_overdue(now, timeout)).count();
+        waiting.take(count)
     }
 }
 
@@ -110,8 +118,8 @@ impl Waiting {
 
 /// Sends what waits, until nobody can call any more.
 pub(super) async fn run(inner: Arc<Inner>, mut bell: mpsc::Receiver<()>) {
-    let tick = inner.timeout / TICKS;
-    let mut ticks = tokio::time::interval(tick.max(Duration::from_millis(1)));
+    let tick = (inner.timeout / TICKS).max(Duration::from_millis(1));
+    let mut ticks = tokio::time::interval(tick);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut flying = FuturesUnordered::new();
     let mut away: Vec<Arc<Flight>> = Vec::with_capacity(MAX_FLIGHTS);
@@ -123,11 +131,11 @@ pub(super) async fn run(inner: Arc<Inner>, mut bell: mpsc::Receiver<()>) {
                 away.retain(|flight| !Arc::ptr_eq(flight, &landed));
             }
             _ = ticks.tick(), if !is_idle => {
+                let late = inner.gate.tick(inner.timeout);
                 let now = Instant::now();
-                let overdue = |flight: &Flight| now + tick >= flight.opened + inner.timeout;
-                let late = inner.gate.tick(overdue);
                 // One that is on its way goes on, unheard, so that it shows whether the server is silent.
-                for flight in late.iter().chain(away.iter().filter(|flight| overdue(flight))) {
+                let overdue = away.iter().filter(|flight| flight.is_overdue(now, inner.timeout));
+                for flight in late.iter().chain(overdue) {
                     flight.land(Err(StoreError::Timeout(inner.timeout)));
                 }
             }
