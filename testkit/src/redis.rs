@@ -1,6 +1,6 @@
 //! A real Redis server of a test's own: free port, private folder, gone when dropped.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -13,6 +13,8 @@ use crate::authority::Authority;
 /// How long a server may take to answer its first PING.
 const START_DEADLINE: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Of a Cluster.
+const SLOTS: usize = 16_384;
 
 /// A running Redis server.
 #[derive(Debug)]
@@ -81,6 +83,102 @@ impl RedisServer {
             .expect("the folder is writable");
         let args = vec![file.display().to_string(), "--sentinel".to_owned()];
         Self::begin(Self { process: None, address: free_address(), folder, args, scheme: "redis" })
+    }
+
+    /// The masters of a Cluster, each with its part of the slots, the first with the lowest. What is left of it when some
+    /// are away goes on.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_cluster(masters: usize) -> Vec<Self> {
+        let share = SLOTS.div_ceil(masters);
+        let cluster: Vec<_> = (0..masters)
+            .map(|number| {
+                let server = Self::start_cluster_node();
+                let (first, last) = (number * share, SLOTS.min((number + 1) * share) - 1);
+                server.say(&format!("CLUSTER ADDSLOTSRANGE {first} {last}"), "+OK");
+                server.say(&format!("CLUSTER SET-CONFIG-EPOCH {}", number + 1), "+OK");
+                server
+            })
+            .collect();
+        if let Some((first, others)) = cluster.split_first() {
+            others.iter().for_each(|other| other.meet(first));
+        }
+        let all = format!("cluster_slots_ok:{SLOTS}\r");
+        cluster.iter().for_each(|server| server.say_until("CLUSTER INFO", &all));
+        cluster
+    }
+
+    /// A replica of a master of a Cluster.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_cluster_replica(master: &Self) -> Self {
+        let replica = Self::start_cluster_node();
+        replica.meet(master);
+        let id = master.hear("CLUSTER MYID").unwrap_or_default();
+        let id = id.lines().nth(1).expect("a node of a Cluster knows its name");
+        replica.say_until(&format!("CLUSTER REPLICATE {id}"), "+OK");
+        replica.say_until("INFO replication", "master_link_status:up");
+        replica
+    }
+
+    fn start_cluster_node() -> Self {
+        let bus = free_address().port().to_string();
+        Self::start_with(&[
+            "--cluster-enabled",
+            "yes",
+            "--cluster-require-full-coverage",
+            "no",
+            // Nobody takes over from one that hangs until told to.
+            "--cluster-node-timeout",
+            "600000",
+            "--repl-diskless-sync-delay",
+            "0",
+            "--cluster-port",
+            &bus,
+        ])
+    }
+
+    fn meet(&self, other: &Self) {
+        let (ip, port) = (other.address.ip(), other.address.port());
+        let bus = other.args.last().expect("a node of a Cluster was started with its bus");
+        self.say(&format!("CLUSTER MEET {ip} {port} {bus}"), "+OK");
+    }
+
+    /// Says a command, whose answer must have this in it.
+    ///
+    /// # Panics
+    /// Where it has not.
+    pub fn say(&self, command: &str, expected: &str) {
+        let answer = self.hear(command);
+        assert!(
+            answer.as_ref().is_ok_and(|answer| answer.contains(expected)),
+            "{command} was answered by {answer:?}, not {expected}"
+        );
+    }
+
+    /// Says a command until its answer has this in it.
+    ///
+    /// # Panics
+    /// Where it never has.
+    pub fn say_until(&self, command: &str, expected: &str) {
+        let deadline = Instant::now() + START_DEADLINE;
+        while !self.hear(command).is_ok_and(|answer| answer.contains(expected)) {
+            assert!(Instant::now() < deadline, "{command} was not answered by {expected} in time");
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// The whole answer to a command, as it comes.
+    fn hear(&self, command: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(START_DEADLINE))?;
+        stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        // The last word is about the goodbye.
+        Ok(answer.strip_suffix("+OK\r\n").unwrap_or_default().to_owned())
     }
 
     fn begin(mut server: Self) -> Self {

@@ -10,6 +10,7 @@ mod gathering;
 mod quota;
 mod quota_envoy;
 mod recorded;
+mod redis_cluster;
 mod redis_kinds;
 mod reflection;
 mod reload;

@@ -92,20 +92,9 @@ async fn one_that_a_sentinel_knows() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster() {
-    let server = RedisServer::start_with(&["--cluster-enabled", "yes"]);
-    let client = redis::Client::open(server.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    redis::cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(0).arg(16_383).exec_async(&mut connection).await.unwrap();
-    eventually("the cluster is up", || {
-        let mut connection = connection.clone();
-        async move {
-            let info: String = redis::cmd("CLUSTER").arg("INFO").query_async(&mut connection).await.unwrap();
-            info.contains("cluster_state:ok")
-        }
-    })
-    .await;
+    let cluster = RedisServer::start_cluster(2);
     let served = served(|config| {
-        config.counters.redis.url = Some(Secret::new(server.url()));
+        config.counters.redis.url = Some(Secret::new(cluster[0].url()));
         config.counters.redis.cluster = true;
     })
     .await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionInfo, IntoConnectionInfo as _, RedisError,
@@ -64,6 +65,9 @@ pub enum ConnectError {
     /// The server, or the way to it, failed.
     #[error("redis cannot be reached")]
     Redis(#[from] RedisError),
+    /// A Cluster, some of whose masters do not answer.
+    #[error("{answering} of {masters} masters of the cluster answer")]
+    Partial { answering: usize, masters: usize },
     /// A certificate file.
     #[error("{file} cannot be read")]
     File { file: PathBuf, source: std::io::Error },
@@ -94,6 +98,26 @@ impl Connection {
     pub(super) fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster(_))
     }
+}
+
+/// Whether all masters of a Cluster can be reached.
+pub(super) async fn whole(cluster: &mut ClusterConnection) -> Result<(), ConnectError> {
+    let ranges: Vec<Vec<Value>> = redis::cmd("CLUSTER").arg("SLOTS").query_async(cluster).await?;
+    // First and last slot, the master, its replicas.
+    let masters = ranges.iter().filter_map(|range| range.get(2)).fold(Vec::new(), |mut masters, master| {
+        if !masters.contains(&master) {
+            masters.push(master);
+        }
+        masters
+    });
+    let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+    // It asks those it is connected to.
+    let answering = match cluster.route_command(redis::cmd("PING"), all).await? {
+        Value::Map(answers) => answers.len(),
+        _ => 0,
+    };
+    let masters = masters.len();
+    if answering < masters { Err(ConnectError::Partial { answering, masters }) } else { Ok(()) }
 }
 
 impl Target {

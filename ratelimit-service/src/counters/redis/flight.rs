@@ -17,7 +17,6 @@ use redis::Cmd;
 use tokio::time::Instant;
 
 use super::script::{Answer, By, Kind, Scripts};
-use crate::counters::key::tag;
 use crate::counters::{Batch, StoreError};
 use crate::window::Tally;
 
@@ -65,18 +64,13 @@ impl Flight {
         Self { kind, cabin: Mutex::new(cabin) }
     }
 
-    /// Seats a call, if there is room and it may go with the others. In a Cluster one command must stay on one node, so
-    /// there it takes calls of one domain, whose counters share a hash tag.
-    pub(super) fn seat(self: &Arc<Self>, batch: &Arc<Batch>, in_cluster: bool) -> Option<Seat> {
+    /// Seats a call, if there is room and it is of the same kind as the others.
+    pub(super) fn seat(self: &Arc<Self>, batch: &Arc<Batch>) -> Option<Seat> {
         let mut cabin = self.cabin.lock();
         let Cabin { seats, counters, .. } = &mut *cabin;
         let has_room =
             seats.is_empty() || (seats.len() < MAX_CALLS && *counters + batch.len() <= MAX_COUNTERS);
-        let of_one_node = || {
-            let first = seats.iter().find_map(|place| place.batch.as_ref());
-            first.is_none_or(|first| tag(first.key_bytes()) == tag(batch.key_bytes()))
-        };
-        if self.kind != Kind::of(batch) || !has_room || (in_cluster && !of_one_node()) {
+        if self.kind != Kind::of(batch) || !has_room {
             return None;
         }
         *counters += batch.len();

@@ -24,13 +24,15 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::flight::{Flight, Seat};
+use super::lane::Lane;
 use super::script::{Answer, By, Kind};
 use super::{Inner, Link};
 use crate::counters::{Batch, StoreError};
 
-/// Calls that may wait to be sent, several times what Redis counts within the usual timeout; further ones are refused.
+/// Calls that may wait to be sent in a lane, several times what Redis counts within the usual timeout; further ones are
+/// refused.
 const MAX_WAITING: usize = 32_768;
-/// Commands on their way. In a Cluster all that wait leave when there is room for one: there are as many as domains.
+/// Commands of a lane on their way.
 const MAX_FLIGHTS: usize = 4;
 /// The youngest flights at the gate; a call that fits none of these gets a new one.
 const NEAR: usize = 64;
@@ -38,11 +40,8 @@ const NEAR: usize = 64;
 const TICKS: u32 = 10;
 
 /// Where flights fill that have not left.
-#[derive(Debug)]
-pub(super) struct Gate {
-    in_cluster: bool,
-    waiting: Mutex<Waiting>,
-}
+#[derive(Debug, Default)]
+pub(super) struct Gate(Mutex<Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -53,24 +52,20 @@ struct Waiting {
 }
 
 impl Gate {
-    pub(super) fn new(in_cluster: bool) -> Self {
-        Self { in_cluster, waiting: Mutex::default() }
-    }
-
     /// Seats a call; `bell` tells the task that sends flights of the first one.
     pub(super) fn seat(&self, batch: &Arc<Batch>, bell: &mpsc::Sender<()>) -> Result<Seat, StoreError> {
-        let mut waiting = self.waiting.lock();
+        let mut waiting = self.0.lock();
         if waiting.calls >= MAX_WAITING {
             return Err(StoreError::Full);
         }
         waiting.calls += 1;
         let mut open = waiting.flights.range(waiting.closed..).rev().take(NEAR);
-        if let Some(seat) = open.find_map(|flight| flight.seat(batch, self.in_cluster)) {
+        if let Some(seat) = open.find_map(|flight| flight.seat(batch)) {
             return Ok(seat);
         }
         let flight = Arc::new(Flight::new(Kind::of(batch)));
         // The first call always has room.
-        let seat = flight.seat(batch, self.in_cluster).ok_or(StoreError::Full);
+        let seat = flight.seat(batch).ok_or(StoreError::Full);
         waiting.flights.push_back(flight);
         if waiting.flights.len() == 1 {
             // A bell that has been rung already is as good.
@@ -80,14 +75,13 @@ impl Gate {
     }
 
     fn is_empty(&self) -> bool {
-        self.waiting.lock().flights.is_empty()
+        self.0.lock().flights.is_empty()
     }
 
     /// Those that leave when so many may.
     fn leaving(&self, room: usize) -> Vec<Arc<Flight>> {
-        let mut waiting = self.waiting.lock();
-        let all = waiting.flights.len();
-        let count = if self.in_cluster && room > 0 { all } else { room.min(all) };
+        let mut waiting = self.0.lock();
+        let count = room.min(waiting.flights.len());
         if count > waiting.closed {
             let now = Instant::now();
             waiting.flights.range(waiting.closed..count).for_each(|flight| flight.close(now));
@@ -97,7 +91,7 @@ impl Gate {
 
     /// Closes what is open, and takes out those that are overdue.
     fn tick(&self, timeout: Duration) -> Vec<Arc<Flight>> {
-        let mut waiting = self.waiting.lock();
+        let mut waiting = self.0.lock();
         // Under the lock: nobody is seated in these after this moment.
         let now = Instant::now();
         waiting.flights.range(waiting.closed..).for_each(|flight| flight.close(now));
@@ -116,22 +110,22 @@ impl Waiting {
     }
 }
 
-/// Sends what waits, until nobody can call any more.
-pub(super) async fn run(inner: Arc<Inner>, mut bell: mpsc::Receiver<()>) {
+/// Sends what waits in a lane, until nobody can call any more.
+pub(super) async fn run(inner: Arc<Inner>, lane: Arc<Lane>, mut bell: mpsc::Receiver<()>) {
     let tick = (inner.timeout / TICKS).max(Duration::from_millis(1));
     let mut ticks = tokio::time::interval(tick);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut flying = FuturesUnordered::new();
     let mut away: Vec<Arc<Flight>> = Vec::with_capacity(MAX_FLIGHTS);
     loop {
-        let is_idle = away.is_empty() && inner.gate.is_empty();
+        let is_idle = away.is_empty() && lane.gate.is_empty();
         tokio::select! {
             biased;
             Some(landed) = flying.next(), if !flying.is_empty() => {
                 away.retain(|flight| !Arc::ptr_eq(flight, &landed));
             }
             _ = ticks.tick(), if !is_idle => {
-                let late = inner.gate.tick(inner.timeout);
+                let late = lane.gate.tick(inner.timeout);
                 let now = Instant::now();
                 // One that is on its way goes on, unheard, so that it shows whether the server is silent.
                 let overdue = away.iter().filter(|flight| flight.is_overdue(now, inner.timeout));
@@ -145,18 +139,18 @@ pub(super) async fn run(inner: Arc<Inner>, mut bell: mpsc::Receiver<()>) {
                 None => break,
             },
         }
-        for flight in inner.gate.leaving(MAX_FLIGHTS.saturating_sub(away.len())) {
+        for flight in lane.gate.leaving(MAX_FLIGHTS.saturating_sub(away.len())) {
             away.push(Arc::clone(&flight));
-            flying.push(fly(Arc::clone(&inner), flight));
+            flying.push(fly(Arc::clone(&inner), Arc::clone(&lane), flight));
         }
     }
     while flying.next().await.is_some() {}
 }
 
-async fn fly(inner: Arc<Inner>, flight: Arc<Flight>) -> Arc<Flight> {
+async fn fly(inner: Arc<Inner>, lane: Arc<Lane>, flight: Arc<Flight>) -> Arc<Flight> {
     match inner.link.load_full() {
         Some(link) => {
-            if let Some(answer) = ask(&inner, &link, &flight).await {
+            if let Some(answer) = ask(&inner, &lane, &link, &flight).await {
                 flight.land(answer);
             }
         }
@@ -166,7 +160,7 @@ async fn fly(inner: Arc<Inner>, flight: Arc<Flight>) -> Arc<Flight> {
 }
 
 /// What Redis says; nothing where nobody is left to ask.
-async fn ask(inner: &Inner, link: &Link, flight: &Flight) -> Option<Result<Answer, StoreError>> {
+async fn ask(inner: &Inner, lane: &Lane, link: &Link, flight: &Flight) -> Option<Result<Answer, StoreError>> {
     let prefix = inner.prefix.as_bytes();
     let mut connection = link.connection.clone();
     let (mut command, mut counters) = flight.command(By::Hash, &inner.scripts, prefix)?;
@@ -177,7 +171,7 @@ async fn ask(inner: &Inner, link: &Link, flight: &Flight) -> Option<Result<Answe
         (command, counters) = flight.command(By::Text, &inner.scripts, prefix)?;
         answer = connection.send(&command).await;
     }
-    link.judge(&answer);
+    lane.judge(link, &answer);
     Some(match answer {
         Ok(value) => Answer::read(&value, flight.kind, counters),
         Err(error) if error.is_timeout() => Err(StoreError::Timeout(inner.timeout)),

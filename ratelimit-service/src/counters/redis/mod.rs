@@ -10,11 +10,12 @@
 //! ```
 //!
 //! While unlinked a call fails at once instead of waiting for a timeout; the task that owns the link
-//! finds out by itself when the server is back.
+//! finds out by itself when the server is back. Of a Cluster a part can be away: calls of other parts go on ([`lane`]).
 
 mod connect;
 mod flight;
 mod gather;
+mod lane;
 mod packed;
 mod script;
 
@@ -25,18 +26,18 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::{Cmd, RedisError, ServerErrorKind, Value};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tollgate_runtime::tasks::Tasks;
 
 pub use connect::{ConnectError, Target, TlsFiles, Topology};
 
 use super::{Batch, StoreError};
 use crate::window::Tally;
-use connect::Connection;
-use gather::Gate;
+use connect::{Connection, whole};
+use lane::Lanes;
 use script::Scripts;
 
-/// Flights in a row without an answer after which the connection is given up.
+/// Flights in a row without an answer after which the connection is given up, or, in a Cluster, the lane rests.
 const SILENCES: u32 = 3;
 /// The pause after a failed connection, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -46,8 +47,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct RedisStore {
     inner: Arc<Inner>,
-    /// Wakes the task that sends; gone with the last handle, which ends that task.
-    bell: mpsc::Sender<()>,
+    /// Gone with the last handle, which ends the tasks that send.
+    lanes: Arc<Lanes>,
 }
 
 #[derive(Debug)]
@@ -56,7 +57,6 @@ struct Inner {
     prefix: Box<str>,
     timeout: Duration,
     scripts: Scripts,
-    gate: Gate,
     link: ArcSwapOption<Link>,
     linked: Notify,
 }
@@ -72,17 +72,15 @@ struct Link {
 impl RedisStore {
     /// A store whose keys begin with `prefix`, and the tasks that connect it and send its calls. It begins unlinked.
     pub fn start(target: Target, prefix: &str, timeout: Duration, tasks: &Tasks) -> Self {
-        let gate = Gate::new(target.topology == Topology::Cluster);
+        let in_cluster = target.topology == Topology::Cluster;
         let inner = Arc::new(Inner {
             target,
-            gate,
             prefix: prefix.into(),
             timeout,
             scripts: Scripts::new(),
             link: ArcSwapOption::empty(),
             linked: Notify::new(),
         });
-        let (bell, rung) = mpsc::channel(1);
         let (linker, stopping) = (Arc::clone(&inner), tasks.stopping());
         tasks.spawn("redis-link", async move {
             tokio::select! {
@@ -91,9 +89,8 @@ impl RedisStore {
             }
             // What is in flight when the service stops may still be counted: the link stays.
         });
-        // It ends when the last handle on the store is gone.
-        tasks.spawn("redis-gather", gather::run(Arc::clone(&inner), rung));
-        Self { inner, bell }
+        let lanes = Arc::new(Lanes::new(&inner, in_cluster, tasks));
+        Self { inner, lanes }
     }
 
     /// Returns once there is a link.
@@ -125,7 +122,7 @@ impl RedisStore {
         if !self.is_linked() {
             return Err(StoreError::Unlinked);
         }
-        let seat = self.inner.gate.seat(batch, &self.bell)?;
+        let seat = self.lanes.seat(batch)?;
         poll_fn(|context| seat.poll_tallies(context, tallies)).await
     }
 
@@ -154,7 +151,10 @@ impl Inner {
                     self.link.store(Some(Arc::clone(&link)));
                     self.linked.notify_waiters();
                     link.broken.notified().await;
-                    self.link.store(None);
+                    // The rest of a Cluster goes on with it, until there is a better one.
+                    if !link.connection.is_cluster() {
+                        self.link.store(None);
+                    }
                 }
                 Err(error) => {
                     let url = self.target.url.redacted_url();
@@ -172,10 +172,18 @@ impl Inner {
 
     async fn connect(&self) -> Result<Link, ConnectError> {
         let mut connection = self.target.connect(self.timeout).await?;
-        // The nodes of a Cluster learn the scripts when they first meet them.
-        if let Connection::One(one) = &mut connection {
-            for script in self.scripts.all() {
-                script.load_async(one).await?;
+        match &mut connection {
+            Connection::One(one) => {
+                for script in self.scripts.all() {
+                    script.load_async(one).await?;
+                }
+            }
+            // Its nodes learn the scripts when they first meet them. Any of it is better than nothing, and all of it
+            // than what there is.
+            Connection::Cluster(cluster) => {
+                if self.link.load().is_some() {
+                    whole(cluster).await?;
+                }
             }
         }
         Ok(Link { connection, silences: AtomicU32::new(0), broken: Notify::new() })
@@ -185,26 +193,45 @@ impl Inner {
 impl Link {
     /// Gives the connection up when it is broken, has been silent too often, or leads to a server that may not write.
     fn judge<T>(&self, answer: &Result<T, RedisError>) {
-        match answer {
-            Ok(_) => {
+        match Sign::of(answer) {
+            Sign::Alive => {
                 // A store for every call would move the cache line between cores.
                 if self.silences.load(Ordering::Relaxed) != 0 {
                     self.silences.store(0, Ordering::Relaxed);
                 }
             }
-            Err(error) if error.is_timeout() => {
+            Sign::Silent => {
                 if self.silences.fetch_add(1, Ordering::Relaxed) + 1 >= SILENCES {
                     self.broken.notify_one();
                 }
             }
+            Sign::Broken => self.broken.notify_one(),
+        }
+    }
+}
+
+/// What an answer says about the way it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    /// There was one, if only an error.
+    Alive,
+    Silent,
+    /// The connection is gone, or leads to a server that may not write.
+    Broken,
+}
+
+impl Sign {
+    fn of<T>(answer: &Result<T, RedisError>) -> Self {
+        match answer {
+            Err(error) if error.is_timeout() => Self::Silent,
             Err(error)
                 if error.is_unrecoverable_error()
                     || error.is_io_error()
                     || error.kind() == redis::ErrorKind::Server(ServerErrorKind::ReadOnly) =>
             {
-                self.broken.notify_one();
+                Self::Broken
             }
-            Err(_) => {}
+            _ => Self::Alive,
         }
     }
 }
