@@ -1,9 +1,10 @@
-//! A proxy with twice the requests that it can carry, once with shedding and once without.
+//! A proxy with twice the requests that it can carry, with shedding and without, one after the other in each round.
 //!
-//! Each request passes many routes with expressions before it comes to its own: so the proxy has more to do for it than
-//! who asks and who answers, and is what there is too little of.
+//! Each request carries a long cookie past routes with expressions on it before it comes to its own: so the proxy has more to
+//! do for it than who asks and who answers, and is what there is too little of.
 //!
-//! Each connection has its own times at which it asks, whatever became of the question before (an open loop): an answer's time
+//! The peak is what comes through over the same connections when nothing is shed and none of them ever rests. Then each
+//! connection has its own times at which it asks, whatever became of the question before (an open loop): an answer's time
 //! counts from when its request was due, so that a proxy which falls behind shows it.
 
 use std::net::SocketAddr;
@@ -20,14 +21,15 @@ use crate::chain::upstream;
 use crate::process::{self, HELPER_CORE, Running, TESTED_CORE};
 use crate::{Options, collector, say};
 
-/// Enough to keep the proxy busy, and so few that none waits long.
-const AT_PEAK: usize = 32;
+/// Enough to keep the proxy busy, and so few that all that it touches stays at hand: a peak without many clients.
+const FEW: usize = 32;
 /// A load that the proxy carries with ease.
 const CALM: f64 = 0.6;
 const TOO_MUCH: f64 = 2.0;
 /// What is measured after the load has changed is how it gets there.
 const SETTLES: Duration = Duration::from_secs(2);
 const MAX_HEAD: usize = 4096;
+const COOKIE_BYTES: usize = 4_000;
 
 /// What can be chosen.
 #[derive(Debug, clap::Args)]
@@ -35,8 +37,8 @@ pub(crate) struct Args {
     /// Connections over which requests come.
     #[arg(long, default_value_t = 512)]
     connections: usize,
-    /// Routes before the one that is taken: what a request costs.
-    #[arg(long, default_value_t = 5_000)]
+    /// Routes before the one that is taken, each of which reads the whole cookie: what a request costs.
+    #[arg(long, default_value_t = 100)]
     routes: usize,
 }
 
@@ -44,17 +46,19 @@ pub(crate) struct Args {
 pub(crate) fn run(options: &Options, args: &Args) -> anyhow::Result<()> {
     process::pin(std::process::id(), HELPER_CORE)?;
     let (upstream, collector, folder) = (upstream::start()?, collector::start()?, TempDir::new()?);
-    let file = folder.path().join("proxy.yaml");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    for mode in ["shed", "off"] {
+    let start = |mode: &str| {
         let [listen] = process::free_addresses()?;
+        let file = folder.path().join(format!("{mode}.yaml"));
         std::fs::write(&file, config(listen, upstream, collector, mode, args.routes).to_string())?;
         let arguments = ["--config".to_owned(), file.display().to_string()];
-        let _proxy = Running::start(&options.binaries.join("tollgate-proxy"), TESTED_CORE, &arguments)?;
+        let proxy = Running::start(&options.binaries.join("tollgate-proxy"), TESTED_CORE, &arguments)?;
         process::wait_for(listen)?;
-        runtime.block_on(measure(options, args, mode, listen))?;
-    }
-    Ok(())
+        anyhow::Ok(Asked { listen, proxy })
+    };
+    // One of them always rests.
+    let (shedding, patient) = (start("shed")?, start("off")?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(measure(options, args, &shedding, &patient))
 }
 
 fn config(
@@ -65,8 +69,8 @@ fn config(
     routes: usize,
 ) -> Value {
     let passed = (0..routes).map(|number| {
-        let expression = format!("^(mozilla|curl)/{number}[.][0-9]+");
-        let header = json!({"name": "user-agent", "type": "RegularExpression", "value": expression});
+        let expression = format!("^.*; basket=[a-f]+{number};");
+        let header = json!({"name": "cookie", "type": "RegularExpression", "value": expression});
         json!({"name": format!("r{number}"), "matches": [{"headers": [header]}], "authz": "off", "backends": [{"cluster": "app"}]})
     });
     let taken = json!({"name": "taken", "matches": [{}], "authz": "off", "backends": [{"cluster": "app"}]});
@@ -80,65 +84,88 @@ fn config(
     })
 }
 
-async fn measure(options: &Options, args: &Args, mode: &str, address: SocketAddr) -> anyhow::Result<()> {
-    let request = b"GET /policies/POL-1042 HTTP/1.1\r\nhost: policies.insurance\r\nuser-agent: curl/8.5.0\r\naccept: */*\r\n\r\n";
-    let load = Load { address, request: request.to_vec() };
-    let at_peak =
-        || async { anyhow::Ok(load.run(AT_PEAK, None, options.round()).await?.served_per_second()) };
-    load.run(AT_PEAK, None, SETTLES).await.context("warm-up")?;
-    say(&format!("overload.mode {mode}, {} routes before the one that is taken", args.routes));
-    let mut goodput = Vec::new();
-    for number in 1..=options.rounds {
-        let peak = at_peak().await?;
-        say(&format!(
-            "round {number} peak   served {peak:>6.0}/s over {AT_PEAK} connections that never rest"
-        ));
-        for load_of in [CALM, TOO_MUCH] {
-            let rate = Some(peak * load_of);
-            load.run(args.connections, rate, SETTLES).await?;
-            let seen = load.run(args.connections, rate, options.round()).await?;
-            say(&format!("round {number} x {load_of:.1}  {seen}"));
-            if load_of == TOO_MUCH {
-                // A machine that others use too carries now more and now less.
-                goodput.push(seen.served_per_second() / peak.midpoint(at_peak().await?));
-            }
-        }
+async fn measure(options: &Options, args: &Args, shedding: &Asked, patient: &Asked) -> anyhow::Result<()> {
+    let (many, round) = (args.connections, options.round());
+    for proxy in [shedding, patient] {
+        proxy.run(FEW, None, SETTLES).await.context("warm-up")?;
     }
-    goodput.sort_by(f64::total_cmp);
-    let median = goodput[goodput.len() / 2];
-    say(&format!("median goodput at {TOO_MUCH:.1}: {median:.2} of the peak before and after\n"));
+    say(&format!(
+        "{many} connections, {} routes with an expression on {COOKIE_BYTES} bytes before the one that is taken",
+        args.routes
+    ));
+    let (mut shed, mut off) = (Vec::new(), Vec::new());
+    for number in 1..=options.rounds {
+        let show = |what: &str, seen: &Seen| say(&format!("round {number} {what:<12} {seen}"));
+        show("few, no rest", &patient.run(FEW, None, round).await?);
+        let before = patient.run(many, None, round).await?;
+        show("no rest", &before);
+        let peak = before.served_per_second();
+        let calm = shedding.settled(many, peak * CALM, round).await?;
+        show("shed x 0.6", &calm);
+        let shed_at = shedding.settled(many, peak * TOO_MUCH, round).await?;
+        show("shed x 2.0", &shed_at);
+        // A machine that others use too carries now more and now less.
+        let after = patient.run(many, None, round).await?;
+        show("no rest", &after);
+        let off_at = patient.settled(many, peak * TOO_MUCH, round).await?;
+        show("off  x 2.0", &off_at);
+        let peak = peak.midpoint(after.served_per_second());
+        shed.push(shed_at.served_per_second() / peak);
+        off.push(off_at.served_per_second() / peak);
+    }
+    let (shed, off) = (median(&mut shed), median(&mut off));
+    say(&format!(
+        "goodput at {TOO_MUCH:.1}, of the peak before and after: {shed:.2} with shedding, {off:.2} without"
+    ));
     Ok(())
 }
 
-/// What is asked, and where.
-struct Load {
-    address: SocketAddr,
-    request: Vec<u8>,
+fn median(ratios: &mut [f64]) -> f64 {
+    ratios.sort_by(f64::total_cmp);
+    ratios[ratios.len() / 2]
+}
+
+/// A proxy that is asked.
+struct Asked {
+    listen: SocketAddr,
+    proxy: Running,
 }
 
 /// How long answers took, in microseconds.
 #[derive(Default)]
 struct Seen {
     took: Duration,
+    /// What the proxy used of its processor.
+    cpu: Duration,
     served: Vec<u64>,
     refused: Vec<u64>,
 }
 
-impl Load {
+impl Asked {
+    /// Asks so many times a second; what it is like once it has got used to it.
+    async fn settled(&self, connections: usize, rate: f64, lasts: Duration) -> anyhow::Result<Seen> {
+        self.run(connections, Some(rate), SETTLES).await?;
+        self.run(connections, Some(rate), lasts).await
+    }
+
     /// Asks for a while: so many times a second, or without rest.
     async fn run(&self, connections: usize, rate: Option<f64>, lasts: Duration) -> anyhow::Result<Seen> {
+        let cookie: String = "session=0123456789abcdef; ".chars().cycle().take(COOKIE_BYTES).collect();
+        let request = format!(
+            "GET /policies/POL-1042 HTTP/1.1\r\nhost: policies.insurance\r\ncookie: {cookie}\r\n\r\n"
+        );
         let mut streams = Vec::with_capacity(connections);
         for _ in 0..connections {
-            let stream = TcpStream::connect(self.address).await?;
+            let stream = TcpStream::connect(self.listen).await?;
             stream.set_nodelay(true)?;
             streams.push(stream);
         }
-        let began = Instant::now();
+        let (began, used) = (Instant::now(), process::cpu(self.proxy.id())?);
         let every = rate.map(|rate| Duration::from_secs_f64(connections as f64 / rate));
         let asked = streams.into_iter().enumerate().map(|(number, stream)| {
             // Not all at the same moment.
             let first = began + every.unwrap_or_default().mul_f64(number as f64 / connections as f64);
-            self.ask(stream, first, every, began + lasts)
+            ask(stream, request.as_bytes(), first, every, began + lasts)
         });
         let mut seen = Seen::default();
         for of_one in try_join_all(asked).await? {
@@ -146,38 +173,39 @@ impl Load {
             seen.refused.extend(of_one.refused);
         }
         seen.took = began.elapsed();
+        seen.cpu = process::cpu(self.proxy.id())? - used;
         seen.served.sort_unstable();
         seen.refused.sort_unstable();
         Ok(seen)
     }
+}
 
-    async fn ask(
-        &self,
-        mut stream: TcpStream,
-        first: Instant,
-        every: Option<Duration>,
-        until: Instant,
-    ) -> anyhow::Result<Seen> {
-        let (mut seen, mut heard, mut due) = (Seen::default(), Vec::with_capacity(MAX_HEAD), first);
-        loop {
-            match every {
-                None => due = Instant::now(),
-                Some(_) if due > Instant::now() => tokio::time::sleep_until(due.into()).await,
-                Some(_) => {}
-            }
-            if due.max(Instant::now()) >= until {
-                return Ok(seen);
-            }
-            stream.write_all(&self.request).await?;
-            let status = answer(&mut stream, &mut heard).await?;
-            let took = u64::try_from(due.elapsed().as_micros())?;
-            match status {
-                200 => seen.served.push(took),
-                503 => seen.refused.push(took),
-                _ => anyhow::bail!("the proxy answered {}", String::from_utf8_lossy(&heard)),
-            }
-            due += every.unwrap_or_default();
+async fn ask(
+    mut stream: TcpStream,
+    request: &[u8],
+    first: Instant,
+    every: Option<Duration>,
+    until: Instant,
+) -> anyhow::Result<Seen> {
+    let (mut seen, mut heard, mut due) = (Seen::default(), Vec::with_capacity(MAX_HEAD), first);
+    loop {
+        match every {
+            None => due = Instant::now(),
+            Some(_) if due > Instant::now() => tokio::time::sleep_until(due.into()).await,
+            Some(_) => {}
         }
+        if due.max(Instant::now()) >= until {
+            return Ok(seen);
+        }
+        stream.write_all(request).await?;
+        let status = answer(&mut stream, &mut heard).await?;
+        let took = u64::try_from(due.elapsed().as_micros())?;
+        match status {
+            200 => seen.served.push(took),
+            503 => seen.refused.push(took),
+            _ => anyhow::bail!("the proxy answered {}", String::from_utf8_lossy(&heard)),
+        }
+        due += every.unwrap_or_default();
     }
 }
 
@@ -215,13 +243,14 @@ impl std::fmt::Display for Seen {
         };
         write!(
             f,
-            "served {:>6.0}/s p50 {:>6.1} p99 {:>6.1} ms   refused {:>6.0}/s p50 {:>5.1} p99 {:>5.1} ms",
+            "served {:>6.0}/s p50 {:>6.1} p99 {:>6.1} ms   refused {:>6.0}/s p50 {:>5.1} p99 {:>5.1} ms   cpu {:>3.0} %",
             self.served_per_second(),
             at(&self.served, 0.5),
             at(&self.served, 0.99),
             self.refused.len() as f64 / self.took.as_secs_f64(),
             at(&self.refused, 0.5),
             at(&self.refused, 0.99),
+            self.cpu.as_secs_f64() / self.took.as_secs_f64() * 100.0,
         )
     }
 }
