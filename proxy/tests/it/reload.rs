@@ -19,7 +19,7 @@ use tollgate_runtime::Service;
 use tollgate_runtime::config::{Env, ServiceConfig as _, Source};
 use tollgate_testkit::fake_collector::wait_for;
 
-use crate::harness::{Call, Mesh, ROUTES, Setup, parse, run_all};
+use crate::harness::{Call, Mesh, PATIENCE, ROUTES, Setup, parse, run_all};
 
 struct Reloading {
     mesh: Mesh,
@@ -223,14 +223,15 @@ async fn open_connections_fill_the_room_after_a_change() {
     assert!(early.is_err(), "it was served beyond the limit");
     // Who waits is let in as soon as more may be.
     reloading.listens(&limits(3, ""), 2).await;
-    let third = waiting.await;
+    let third = tokio::time::timeout(PATIENCE, waiting).await.expect("there is more room");
     reloading.listens(&limits(1, ""), 3).await;
     let mut waiting = Box::pin(reloading.enters("127.0.0.1"));
     drop(held);
     let early = tokio::time::timeout(Duration::from_millis(200), &mut waiting).await;
     assert!(early.is_err(), "one is there still");
     drop(third);
-    assert!(waiting.await.is_some());
+    let last = tokio::time::timeout(PATIENCE, waiting).await.expect("somebody has left");
+    assert!(last.is_some());
 }
 
 #[tokio::test]
