@@ -1,12 +1,14 @@
 //! A real, unmodified Envoy, for tests of what it makes of our answers.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::ports::free_addresses;
 
 /// How long Envoy may take to say that it is live.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -57,7 +59,7 @@ impl Envoy {
     /// As [`Self::start`].
     pub fn start_from(concurrency: u32, bootstrap: impl FnOnce(SocketAddr, SocketAddr) -> String) -> Self {
         let folder = TempDir::new().expect("a temporary folder can be made");
-        let (address, admin) = (free_address(), free_address());
+        let [address, admin] = free_addresses();
         let file = folder.path().join("envoy.json");
         std::fs::write(&file, bootstrap(address, admin)).expect("the folder is writable");
         let log = std::fs::File::create(folder.path().join("envoy.log")).expect("the folder is writable");
@@ -124,12 +126,6 @@ impl Drop for Envoy {
 fn binary() -> PathBuf {
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/envoy");
     if installed.exists() { installed } else { PathBuf::from("envoy") }
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("loopback has a free port")
 }
 
 fn bootstrap(config: &EnvoyConfig, address: SocketAddr, admin: SocketAddr) -> String {

@@ -11,6 +11,7 @@ pub mod fake_collector;
 pub mod fake_ratelimit;
 pub mod grpc;
 pub mod kubernetes_api;
+pub mod ports;
 pub mod postgres;
 pub mod redis;
 pub mod reflection;

@@ -13,6 +13,7 @@ use tollgate_authz::Store;
 use tollgate_authz::policy::object::{Kind, ObjectId};
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::Secret;
+use tollgate_testkit::ports::free_addresses;
 
 /// A service in a process of its own.
 struct Process {
@@ -22,8 +23,7 @@ struct Process {
 
 impl Process {
     async fn start(folder: &Path) -> Self {
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let (grpc, http) = (free(), free());
+        let [grpc, http] = free_addresses();
         let file = folder.join("authz.yaml");
         let config = json!({
             "listen": {"grpc": grpc, "http": http},

@@ -19,6 +19,7 @@ use tollgate_identity::tls::{Clients, Door, DoorTls, ServerCertificate};
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::{Service, http_server};
 use tollgate_testkit::authority::Authority;
+use tollgate_testkit::ports::free_address;
 
 use crate::running::Running;
 
@@ -179,7 +180,7 @@ async fn every_other_answer_is_a_refusal_that_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_that_is_away_or_not_the_clusters_own_is_believed_nothing() {
     let cluster = Cluster::start();
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = free_address();
     let file = |name: &str| cluster.folder.path().join(name);
     for (what, config, why) in [
         ("away", KubernetesConfig { api: format!("https://{closed}"), ..cluster.config() }, "refused"),

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Row as _};
 use tollgate_proto::opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
+use tollgate_testkit::ports::{free_address, free_addresses};
 
 use crate::harness::{DEADLINE, Story, request};
 
@@ -20,13 +21,9 @@ struct Process {
     link: String,
 }
 
-fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 fn start(dir: &Path, grpc: SocketAddr) -> Process {
     let config = dir.join("dashboard.yaml");
-    let (web, http) = (free_port(), free_port());
+    let [web, http] = free_addresses();
     let text = format!(
         "web: {{listen: \"{web}\"}}\notlp: {{grpc: \"{grpc}\", http: \"{http}\"}}\n\
          store: {{dir: \"{}\", seal_records: 64, seal_after: 50ms}}\n",
@@ -114,7 +111,7 @@ async fn acknowledged_records_survive_sigkill_exactly_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged = HashSet::new();
     for round in 0..ROUNDS {
-        let grpc = free_port();
+        let grpc = free_address();
         let mut process = start(dir.path(), grpc);
         // Later and later in the life of a block: before, during and after sealing and joining.
         let enough = 40 + round * 170;
@@ -122,7 +119,7 @@ async fn acknowledged_records_survive_sigkill_exactly_once() {
         send_until_dead(grpc, round, &mut acknowledged, enough, || child.kill().unwrap()).await;
         process.child.wait().unwrap();
     }
-    let mut process = start(dir.path(), free_port());
+    let mut process = start(dir.path(), free_address());
     let found = stored(&process.link).await;
     let different: HashSet<String> = found.iter().cloned().collect();
     assert_eq!(found.len(), different.len(), "a record is there twice");

@@ -11,8 +11,9 @@ use tollgate_identity::SpiffeId;
 use tollgate_identity::signing::Profile;
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::Secret;
+use tollgate_testkit::ports::free_addresses;
 
-use crate::parts::{Part, free_addresses, listening};
+use crate::parts::{Part, listening};
 
 const PROXY: &str = "spiffe://tollgate.demo/ns/insurance/sa/edge";
 const CLIENT: &str = "spiffe://tollgate.demo/ns/insurance/sa/client";

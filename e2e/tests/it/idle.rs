@@ -2,8 +2,9 @@
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tollgate_testkit::ports::free_addresses;
 
-use crate::parts::{Part, free_addresses, listening};
+use crate::parts::{Part, listening};
 
 const CONNECTIONS: usize = 5000;
 /// What they may cost together in an unoptimised build: 40 KiB each.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::json;
 use tollgate_e2e::{Operator, eventually};
+use tollgate_testkit::ports::free_addresses;
 
-use crate::parts::{Part, free_addresses, listening};
+use crate::parts::{Part, listening};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_acknowledged_policy_write_survives_a_kill() {

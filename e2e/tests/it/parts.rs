@@ -1,6 +1,6 @@
 //! The binaries as processes of their own.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -69,13 +69,6 @@ impl Drop for Part {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Addresses that were free a moment ago, all different.
-pub(crate) fn free_addresses<const N: usize>() -> [SocketAddr; N] {
-    let held: Vec<TcpListener> =
-        (0..N).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
-    std::array::from_fn(|index| held[index].local_addr().unwrap())
 }
 
 /// Waits until somebody accepts there.

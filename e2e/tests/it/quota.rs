@@ -12,6 +12,7 @@ use tollgate_e2e::PATIENCE;
 use tollgate_runtime::config::{Env, load_text};
 use tollgate_runtime::{App as _, Service};
 use tollgate_testkit::echo_app::EchoApp;
+use tollgate_testkit::ports::free_address;
 use tollgate_testkit::relay::Relay;
 
 const LIMITS: &str = "
@@ -58,6 +59,8 @@ impl Proxy {
     async fn start(limits: SocketAddr, app: SocketAddr, listener: &str) -> Self {
         let text = format!(
             "listeners: [{{name: main, bind: '127.0.0.1:0', role: sidecar {listener}}}]
+# Tests share the processor with what they test.
+overload: {{mode: off}}
 rate_limit:
   {{address: 'http://{limits}', domain: shop, timeout: 2s, quota: {{report_interval: 500ms, unassigned_per_second: {ALONE}}}}}
 routes:
@@ -203,7 +206,8 @@ async fn two_proxies_share_a_limit_by_demand_and_a_drained_one_leaves_its_share_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_stream_lives_on_its_share_and_a_restarted_service_is_found_again() {
-    let (limits, app) = (Limits::start("127.0.0.1:0").await, EchoApp::start().await);
+    let address = free_address().to_string();
+    let (limits, app) = (Limits::start(&address).await, EchoApp::start().await);
     let relay = Relay::to(limits.address).await;
     let proxy = Proxy::start(relay.address(), app.address(), "").await;
     let began = Instant::now();
@@ -214,7 +218,6 @@ async fn a_cut_stream_lives_on_its_share_and_a_restarted_service_is_found_again(
     seconds(ASSIGNED.as_secs_f64() / 4.0).await;
     alone.next(&load);
     assert!((30.0..=50.0).contains(&alone.rate()), "{alone:?} on the share it had");
-    let address = limits.address.to_string();
     limits.service.stop().await;
     let again = Limits::start(&address).await;
     relay.mend();
@@ -228,7 +231,7 @@ async fn a_cut_stream_lives_on_its_share_and_a_restarted_service_is_found_again(
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_service_only_the_stated_rate_passes() {
     let app = EchoApp::start().await;
-    let nowhere = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nowhere = free_address();
     let proxy = Proxy::start(nowhere, app.address(), "").await;
     let began = Instant::now();
     let load = Load::on(&proxy, 100);

@@ -1,25 +1,19 @@
 //! What a client gets when a part does not do its work.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::CheckResponse;
-use tollgate_testkit::echo_app::NonsenseApp;
+use tollgate_testkit::echo_app::{EchoApp, NonsenseApp};
+use tollgate_testkit::ports::free_address;
 use tonic::Status;
 
-use crate::harness::{Mesh, Setup, parse, run};
+use crate::harness::{Mesh, PATIENCE, Setup, parse, raw, run};
 use tollgate_runtime::Service;
-
-/// An address where nobody listens.
-async fn nowhere() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
-}
 
 #[tokio::test]
 async fn without_authorization_requests_are_refused_as_503() {
     let mesh = Mesh::start().await;
-    let yaml = Setup::default().yaml(nowhere().await, mesh.limiter.address(), mesh.app.address());
+    let yaml = Setup::default().yaml(free_address(), mesh.limiter.address(), mesh.app.address());
     let (address, _running) = run(parse(&yaml), Service::for_test("ingress")).await;
     let answer = crate::harness::Call::new(address, "GET", "/policies/1").bearer("reader").send().await;
     assert_eq!((answer.status.as_u16(), answer.reason().as_str()), (503, "authz_unavailable"));
@@ -32,11 +26,11 @@ async fn without_authorization_requests_are_refused_as_503() {
 #[tokio::test]
 async fn a_slow_authorization_is_no_authorization() {
     let mesh = Mesh::start().await;
-    mesh.authz.delay(Duration::from_secs(5));
+    mesh.authz.delay(2 * PATIENCE);
     let began = Instant::now();
     let answer = mesh.get("/policies/1").bearer("reader").send().await;
     assert_eq!((answer.status.as_u16(), answer.reason().as_str()), (503, "authz_unavailable"));
-    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(began.elapsed() < PATIENCE);
 }
 
 #[tokio::test]
@@ -77,7 +71,7 @@ async fn garbage_in_place_of_authorization() {
 #[tokio::test]
 async fn without_the_limiter_requests_pass_or_not_as_configured() {
     let mesh = Mesh::start().await;
-    let yaml = Setup::default().yaml(mesh.authz.address(), nowhere().await, mesh.app.address());
+    let yaml = Setup::default().yaml(mesh.authz.address(), free_address(), mesh.app.address());
     let service = Service::for_test("ingress");
     let (address, _running) = run(parse(&yaml), service.clone()).await;
     let passed = crate::harness::Call::new(address, "GET", "/policies/1").bearer("reader").send().await;
@@ -91,10 +85,10 @@ async fn without_the_limiter_requests_pass_or_not_as_configured() {
 #[tokio::test]
 async fn a_slow_limiter_does_not_hold_requests_up() {
     let mesh = Mesh::start().await;
-    mesh.limiter.delay(Duration::from_secs(5));
+    mesh.limiter.delay(2 * PATIENCE);
     let began = Instant::now();
     assert_eq!(mesh.get("/policies/1").bearer("reader").send().await.status, 200);
-    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(began.elapsed() < PATIENCE);
 }
 
 #[tokio::test]
@@ -113,7 +107,7 @@ async fn an_upstream_that_fails() {
 
 #[tokio::test]
 async fn an_upstream_that_is_not_there_or_not_http() {
-    let gone = Setup { upstream: Some(nowhere().await), ..Setup::default() }.start().await;
+    let gone = Setup { upstream: Some(free_address()), ..Setup::default() }.start().await;
     let answer = gone.get("/open/x").send().await;
     assert_eq!((answer.status.as_u16(), answer.reason().as_str()), (502, "upstream_connect"));
 
@@ -134,13 +128,14 @@ async fn an_answer_that_is_cut_off_is_seen_as_cut_off() {
 
 #[tokio::test]
 async fn a_connection_that_the_upstream_closed_is_replaced() {
-    let mut mesh = Mesh::start().await;
+    let address = free_address();
+    let app = EchoApp::start_at(address).await;
+    let mesh = Setup { upstream: Some(address), ..Setup::default() }.start().await;
     assert_eq!(mesh.get("/open/x").send().await.status, 200);
-    let address = mesh.app.address();
-    drop(std::mem::replace(&mut mesh.app, tollgate_testkit::echo_app::EchoApp::start().await));
+    drop(app);
     let gone = mesh.get("/open/x").send().await;
     assert_eq!(gone.status, 502);
-    mesh.app = tollgate_testkit::echo_app::EchoApp::start_at(address).await;
+    let _app = EchoApp::start_at(address).await;
     assert_eq!(mesh.get("/open/x").send().await.status, 200);
 }
 
@@ -148,7 +143,7 @@ async fn a_connection_that_the_upstream_closed_is_replaced() {
 async fn a_body_that_stands_still_is_its_clients_fault() {
     let mesh = Mesh::start().await;
     let half = b"POST /open/x HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\n\r\nabc";
-    let heard = crate::harness::raw(mesh.address, half, Duration::from_secs(3)).await;
+    let heard = raw(mesh.address, half, PATIENCE).await;
     assert!(heard.starts_with("HTTP/1.1 408"), "{heard}");
     assert!(heard.contains("request_timeout"), "{heard}");
 }
@@ -170,7 +165,7 @@ async fn an_answer_before_the_end_of_the_request_blocks_nobody() {
 
 #[tokio::test]
 async fn a_collector_that_is_away_is_nobodys_concern() {
-    let mesh = Setup { collector: Some(nowhere().await), ..Setup::default() }.start().await;
+    let mesh = Setup { collector: Some(free_address()), ..Setup::default() }.start().await;
     for _ in 0..20 {
         assert_eq!(mesh.get("/policies/1").bearer("reader").send().await.status, 200);
     }

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use tollgate_testkit::echo_app::EchoApp;
 use tollgate_testkit::fake_collector::wait_for;
+use tollgate_testkit::ports::free_address;
 
-use crate::harness::{Call, Figures, Mesh, Setup};
+use crate::harness::{Call, Figures, Mesh, PATIENCE, Setup};
 
 /// A mesh whose route `/a` goes to `count` apps, with these keys of the route and of the cluster.
 pub(crate) async fn apps(count: usize, route: &str, cluster: &str) -> (Mesh, Vec<EchoApp>) {
@@ -60,7 +61,7 @@ async fn an_endpoint_that_always_fails_is_left_out_and_comes_back() {
     apps[1].behave("");
     let back = Instant::now();
     while apps[1].seen().len() == before {
-        assert!(back.elapsed() < Duration::from_secs(10), "it never came back");
+        assert!(back.elapsed() < PATIENCE, "it never came back");
         mesh.get("/a").send().await;
     }
     assert_eq!(failures(&mesh, 20).await, 0);
@@ -114,7 +115,7 @@ async fn a_body_that_is_gone_is_not_sent_again() {
 
 #[tokio::test]
 async fn what_was_never_sent_may_always_be_sent() {
-    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let gone = free_address();
     let app = EchoApp::start().await;
     let clusters = format!(
         ", {{name: many, outlier_detection: {{enabled: false}}, endpoints: {{static: ['{gone}', '{}']}}}}",
@@ -170,7 +171,7 @@ async fn retry_after_is_honoured() {
     let answer = mesh.get("/a").header("x-behave", "busy:30").send().await;
     assert_eq!((answer.status.as_u16(), apps[0].seen().len()), (503, 3));
     assert_eq!(answer.header("retry-after"), Some("30"));
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(20));
 }
 
 #[tokio::test]

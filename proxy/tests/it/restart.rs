@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tollgate_testkit::echo_app::EchoApp;
 use tollgate_testkit::fake_authz::FakeAuthz;
 use tollgate_testkit::fake_ratelimit::FakeRateLimit;
+use tollgate_testkit::ports::free_address;
 
 use crate::harness::{Call, PATIENCE, ROUTES, Setup};
 use crate::process::{Choose, Load, Passed, Process, is_gone, log, signal, socket, spawn};
@@ -211,7 +212,7 @@ async fn after_a_hand_over_a_second_signal_ends_it() {
 async fn a_listener_that_moved_is_bound_anew_and_the_old_socket_closed() {
     let behind = Behind::start().await;
     let process = Process::start(&behind.yaml(", drain_delay: 0s")).await;
-    let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let elsewhere = free_address();
     let yaml = behind.yaml(", drain_delay: 0s");
     let moved = yaml.replace("name: main, bind: '127.0.0.1:0'", &format!("name: main, bind: '{elsewhere}'"));
     assert_ne!(yaml, moved);

@@ -15,6 +15,7 @@ use tollgate_proto::envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use tollgate_testkit::authority::workload;
 use tollgate_testkit::fake_authz::{FakeAuthz, allow, deny};
 use tollgate_testkit::fake_collector::{attribute, wait_for};
+use tollgate_testkit::ports::free_address;
 
 use crate::harness::{Mesh, Setup, Tls, observed};
 use crate::pki::{CLIENT, PROXY, Pki, client, reachable, short};
@@ -281,7 +282,7 @@ async fn connections_are_bounded_and_a_proxy_that_stops_waits_until_they_are_qui
 #[tokio::test]
 async fn an_endpoint_that_cannot_be_reached_is_passed_over() {
     let (pki, echo) = (Pki::new(), Echo::start().await);
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nobody = free_address();
     let top = pki.identity("proxy", PROXY);
     let endpoints = format!(
         ", {{name: two, balance: round_robin, endpoints: {{static: ['{nobody}', '{}']}}}}",

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tollgate_runtime::Service;
 use tollgate_testkit::envoy_quota::{self, QuotaConfig};
+use tollgate_testkit::ports::free_address;
 use tollgate_testkit::relay::Relay;
 
 use crate::quota::{Client, LIMITS, usage};
@@ -208,8 +209,8 @@ async fn a_cut_stream_stays_within_the_stated_bound() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_service_learns_what_was_handed_out_and_stays_within_the_bound() {
-    let served = served().await;
-    let address = served.address();
+    let address = free_address();
+    let served = Served::with_real_clock(LIMITS, |config| config.listen = address).await;
     let (one, other) = (envoy(address), envoy(address));
     let service = Service::for_test("load");
     let started = Instant::now();

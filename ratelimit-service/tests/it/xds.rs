@@ -24,6 +24,7 @@ use tollgate_proto::prost::Message as _;
 use tollgate_ratelimit::xds::shape::TYPE_URL;
 use tollgate_ratelimit::xds::{XdsConfig, XdsStream, XdsTlsConfig};
 use tollgate_runtime::Service;
+use tollgate_testkit::ports::free_address;
 use tonic::codegen::tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -211,7 +212,7 @@ async fn limits_come_are_acknowledged_and_outlive_what_is_wrong() {
 async fn a_server_that_goes_away_takes_nothing_with_it() {
     let xds = Xds::default();
     xds.say_first(answer("1", DAY, 2));
-    let (address, server) = xds.start("127.0.0.1:0").await;
+    let (address, server) = xds.start(&free_address().to_string()).await;
     let served = served(address, XdsStream::Aggregated).await;
     eventually("an acknowledgement", || async { xds.heard().len() == 2 }).await;
     server.stop().await;

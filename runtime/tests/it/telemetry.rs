@@ -15,6 +15,7 @@ use tollgate_proto::opentelemetry_proto::tonic::logs::v1::LogRecord;
 use tollgate_runtime::Service;
 use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
+use tollgate_testkit::ports::free_address;
 use tonic::{Request, Response, Status};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,13 +49,11 @@ impl LogsService for Collector {
 }
 
 fn collect(collector: Collector, address: SocketAddr, tasks: &Service) {
-    let server =
-        tonic::transport::Server::builder().add_service(LogsServiceServer::new(collector)).serve(address);
+    let stopping = tasks.tasks().stopping();
+    let server = tonic::transport::Server::builder()
+        .add_service(LogsServiceServer::new(collector))
+        .serve_with_shutdown(address, stopping.wait());
     tasks.tasks().spawn("collector", server);
-}
-
-fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 fn service(address: SocketAddr, log_queue: usize) -> Service {
