@@ -126,7 +126,8 @@ impl Serving {
         let closing = Closing::default();
         let accepting =
             listener::serve(Arc::clone(proxy), Arc::clone(&listener), bound.socket, closing.clone());
-        proxy.reporter.service.tasks().spawn("listener", accepting);
+        let reporter = &proxy.reporter;
+        reporter.service.tasks().spawn("listener", reporter.doors.track_future(accepting));
         Self { listener, address: bound.address, closing }
     }
 

@@ -59,6 +59,12 @@ impl Window {
         self.baseline.is_empty() && self.canary.is_empty()
     }
 
+    /// Adds another count of both.
+    pub fn add(&mut self, other: &Self) {
+        self.baseline.add(&other.baseline);
+        self.canary.add(&other.canary);
+    }
+
     /// Whether a proxy can have seen this: bounds what is believed of the wire.
     pub fn is_plausible(&self) -> bool {
         const MOST: u64 = 1 << 40;

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use reqwest::StatusCode;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tollgate_e2e::PATIENCE;
 use tollgate_runtime::config::{Env, Secret, ServiceConfig as _, load_text};
 use tollgate_runtime::{App as _, Service};
@@ -75,6 +77,8 @@ impl Proxy {
         let text = format!(
             "listeners: [{{name: main, bind: '127.0.0.1:0', role: sidecar}}]
 process: {{listen: '127.0.0.1:0'}}
+# Tests share the processor with what they test; what is refused for that reaches no version.
+overload: {{mode: off}}
 authz: {{address: 'http://{authz}'}}
 routes:
   - name: all
@@ -126,44 +130,61 @@ clusters:
     }
 }
 
-/// Requests at no more than a rate, from several clients, until it is dropped or so many are sent.
+/// Requests at no more than a rate, from several clients, until it is stopped or so many are sent. Each of them is
+/// answered by a version, or the test fails.
 struct Load {
     sent: Arc<AtomicU64>,
     going: Arc<AtomicBool>,
+    clients: JoinSet<()>,
 }
 
 impl Load {
     fn on(proxies: &[&Proxy], per_second: u32, most: u64) -> Self {
         const CLIENTS: u32 = 8;
         let (sent, going) = (Arc::<AtomicU64>::default(), Arc::new(AtomicBool::new(true)));
+        let mut clients = JoinSet::new();
         for n in 0..CLIENTS {
             let url = format!("http://{}/", proxies[n as usize % proxies.len()].address);
             let (sent, going) = (Arc::clone(&sent), Arc::clone(&going));
-            tokio::spawn(async move {
+            clients.spawn(async move {
                 let client = reqwest::Client::new();
                 let mut ticks = tokio::time::interval(Duration::from_secs(1) * CLIENTS / per_second);
                 ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-                while going.load(Ordering::Relaxed) && sent.fetch_add(1, Ordering::Relaxed) < most {
+                let one_more = |sent| (sent < most).then_some(sent + 1);
+                while going.load(Ordering::Relaxed)
+                    && sent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+                {
                     ticks.tick().await;
-                    // Who goes away before the end tells nothing about the version.
-                    if let Ok(answer) = client.get(&url).send().await {
-                        let _ = answer.bytes().await;
-                    }
+                    ask(&client, &url).await;
                 }
             });
         }
-        Self { sent, going }
+        Self { sent, going, clients }
     }
 
     fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
+
+    /// Waits until all that were to be sent are answered.
+    async fn ends(self) {
+        tokio::time::timeout(10 * PATIENCE, self.clients.join_all()).await.expect("all are answered");
+    }
+
+    /// Sends no more, and waits until those that were sent are answered.
+    async fn stop(self) {
+        self.going.store(false, Ordering::Relaxed);
+        self.ends().await;
+    }
 }
 
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.going.store(false, Ordering::Relaxed);
-    }
+/// Asks, and hears the answer to its end: who goes away before it tells nothing about the version.
+async fn ask(client: &reqwest::Client, url: &str) -> StatusCode {
+    let answer = client.get(url).send().await.unwrap_or_else(|error| panic!("no answer: {error:?}"));
+    let status = answer.status();
+    let body = answer.text().await.unwrap_or_else(|error| panic!("{status}, then: {error:?}"));
+    assert!(body.contains("\"service\":\"policies\""), "answered by no version: {status} {body}");
+    status
 }
 
 async fn apps() -> [EchoApp; 2] {
@@ -198,8 +219,7 @@ async fn a_canary_with_five_percent_errors_at_a_tenth_of_500_rps_is_rolled_back_
     assert_eq!((&record["state"], &record["weight"]), (&Value::from("rolled_back"), &Value::from(0.0)));
     assert!(record["reason"].as_str().unwrap().starts_with("the canary fails "), "{record:#}");
     // No request more goes there, but those that were under way.
-    drop(load);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    load.stop().await;
     let before = apps[1].seen().len();
     let client = reqwest::Client::new();
     for _ in 0..50 {
@@ -217,7 +237,7 @@ async fn like_the_other(requests: u64) -> Value {
     let (authz, apps) = (Authz::start().await, apps().await);
     let proxy = Proxy::start(authz.grpc, &apps, "steps: [{weight: 10, hold: 1h}]").await;
     proxy.until("its first share", |rollout| rollout["weight"] == 10.0).await;
-    let load = Load::on(&[&proxy], 5_000, requests);
+    Load::on(&[&proxy], 5_000, requests).ends().await;
     let began = Instant::now();
     let record = loop {
         let record = authz.rollout("").await;
@@ -226,7 +246,7 @@ async fn like_the_other(requests: u64) -> Value {
         if answers >= requests || record["state"] != "progressing" {
             break record;
         }
-        assert!(began.elapsed() < 10 * PATIENCE, "{answers} of {} were counted: {record:#}", load.sent());
+        assert!(began.elapsed() < PATIENCE, "{answers} of {requests} were counted: {record:#}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     proxy.service.stop().await;
@@ -263,26 +283,19 @@ async fn a_proxy_that_stops_tells_what_it_has_seen() {
     )
     .await;
     proxy.until("its first share", |rollout| rollout["weight"] == 10.0).await;
-    let url = format!("http://{}/", proxy.address);
+    let url: Arc<str> = format!("http://{}/", proxy.address).into();
     let client = reqwest::Client::new();
-    // To its end: who goes away before it tells nothing about the version.
-    let ask = || {
-        let request = client.get(&url);
-        async move {
-            let answer = request.send().await.unwrap();
-            (answer.status().as_u16(), answer.bytes().await.is_ok())
-        }
-    };
     for _ in 0..50 {
-        assert_eq!(ask().await, (200, true));
+        assert_eq!(ask(&client, &url).await, 200);
     }
     // Some are under way when it is told to stop, and end after that.
     for app in &apps {
         app.behave("hold");
     }
-    let mut under_way = tokio::task::JoinSet::new();
+    let mut under_way = JoinSet::new();
     for _ in 0..10 {
-        under_way.spawn(ask());
+        let (client, url) = (client.clone(), Arc::clone(&url));
+        under_way.spawn(async move { ask(&client, &url).await });
     }
     tollgate_e2e::eventually("ten under way", async || {
         apps.iter().map(|app| app.seen().len()).sum::<usize>() == 60
@@ -297,7 +310,7 @@ async fn a_proxy_that_stops_tells_what_it_has_seen() {
     for app in &apps {
         app.behave("");
     }
-    assert_eq!(under_way.join_all().await, [(200, true); 10]);
+    assert_eq!(under_way.join_all().await, [StatusCode::OK; 10]);
     stopped.await.unwrap();
     let answers = authz.rollout("").await["answers"].clone();
     assert_eq!(
@@ -323,8 +336,7 @@ async fn a_good_canary_goes_from_step_to_step_waits_and_is_promoted_by_the_api()
     proxy
         .until("the promotion", |rollout| rollout["state"] == "promoted" && rollout["weight"] == 100.0)
         .await;
-    drop(load);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    load.stop().await;
     let before = apps[0].seen().len();
     for _ in 0..20 {
         assert_eq!(reqwest::get(format!("http://{}/", proxy.address)).await.unwrap().status(), 200);
@@ -366,7 +378,7 @@ async fn a_proxy_that_is_cut_off_may_only_lower_its_canary() {
         .await;
     let record = authz.rollout("").await;
     assert!(record["reason"].as_str().unwrap().starts_with("the canary fails "), "{record:#}");
-    drop(load);
+    load.stop().await;
     // A proxy that comes while nobody answers gives the canary nothing.
     relay.cut();
     let late = Proxy::start(relay.address(), &apps, steps).await;

@@ -109,12 +109,13 @@ impl Door {
         }
         // A token of its own: connections that share one would share its lock at every poll.
         let closing = self.closing.child_token();
-        let tasks = self.proxy.reporter.service.tasks();
-        tasks.spawn("connection", async move {
+        let reporter = &self.proxy.reporter;
+        let served = reporter.doors.track_future(async move {
             let _place = place;
             let _open = proxy.reporter.metrics.open_connection();
             arrive(&proxy, listener, stream, (peer, local), &closing).await;
         });
+        reporter.service.tasks().spawn("connection", served);
         true
     }
 }

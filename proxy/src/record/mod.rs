@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, request};
+use tokio_util::task::TaskTracker;
 use tollgate_proto::Reason;
 use tollgate_runtime::Service;
 
@@ -43,12 +44,17 @@ use crate::stages::verdict::Verdict;
 pub(crate) struct Reporter {
     pub(crate) service: Service,
     pub(crate) metrics: Metrics,
+    /// Listeners and connections, each while it may bring a request.
+    pub(crate) doors: TaskTracker,
 }
 
 impl Reporter {
     pub(crate) fn new(service: Service) -> Self {
         let metrics = Metrics::new(&service.telemetry().meter());
-        Self { service, metrics }
+        let doors = TaskTracker::new();
+        // Who waits for them waits until there is none, not for somebody to say that there will be no more.
+        doors.close();
+        Self { service, metrics, doors }
     }
 
     /// Whether anybody receives records and spans.

@@ -12,6 +12,7 @@
 
 mod counts;
 mod talk;
+mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};

@@ -2,10 +2,9 @@
 //!
 //! One task a rollout. Each window is closed within one share of the canary, since versions are compared within a
 //! window: it ends when the share changes, and otherwise with the interval, later where one version had no requests.
-//! A window that is not answered is sent again as it is; those after it wait, a bounded number, the oldest give way. What
-//! was counted last is told before the proxy ends.
+//! A window that is not answered is sent again as it is, and those after it wait. What was counted last is told before the
+//! proxy ends.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,13 +16,16 @@ use tollgate_proto::rollout::{self as wire, ReportRequest, RolloutReport, Standi
 use tollgate_rollout::{ArmCounts, Plan, Share, State, Told, Window};
 
 use super::Inner;
+use super::waiting::Waiting;
 
-/// Windows that wait for an answer: a minute at the usual interval.
-const MAX_WAITING: usize = 30;
 /// Intervals after which a window ends though one version had no requests in it.
 const LONGEST: u32 = 5;
 /// How long an answer may take at most.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the last reports wait for one another, unless they have a reason to come sooner.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How often it is tried to tell the last of it.
+const LAST_TRIES: u32 = 3;
 
 pub(super) struct Talk {
     inner: Arc<Inner>,
@@ -33,10 +35,11 @@ pub(super) struct Talk {
     name: String,
     /// What was counted since the last window ended.
     open: Window,
+    /// The canary's share since then.
+    share: Share,
     /// Intervals since then.
     ticks: u32,
-    waiting: VecDeque<(u64, Window)>,
-    sequence: u64,
+    waiting: Waiting,
     /// Whether the last thing said in the log was that nobody answers.
     complained: bool,
 }
@@ -50,9 +53,9 @@ impl Talk {
             ending,
             name,
             open: Window::default(),
+            share: Share::NONE,
             ticks: 0,
-            waiting: VecDeque::new(),
-            sequence: 0,
+            waiting: Waiting::default(),
             complained: false,
         }
     }
@@ -70,36 +73,43 @@ impl Talk {
                     .await;
             }
         };
-        tokio::select! {
-            () = stopping.wait() => {}
-            () = ending.cancelled_owned() => {}
-            () = talking => {}
-        }
-        self.tell_the_rest().await;
+        let is_stopping = tokio::select! {
+            () = stopping.wait() => true,
+            // No request knows of it any more.
+            () = ending.cancelled_owned() => false,
+            () = talking => false,
+        };
+        self.tell_the_rest(is_stopping).await;
     }
 
-    /// Tells what was counted since the last report, and until the requests under way have ended: nobody else ever would.
-    /// Not only once all have ended: one that does not is cut off with the proxy, and this with it. A report that was cut
-    /// off is sent again as it is; the service counts each window once.
-    async fn tell_the_rest(&mut self) {
+    /// Tells what was counted since the last report, and until no request can come any more and those under way have
+    /// ended: nobody else ever would. A proxy that stops still hears who is connected, and whoever has been let in may
+    /// not have come as far as a version. Not only once all have ended: one that does not is cut off with the proxy, and
+    /// this with it. A report that failed or was cut off is sent again as it is; the service counts each window once.
+    async fn tell_the_rest(&mut self, is_stopping: bool) {
+        let inner = Arc::clone(&self.inner);
+        let doors = &inner.reporter.doors;
+        let mut tries = 0;
         loop {
-            let have_all_ended = self.inner.under_way.load(Ordering::Acquire) == 0;
-            let counted = self.inner.counts.take();
-            self.open.baseline.add(&counted.baseline);
-            self.open.canary.add(&counted.canary);
+            // In this order, and before what was counted is taken: what is seen to have ended is in it.
+            let is_closed = !is_stopping || doors.is_empty();
+            let is_over = is_closed && inner.under_way.load(Ordering::Acquire) == 0;
+            self.take();
             self.end_window();
             if !self.waiting.is_empty() {
                 self.tell().await;
-                if self.waiting.is_empty() {
-                    continue;
+            }
+            if is_over {
+                tries += 1;
+                if self.waiting.is_empty() || tries == LAST_TRIES {
+                    return;
                 }
-                return;
             }
-            if have_all_ended {
-                return;
+            tokio::select! {
+                () = inner.quiet.notified(), if !is_over => {}
+                () = doors.wait(), if !is_closed => {}
+                () = tokio::time::sleep(AGAIN) => {}
             }
-            let quiet = self.inner.quiet.notified();
-            let _ = tokio::time::timeout(self.inner.config.report_interval, quiet).await;
         }
     }
 
@@ -107,11 +117,13 @@ impl Talk {
         self.inner.started.elapsed()
     }
 
+    fn take(&mut self) {
+        self.open.add(&self.inner.counts.take());
+    }
+
     /// Takes what was counted, and ends the window if it is time.
     fn count(&mut self) {
-        let counted = self.inner.counts.take();
-        self.open.baseline.add(&counted.baseline);
-        self.open.canary.add(&counted.canary);
+        self.take();
         self.ticks += 1;
         let has_both = self.open.baseline.all() > 0 && self.open.canary.all() > 0;
         if has_both || self.ticks >= LONGEST {
@@ -122,7 +134,7 @@ impl Talk {
 
     fn end_window(&mut self) {
         self.ticks = 0;
-        let window = std::mem::take(&mut self.open);
+        let (share, window) = (self.share, std::mem::take(&mut self.open));
         if window.is_empty() {
             return;
         }
@@ -138,11 +150,16 @@ impl Talk {
             );
             self.follow();
         }
-        if self.waiting.len() == MAX_WAITING {
-            self.waiting.pop_front();
+        if let Some(lost) = self.waiting.push(share, window) {
+            let (rollout, service) = (&self.inner.plan.name, &self.inner.plan.service);
+            let requests = lost.baseline.all().saturating_add(lost.canary.all());
+            tracing::warn!(
+                rollout,
+                service,
+                requests,
+                "a rollout's counts of {requests} requests are lost: nobody has heard them for too long"
+            );
         }
-        self.sequence += 1;
-        self.waiting.push_back((self.sequence, window));
     }
 
     /// Requests go by the follower's share from now on.
@@ -167,17 +184,15 @@ impl Talk {
             "{canary} gets {weight} of the requests instead of {before}"
         );
         // What was counted belongs to the share before.
-        let counted = self.inner.counts.take();
-        self.open.baseline.add(&counted.baseline);
-        self.open.canary.add(&counted.canary);
+        self.take();
         self.end_window();
+        self.share = weight;
     }
 
     /// Tells all that waits, or asks where the rollout stands, until nothing waits or nobody answers.
     async fn tell(&mut self) {
         loop {
-            let next = self.waiting.front().cloned();
-            let (sequence, window) = next.unwrap_or_default();
+            let (sequence, window) = self.waiting.first().unwrap_or_default();
             let asked = self.now();
             let answered = self.report(sequence, window).await;
             let was_heard = match answered {
@@ -191,9 +206,7 @@ impl Talk {
                 self.look_alone();
                 return;
             }
-            if self.waiting.front().is_some_and(|(waiting, _)| *waiting == sequence) {
-                self.waiting.pop_front();
-            }
+            self.waiting.was_told(sequence);
             if self.waiting.is_empty() {
                 return;
             }
