@@ -62,8 +62,18 @@ const LEAST_LINGER: Duration = Duration::from_secs(1);
 impl Service {
     /// Starts telemetry and the process listener; needs a Tokio runtime around it.
     pub fn start(name: &str, process: &ProcessConfig, telemetry: &TelemetryConfig) -> anyhow::Result<Self> {
+        Self::start_at(name, process, telemetry, Clock::system())
+    }
+
+    /// As [`Self::start`], with a clock of a test's choice.
+    pub fn start_at(
+        name: &str,
+        process: &ProcessConfig,
+        telemetry: &TelemetryConfig,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
         let (service, _starting) =
-            Self::succeed(name, process, telemetry, Sockets::default(), Succession::none())?;
+            Self::begin(name, process, telemetry, clock, Sockets::default(), Succession::none())?;
         Ok(service)
     }
 
@@ -76,8 +86,19 @@ impl Service {
         sockets: Sockets,
         succession: Succession,
     ) -> anyhow::Result<(Self, Blocker)> {
+        Self::begin(name, process, telemetry, Clock::system(), sockets, succession)
+    }
+
+    fn begin(
+        name: &str,
+        process: &ProcessConfig,
+        telemetry: &TelemetryConfig,
+        clock: Clock,
+        sockets: Sockets,
+        succession: Succession,
+    ) -> anyhow::Result<(Self, Blocker)> {
         let (handle, exporting) = Telemetry::new(name, telemetry)?;
-        let service = Self::assemble(handle, Clock::system(), process.clone(), sockets, succession);
+        let service = Self::assemble(handle, clock, process.clone(), sockets, succession);
         // Before somebody can ask: who waits at an inherited socket is answered at once.
         let starting = service.readiness().blocker("starting");
         if let Some(secure) = exporting.secure_endpoint() {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tollgate_dashboard::Config;
 use tollgate_proto::attributes::TOLLGATE_EXPORTER_IDENTITY;
 use tollgate_runtime::Service;
+use tollgate_runtime::clock::Clock;
 use tollgate_runtime::process::ProcessConfig;
 use tollgate_runtime::telemetry::TelemetryConfig;
 use tollgate_testkit::authority::{Signed, workload};
@@ -104,7 +105,8 @@ async fn certificates_from_files_are_known_with_their_rotation_and_nobody_speaks
         metrics_interval: Duration::from_millis(100),
         ..TelemetryConfig::default()
     };
-    let cart = Service::start("cart", &ProcessConfig::default(), &telemetry).unwrap();
+    let (clock, hand) = Clock::manual(now_ns());
+    let cart = Service::start_at("cart", &ProcessConfig::default(), &telemetry, clock).unwrap();
     let identity = identity.follow(&cart).await.unwrap();
     let ends = |identity: &tollgate_identity::Identity| identity.material().credential.leaf.not_after * 1000;
     let first = operator.wait(CART, |_| true).await;
@@ -118,11 +120,13 @@ async fn certificates_from_files_are_known_with_their_rotation_and_nobody_speaks
         (&json!(CART), &json!(true), &json!(false))
     );
 
-    // A rotation, which a second may tell from the start.
+    // A rotation, some seconds after the start.
     let mut rotations = identity.rotations();
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let before = identity.since();
+    hand.advance(Duration::from_secs(5));
     files(&secure.root, &lasting(&secure, CART, 3000), folder.path());
     rotations.changed().await.unwrap();
+    assert_eq!(identity.since(), before + 5);
     let before = first["expires_ms"].as_i64().unwrap();
     let second = operator.wait(CART, |one| one["expires_ms"].as_i64().unwrap() > before).await;
     assert_eq!(second["expires_ms"], ends(&identity));

@@ -315,39 +315,41 @@ async fn services_lead_to_hosts_and_ports_the_first_ones_alone() {
 
 #[tokio::test]
 async fn one_that_comes_later_gets_little_at_first_and_its_full_share_in_the_end() {
+    tokio::join!(comes_later("least_request"), comes_later("round_robin"));
+}
+
+async fn comes_later(way: &str) {
     const SLOW_START: Duration = Duration::from_secs(8);
-    for way in ["least_request", "round_robin"] {
-        let apps = start(2).await;
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("endpoints.yaml");
-        std::fs::write(&file, format!("['{}']", apps[0].address())).unwrap();
-        let keys = format!(
-            "endpoints: {{file: '{}'}}, balance: {way}, slow_start: {}s",
-            file.display(),
-            SLOW_START.as_secs()
-        );
-        let mesh = mesh(&keys).await;
-        until(&mesh, || !apps[0].seen().is_empty()).await;
-        tokio::time::sleep(SLOW_START).await;
-        std::fs::write(&file, format!("[{}]", addresses(&apps))).unwrap();
-        // It is not left without, as it would be if every comparison went against it.
-        until(&mesh, || !apps[1].seen().is_empty()).await;
-        let came = Instant::now();
-        let before = counts(&apps);
-        let mut asked = 0;
-        while asked < 200 && came.elapsed() < SLOW_START / 4 {
-            assert_eq!(mesh.get("/a").send().await.status, 200);
-            asked += 1;
-        }
-        let later = counts(&apps)[1] - before[1];
-        // A quarter of its half, if the last of them came at the end of the quarter.
-        assert!(later <= asked / 4 + 5, "{way}: {later} of {asked}");
-        tokio::time::sleep(SLOW_START).await;
-        let before = counts(&apps);
-        for _ in 0..200 {
-            assert_eq!(mesh.get("/a").send().await.status, 200);
-        }
-        let later = counts(&apps)[1] - before[1];
-        assert!((60..=140).contains(&later), "{way}: {later} of 200 in the end");
+    let apps = start(2).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("endpoints.yaml");
+    std::fs::write(&file, format!("['{}']", apps[0].address())).unwrap();
+    let keys = format!(
+        "endpoints: {{file: '{}'}}, balance: {way}, slow_start: {}s",
+        file.display(),
+        SLOW_START.as_secs()
+    );
+    let mesh = mesh(&keys).await;
+    until(&mesh, || !apps[0].seen().is_empty()).await;
+    tokio::time::sleep(SLOW_START).await;
+    std::fs::write(&file, format!("[{}]", addresses(&apps))).unwrap();
+    // It is not left without, as it would be if every comparison went against it.
+    until(&mesh, || !apps[1].seen().is_empty()).await;
+    let came = Instant::now();
+    let before = counts(&apps);
+    let mut asked = 0;
+    while asked < 200 && came.elapsed() < SLOW_START / 4 {
+        assert_eq!(mesh.get("/a").send().await.status, 200);
+        asked += 1;
     }
+    let later = counts(&apps)[1] - before[1];
+    // A quarter of its half, if the last of them came at the end of the quarter.
+    assert!(later <= asked / 4 + 5, "{way}: {later} of {asked}");
+    tokio::time::sleep(SLOW_START).await;
+    let before = counts(&apps);
+    for _ in 0..200 {
+        assert_eq!(mesh.get("/a").send().await.status, 200);
+    }
+    let later = counts(&apps)[1] - before[1];
+    assert!((60..=140).contains(&later), "{way}: {later} of 200 in the end");
 }

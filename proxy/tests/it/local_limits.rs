@@ -1,13 +1,11 @@
 //! Limits that the proxy holds by itself, and the question about each new connection.
 
-use std::time::Duration;
-
 use tollgate_proto::attributes as a;
 use tollgate_testkit::fake_collector::attribute;
 use tollgate_testkit::fake_ratelimit::{over, within};
 use tonic::Status;
 
-use crate::harness::{Mesh, Setup, observed, parse, raw};
+use crate::harness::{Mesh, PATIENCE, Setup, observed, parse, raw};
 
 const LIMITED: &str = r#"
 routes:
@@ -91,7 +89,7 @@ async fn each_new_connection_is_asked_about_once() {
     let (mesh, collector) = observed(Setup { listener: BY_CLIENT, ..Setup::default() }).await;
     let two =
         "GET /open/a HTTP/1.1\r\nhost: h\r\n\r\nGET /open/b HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
-    let heard = raw(mesh.address, two.as_bytes(), Duration::from_secs(5)).await;
+    let heard = raw(mesh.address, two.as_bytes(), PATIENCE).await;
     assert_eq!(heard.matches("HTTP/1.1 200").count(), 2, "{heard}");
     let questions = mesh.limiter.questions();
     assert_eq!(questions.len(), 1);
@@ -103,7 +101,7 @@ async fn each_new_connection_is_asked_about_once() {
     assert_eq!(entries, [("remote_address", "127.0.0.1"), ("listener", "main")]);
 
     mesh.limiter.answer(|_| Ok(over(1, 1)));
-    let heard = raw(mesh.address, two.as_bytes(), Duration::from_secs(5)).await;
+    let heard = raw(mesh.address, two.as_bytes(), PATIENCE).await;
     assert_eq!((heard.as_str(), mesh.app.seen().len()), ("", 2));
     let records = collector.access_records(3).await;
     let reasons: Vec<_> = records.iter().map(|record| attribute(record, a::TOLLGATE_REASON)).collect();

@@ -9,7 +9,7 @@ use tollgate_testkit::authority::{Authority, now, uri, workload};
 use tollgate_testkit::fake_authz::header;
 use tollgate_testkit::fake_collector::attribute;
 
-use crate::harness::{Mesh, Setup, Tls, observed, raw};
+use crate::harness::{Mesh, PATIENCE, Setup, Tls, observed, raw};
 use crate::pki::{CLIENT, PROXY, Pki, client, quoted, short};
 
 const ROUTES: &str = r#"
@@ -210,7 +210,7 @@ async fn plaintext_to_a_strict_port_is_refused_and_recorded() {
     let top = pki.identity("proxy", PROXY);
     let setup = Setup { top: &top, listener: "mtls: strict", routes: Some(ROUTES), ..Setup::default() };
     let (mesh, collector) = observed(setup).await;
-    let heard = raw(mesh.address, b"GET /open HTTP/1.1\r\nhost: a\r\n\r\n", Duration::from_secs(5)).await;
+    let heard = raw(mesh.address, b"GET /open HTTP/1.1\r\nhost: a\r\n\r\n", PATIENCE).await;
     assert!(
         heard.starts_with("HTTP/1.1 400 ") && heard.ends_with("{\"reason\":\"mtls_required\"}\n"),
         "{heard}"
