@@ -189,13 +189,15 @@ async fn ask(
 ) -> anyhow::Result<Seen> {
     let (mut seen, mut heard, mut due) = (Seen::default(), Vec::with_capacity(MAX_HEAD), first);
     loop {
-        match every {
-            None => due = Instant::now(),
-            Some(_) if due > Instant::now() => tokio::time::sleep_until(due.into()).await,
-            Some(_) => {}
+        let now = Instant::now();
+        if every.is_none() {
+            due = now;
         }
-        if due.max(Instant::now()) >= until {
+        if due.max(now) >= until {
             return Ok(seen);
+        }
+        if due > now {
+            tokio::time::sleep_until(due.into()).await;
         }
         stream.write_all(request).await?;
         let status = answer(&mut stream, &mut heard).await?;
