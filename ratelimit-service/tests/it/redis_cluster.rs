@@ -60,14 +60,14 @@ impl Cluster {
 
     /// One of the silent node is refused at once; all the while those of the other node are counted.
     async fn until_it_rests(&self, silent: &str, other: &str) {
-        loop {
+        eventually("it is refused at once", || async {
             let (silent, other) = tokio::join!(self.used(silent), self.used(other));
             assert!(other.is_ok(), "{other:?}");
-            match silent {
-                Err(StoreError::Unlinked) => break,
-                answer => assert!(matches!(answer, Err(StoreError::Timeout(_))), "{answer:?}"),
-            }
-        }
+            let refused = matches!(silent, Err(StoreError::Unlinked));
+            assert!(refused || matches!(silent, Err(StoreError::Timeout(_))), "{silent:?}");
+            refused
+        })
+        .await;
     }
 
     async fn stop(self) {
