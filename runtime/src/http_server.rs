@@ -19,6 +19,7 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SdkTracer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service as TowerService};
 
 use crate::Service;
@@ -28,6 +29,8 @@ use crate::trace_context;
 
 /// A client that has not sent its head by then is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that was accepted just before the stop may still say what it wants.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 /// Connections at once; more wait in the backlog.
 const MAX_CONNECTIONS: usize = 1024;
 /// Boundaries of `http.server.request.duration` (semantic conventions).
@@ -102,7 +105,10 @@ async fn serve_connection<C: Connection>(tasks: &Tasks, connection: C, router: R
     let stopping = tasks.stopping();
     let (mut known, drain_after) = (Extensions::new(), connection.drain_after());
     connection.introduce(&mut known);
+    let asked = CancellationToken::new();
+    let first_word = asked.clone();
     let service = hyper::service::service_fn(move |mut request: Request<hyper::body::Incoming>| {
+        asked.cancel();
         request.extensions_mut().extend(known.clone());
         router.clone().call(request)
     });
@@ -110,9 +116,14 @@ async fn serve_connection<C: Connection>(tasks: &Tasks, connection: C, router: R
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
     let mut connection = pin!(server.serve_connection_with_upgrades(TokioIo::new(connection), service));
+    let told = async {
+        tokio::select! { () = stopping.cancelled() => {}, () = due(drain_after) => {} }
+        // Without a request it would be closed without an answer, though the request may be on its way.
+        let _ = tokio::time::timeout(FIRST_WORD, first_word.cancelled()).await;
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = async { tokio::select! { () = stopping.cancelled() => {}, () = due(drain_after) => {} } } => {
+        () = told => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
