@@ -169,8 +169,8 @@ pub(crate) fn watch(service: &Service, listeners: &Arc<Mutex<Listeners>>) {
                 tracing::info!(file = %source.file().display(), "configuration reloaded");
             }
             Err(error) => {
-                metrics.reload("refused");
                 listeners.proxy.loaded.refused(&format!("{error:#}"));
+                metrics.reload("refused");
                 tracing::error!("configuration not reloaded, the old one stays: {error:#}");
             }
         }

@@ -1,7 +1,8 @@
 //! Notices that files changed: written in place, replaced by rename, or a symlink that moved.
 //!
 //! It looks every half second instead of asking the kernel for events: that costs a few `stat`
-//! calls, works on every file system, and sees the symlink swap by which Kubernetes updates mounts.
+//! calls, works on every file system, and sees the symlink swap by which Kubernetes updates mounts. Whoever writes in place,
+//! or one file after the other, is given the time to finish.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,6 +14,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::Service;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Files that have not changed for so long are written to their end.
+const SETTLES: Duration = Duration::from_millis(50);
+/// After so many looks they are taken as they are.
+const LOOKS: u32 = 20;
 
 type Print = Vec<(PathBuf, PathBuf, u64, u64, i64, i64)>;
 
@@ -55,8 +60,11 @@ where
                 () = tokio::time::sleep(LOOK_EVERY) => false,
                 () = next_hangup(&mut hangup) => true,
             };
-            let now = print_of(&paths);
+            let mut now = print_of(&paths);
             if asked || now != seen {
+                if !asked {
+                    now = settled(&paths, now).await;
+                }
                 seen = now;
                 on_change();
             }
@@ -71,6 +79,19 @@ async fn next_hangup(hangup: &mut Option<tokio::signal::unix::Signal>) {
         }
         None => std::future::pending().await,
     }
+}
+
+/// The files once nobody writes them any more.
+async fn settled(paths: &[PathBuf], mut now: Print) -> Print {
+    for _ in 0..LOOKS {
+        tokio::time::sleep(SETTLES).await;
+        let later = print_of(paths);
+        if later == now {
+            break;
+        }
+        now = later;
+    }
+    now
 }
 
 /// What a change of content or of identity would alter.
@@ -97,4 +118,39 @@ fn add(path: &Path, print: &mut Print) {
 
 fn entry(path: &Path, target: PathBuf, meta: &Metadata) -> (PathBuf, PathBuf, u64, u64, i64, i64) {
     (path.to_owned(), target, meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_is_read_when_it_is_written_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "whole").unwrap();
+        let service = Service::for_test("watch");
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let read = file.clone();
+        watch_files(&service, vec![file.clone()], move || {
+            tell.send(std::fs::read_to_string(&read).unwrap()).unwrap();
+        });
+        // A piece at a time, over the look that finds the first of them.
+        tokio::time::sleep(LOOK_EVERY - SETTLES).await;
+        for written in ["", "a", "a n", "a new", "a new o", "a new one"] {
+            std::fs::write(&file, written).unwrap();
+            tokio::time::sleep(SETTLES / 2).await;
+        }
+        assert_eq!(told.recv().await.unwrap(), "a new one");
+        // One that never rests is not waited for.
+        let began = tokio::time::Instant::now();
+        for length in 0.. {
+            std::fs::write(&file, "x".repeat(length)).unwrap();
+            tokio::time::sleep(SETTLES / 2).await;
+            if told.try_recv().is_ok() {
+                break;
+            }
+        }
+        assert!(began.elapsed() <= 2 * LOOK_EVERY + SETTLES * LOOKS, "{:?}", began.elapsed());
+    }
 }
