@@ -121,7 +121,11 @@ async fn recognise(
         tokio::select! {
             biased;
             spoken = &mut recognising => return spoken.map_or(First::Closed, First::Spoken),
-            () = &mut expired => return First::Closed,
+            () = &mut expired => {
+                // Who has begun to ask may go on.
+                let began = connection.clock.quiet_for().is_zero();
+                return if began { First::Spoken(Spoken::Http1) } else { First::Closed };
+            }
             () = &mut timer => match connection.clock.look() {
                 Found::Later(after) => timer.as_mut().reset(Instant::now() + after),
                 Found::SlowHead => return First::SlowHead,

@@ -65,6 +65,8 @@ pub(super) struct Framing {
     length: Option<u64>,
     chunked: bool,
     switches: bool,
+    /// How many heads have ended; it may begin anew.
+    heads: u32,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -89,6 +91,11 @@ impl Framing {
     /// Nothing of a next message came, and nothing of the one before is missing.
     pub(super) fn is_between_messages(&self) -> bool {
         self.part == Part::Head && self.lines == 0 && self.line_bytes == 0 && self.line.is_empty()
+    }
+
+    /// The number of the head of which something has come, and something is missing.
+    pub(super) fn unfinished_head(&self) -> Option<u32> {
+        (self.part == Part::Head && !self.is_between_messages()).then_some(self.heads)
     }
 
     /// What comes next belongs to a head.
@@ -211,6 +218,7 @@ impl Framing {
     }
 
     fn head_read(&mut self) -> Result<Part, Violation> {
+        self.heads = self.heads.wrapping_add(1);
         match (self.length, self.chunked) {
             (Some(_), true) => Err(Violation::LengthAndCoding),
             (None, true) => Ok(Part::ChunkSize),

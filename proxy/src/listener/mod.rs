@@ -32,6 +32,7 @@ mod room;
 pub(crate) mod secure;
 pub(crate) mod switch;
 mod tcp;
+mod waiting;
 mod websocket;
 
 use std::net::{IpAddr, SocketAddr};

@@ -1,5 +1,6 @@
 //! What one client may take.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use http_body_util::Empty;
@@ -62,6 +63,73 @@ async fn a_head_that_does_not_end_is_408() {
     stream.read_to_string(&mut rest).await.unwrap();
     assert!(rest.contains("HTTP/1.1 408"), "{rest}");
     assert_eq!(mesh.app.seen().len(), 1);
+}
+
+/// A message with a body, one without, and one in chunks.
+const THREE: &str = "POST /open/a HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n\r\nhelloGET /open/b HTTP/1.1\r\nhost: h\r\n\r\n\
+                     PUT /open/c HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n2\r\nho\r\n0\r\n\r\n";
+
+/// Sends both parts, the second when nobody waits for it any more; all that is heard.
+async fn in_two_parts(address: SocketAddr, whole: String, at: usize) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.write_all(&whole.as_bytes()[..at]).await.unwrap();
+    // Long enough that it is looked for rather than waited for.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    // It may be closed already.
+    let _ = stream.write_all(&whole.as_bytes()[at..]).await;
+    let mut heard = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut heard)).await.expect("it ends");
+    String::from_utf8_lossy(&heard).into_owned()
+}
+
+#[tokio::test]
+async fn what_comes_in_pieces_is_what_it_would_be_whole() {
+    let setup = Setup { listener: "limit_by_address: {per_second: 0}", ..Setup::default() };
+    let mesh = setup.start().await;
+    let mut asking = JoinSet::new();
+    for at in 1..THREE.len() {
+        let address = mesh.address;
+        asking.spawn(async move { (at, in_two_parts(address, THREE.to_owned(), at).await) });
+    }
+    for (at, heard) in asking.join_all().await {
+        assert_eq!(heard.matches("HTTP/1.1 200").count(), 3, "cut at {at}: {heard}");
+    }
+    let seen = mesh.app.seen();
+    for (path, body) in [("/open/a", "hello"), ("/open/b", ""), ("/open/c", "ho")] {
+        let count = seen.iter().filter(|seen| seen.uri.path() == path && seen.body == body).count();
+        assert_eq!(count, THREE.len() - 1, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_whole_is_refused_in_pieces() {
+    let setup = Setup { listener: "limit_by_address: {per_second: 0}", ..Setup::default() };
+    let mesh = setup.start().await;
+    let large = format!("x-large: {}\r\n", "x".repeat(100 << 10));
+    let cases = [
+        // What came before it is answered.
+        (THREE.replace("GET /open/b HTTP/1.1\r\n", "GET /open/b HTTP/1.1\n"), "/open/b", 1, "400"),
+        (THREE.replace("chunked", "chunked, gzip"), "/open/c", 2, "400"),
+        (THREE.replace("connection: close\r\n", &large), "/open/c", 2, "431"),
+    ];
+    for (whole, path, answered, status) in cases {
+        let begins = whole.find(path).unwrap();
+        for at in [begins, begins + 12, begins + 30, begins + 60] {
+            let heard = in_two_parts(mesh.address, whole.clone(), at).await;
+            assert_eq!(heard.matches("HTTP/1.1 200").count(), answered, "cut at {at}: {heard}");
+            assert_eq!(heard.matches(&format!("HTTP/1.1 {status}")).count(), 1, "cut at {at}: {heard}");
+        }
+        assert!(mesh.app.seen().iter().all(|seen| seen.uri.path() != path), "{path} has arrived");
+        mesh.app.forget();
+    }
+    let broken_off = &THREE[..THREE.len() - 40];
+    let mut stream = TcpStream::connect(mesh.address).await.unwrap();
+    stream.write_all(broken_off.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut heard = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut heard)).await.expect("it ends").unwrap();
+    assert_eq!(heard.matches("HTTP/1.1 200").count(), 2, "{heard}");
 }
 
 #[tokio::test]
