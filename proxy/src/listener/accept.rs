@@ -34,12 +34,14 @@ pub(crate) async fn serve(
     loop {
         let came = tokio::select! {
             biased;
-            came = door.next() => came,
             () = closing.closed.cancelled() => break,
+            came = door.next() => came,
         };
         if !door.take(came) {
             tokio::time::sleep(ACCEPT_REST).await;
         }
+        // Those that are served already have their turn: whoever comes with thousands does not hold them up.
+        tokio::task::yield_now().await;
     }
     door.empty();
 }
