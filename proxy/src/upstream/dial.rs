@@ -8,8 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use socket2::{Domain, Protocol as Transport, Type};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tollgate_identity::Identity;
@@ -138,24 +139,24 @@ impl Dialer {
     /// Opens a connection of our own.
     pub(super) async fn dial(&self, address: SocketAddr) -> io::Result<Dialed> {
         // Health is looked after with the last descriptors, too: that we have none says nothing of an endpoint.
-        let stream = self.connect(address, |_| true).await?;
-        self.begin(stream, address, None).await
+        let (stream, entry) = self.connect(address, |_| true).await?;
+        self.begin(stream, entry, address, None).await
     }
 
     /// Opens a connection for somebody, and says so where it is asked for.
     pub(super) async fn dial_for(&self, address: SocketAddr, ends: Option<Ends>) -> io::Result<Dialed> {
-        let stream = self.connect(address, |socket| self.descriptors.has_room_for_upstream(socket)).await?;
-        self.begin(stream, address, ends).await
+        let has_room = |socket: &socket2::Socket| self.descriptors.has_room_for_upstream(socket);
+        let (stream, entry) = self.connect(address, has_room).await?;
+        self.begin(stream, entry, address, ends).await
     }
 
     async fn begin(
         &self,
         mut stream: TcpStream,
+        entry: Option<Entry>,
         address: SocketAddr,
         ends: Option<Ends>,
     ) -> io::Result<Dialed> {
-        let own_ends = || Ok((stream.local_addr()?, stream.peer_addr()?));
-        let entry = self.loops.remember(own_ends, self.towards, &self.cluster)?;
         let _ = stream.set_nodelay(true);
         let header = match self.announce {
             None => Vec::new(),
@@ -184,20 +185,42 @@ impl Dialer {
     async fn connect(
         &self,
         address: SocketAddr,
-        has_room: impl Fn(&TcpSocket) -> bool,
-    ) -> io::Result<TcpStream> {
+        has_room: impl Fn(&socket2::Socket) -> bool,
+    ) -> io::Result<(TcpStream, Option<Entry>)> {
         if self.loops.is_capture(address) {
             return Err(leads_back(address));
         }
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Transport::TCP))?;
         if !has_room(&socket) {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
+        socket.set_nonblocking(true)?;
         if let Some(source) = self.source {
-            socket.bind(SocketAddr::new(source, 0))?;
+            socket.bind(&SocketAddr::new(source, 0).into())?;
         }
-        socket.connect(address).await
+        match socket.connect(&address.into()) {
+            Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
+                return Err(error);
+            }
+            _ => {}
+        }
+        // Known before it is there: it may have come back already.
+        let entry = self.loops.remember(|| own_ends(&socket, address), self.towards, &self.cluster)?;
+        let stream = TcpStream::from_std(socket.into())?;
+        stream.writable().await?;
+        match stream.take_error()? {
+            None => Ok((stream, entry)),
+            Some(error) => Err(error),
+        }
     }
+}
+
+/// The near and the far end of a connection that is begun.
+fn own_ends(socket: &socket2::Socket, to: SocketAddr) -> io::Result<(SocketAddr, SocketAddr)> {
+    let near = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+    // That is how one says "this machine".
+    let far = if to.ip().is_unspecified() { near.ip() } else { to.ip() };
+    Ok((near, SocketAddr::new(far, to.port())))
 }
 
 /// Drives a connection to its end, or to that of a certificate.

@@ -80,7 +80,7 @@ impl Loops {
         self.is_at(to, to.ip().is_loopback())
     }
 
-    /// Remembers a connection that was opened. An error if it leads to a transparent listener of ours.
+    /// Remembers a connection that is opened. An error if it leads to a transparent listener of ours.
     pub(super) fn remember(
         self: &Arc<Self>,
         ends: impl FnOnce() -> io::Result<Ends>,
