@@ -85,7 +85,11 @@ impl Process {
     }
 
     pub(crate) async fn is_ready(&self) -> bool {
-        Call::new(self.process, "GET", "/ready").try_send().await.is_ok_and(|answer| answer.status == 200)
+        let call = Call::new(self.process, "GET", "/ready").try_send();
+        match tokio::time::timeout(PATIENCE, call).await {
+            Ok(answer) => answer.is_ok_and(|answer| answer.status == 200),
+            Err(_) => panic!("a question is not answered\n{}", self.log()),
+        }
     }
 
     pub(crate) async fn metrics(&self) -> String {
@@ -216,7 +220,8 @@ impl Load {
     /// How many were answered, and what went wrong.
     pub(crate) async fn end(self) -> (usize, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
-        let failed = self.clients.join_all().await.concat();
+        let clients = tokio::time::timeout(PATIENCE, self.clients.join_all()).await;
+        let failed = clients.expect("a request is not answered").concat();
         (self.answered.load(Ordering::Relaxed), failed)
     }
 }
