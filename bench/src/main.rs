@@ -55,7 +55,7 @@ enum Scenario {
     /// Twice the requests that the ingress can carry: what is served, what is refused, and how fast; with shedding and without.
     Overload(overload::Args),
     /// What floods do to other clients, and to the memory of the proxy.
-    Floods,
+    Floods(floods::Args),
     /// Floods a proxy until it is ended.
     #[command(hide = true)]
     Flood { flood: floods::Flood, address: std::net::SocketAddr },
@@ -101,7 +101,7 @@ fn main() -> ExitCode {
         Scenario::Keys => keys::run(),
         Scenario::Mtls => mtls::run(&args.options),
         Scenario::Overload(overload) => overload::run(&args.options, &overload),
-        Scenario::Floods => floods::run(&args.options),
+        Scenario::Floods(floods) => floods::run(&args.options, &floods),
         Scenario::Flood { flood, address } => floods::flood(flood, address),
         Scenario::Footprint => footprint::run(&args.options),
         Scenario::Routes => routes::run(&args.options),
