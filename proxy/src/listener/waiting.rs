@@ -2,7 +2,7 @@
 //!
 //! Thousands of clients may send theirs a byte at a time, all in the same moment; were each woken for it, whoever else is
 //! served would wait for all of them. So the rest is waited for while it may be under way, and after that looked for now and
-//! then, by each connection at times of its own, and not longer apart than the head has taken so far.
+//! then, by each connection at times of its own, about as long apart as the head has taken so far.
 
 use std::io;
 use std::pin::Pin;
