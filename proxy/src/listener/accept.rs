@@ -20,6 +20,8 @@ use crate::socket::Socket;
 const ACCEPT_REST: Duration = Duration::from_millis(20);
 /// As many as Linux lets wait (`net.core.somaxconn`).
 const QUEUE: usize = 4096;
+/// After so many connections those that are served have their turn.
+const IN_A_ROW: u32 = 8;
 
 /// Accepts until told to stop. The socket closes with it; connections end by themselves.
 ///
@@ -31,7 +33,7 @@ pub(crate) async fn serve(
     closing: Closing,
 ) {
     let door = Door { proxy, settings, socket, closing: closing.leaving };
-    loop {
+    for count in 1_u32.. {
         let came = tokio::select! {
             biased;
             () = closing.closed.cancelled() => break,
@@ -40,8 +42,10 @@ pub(crate) async fn serve(
         if !door.take(came) {
             tokio::time::sleep(ACCEPT_REST).await;
         }
-        // Those that are served already have their turn: whoever comes with thousands does not hold them up.
-        tokio::task::yield_now().await;
+        // Whoever comes with thousands does not hold up those that are there.
+        if count.is_multiple_of(IN_A_ROW) {
+            tokio::task::yield_now().await;
+        }
     }
     door.empty();
 }

@@ -122,6 +122,17 @@ impl ConnectionClock {
         }
     }
 
+    /// How much time is left for the head that has begun; all of it when none has.
+    pub(super) fn left_for_head(&self) -> Duration {
+        match self.head_began.load(Ordering::Relaxed) {
+            0 => self.head_timeout,
+            began => {
+                let took = Duration::from_nanos((self.now() + 1).saturating_sub(began));
+                self.head_timeout.saturating_sub(took)
+            }
+        }
+    }
+
     /// A head is complete; says how long that took.
     pub(crate) fn request_began(&self) -> Duration {
         self.busy.fetch_add(1, Ordering::Relaxed);

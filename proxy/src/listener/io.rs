@@ -112,6 +112,8 @@ impl WatchedStream {
 
     /// Collects the rest of a head, until it is whole, too large, refused or broken off.
     fn poll_collect(&mut self, head: u32, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Its first piece may have come while the request before it was under way.
+        self.connection.clock.bytes_read();
         let most = self.connection.listener.limits.header_bytes;
         while self.unfinished_head() == Some(head) && self.refused.is_none() && self.collected.len() <= most {
             let mut piece = [0; PIECE];
@@ -120,7 +122,6 @@ impl WatchedStream {
             if piece.filled().is_empty() {
                 break;
             }
-            self.connection.clock.bytes_read();
             match self.follow(piece.filled()) {
                 // The head itself is refused.
                 0 => self.collected.clear(),
@@ -133,7 +134,8 @@ impl WatchedStream {
 
     /// Reads more of what did not come whole.
     fn poll_piece(&mut self, context: &mut Context<'_>, piece: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.waiting.get_or_insert_with(Waiting::new).poll_read(&mut self.stream, context, piece)
+        let left = self.connection.clock.left_for_head();
+        self.waiting.get_or_insert_with(Waiting::new).poll_read(&mut self.stream, left, context, piece)
     }
 
     /// Reads what still comes, until the other side closes.
@@ -198,6 +200,7 @@ impl WatchedStream {
                     return Ok(Spoken::Http1);
                 }
             } else if known == PREFACE.len() {
+                self.waiting = None;
                 return Ok(Spoken::Http2);
             }
             let read = match self.ahead.is_empty() {

@@ -10,12 +10,15 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep};
 
 /// What was sent together has come by then, also over a slow line.
 const TOGETHER: Duration = Duration::from_millis(50);
 /// The longest from one look to the next, on average.
 const SELDOM: Duration = Duration::from_secs(1);
+/// The last look is so long before the time for a head is over.
+const LAST: Duration = Duration::from_millis(20);
 
 /// How the rest of one head is waited for.
 #[derive(Debug)]
@@ -30,10 +33,11 @@ impl Waiting {
         Self { since: Instant::now(), look: Box::pin(tokio::time::sleep(TOGETHER)) }
     }
 
-    /// Reads what has come, or waits.
+    /// Reads what has come, or waits; in so much time the head must be whole.
     pub(super) fn poll_read<S: AsyncRead + Unpin>(
         &mut self,
         stream: &mut S,
+        left: Duration,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -51,8 +55,14 @@ impl Waiting {
             if read.is_ready() {
                 return read;
             }
+            if !has_budget_remaining() {
+                // Nothing was read because it is somebody else's turn.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let pause = waited.min(SELDOM).mul_f64(rand::random_range(0.5..1.5));
-            self.look.as_mut().reset(Instant::now() + pause);
+            let last = left.checked_sub(LAST).filter(|last| !last.is_zero());
+            self.look.as_mut().reset(Instant::now() + last.map_or(pause, |last| last.min(pause)));
         }
     }
 }
@@ -66,13 +76,16 @@ mod tests {
 
     use super::*;
 
+    /// What a head has.
+    const WITHIN: Duration = Duration::from_secs(30);
+
     /// Reads a piece; says how often it was woken until it came.
     async fn piece(waiting: &mut Waiting, stream: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, u32) {
         let (mut room, mut woken) = ([0; 64], 0);
         let mut buffer = ReadBuf::new(&mut room);
         poll_fn(|context| {
             woken += 1;
-            waiting.poll_read(stream, context, &mut buffer)
+            waiting.poll_read(stream, WITHIN.saturating_sub(waiting.since.elapsed()), context, &mut buffer)
         })
         .await
         .unwrap();
@@ -117,5 +130,22 @@ mod tests {
         let late = sending.join_next().await.unwrap().unwrap().elapsed();
         assert!(woken < 100, "{woken} times in 20 s");
         assert!(late < SELDOM * 2, "{late:?} after the last");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_in_time_is_read_in_time() {
+        for _ in 0..50 {
+            let (mut client, mut server) = tokio::io::duplex(64);
+            let began = Instant::now();
+            let mut waiting = Waiting::new();
+            let mut sending = JoinSet::new();
+            sending.spawn(async move {
+                tokio::time::sleep_until(began + WITHIN - LAST - Duration::from_millis(1)).await;
+                client.write_all(b"x").await.unwrap();
+                client
+            });
+            assert_eq!(piece(&mut waiting, &mut server).await.0, b"x");
+            assert!(began.elapsed() < WITHIN, "{:?}", began.elapsed());
+        }
     }
 }

@@ -198,14 +198,7 @@ impl Dialer {
         if let Some(source) = self.source {
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
-        match socket.connect(&address.into()) {
-            Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
-                return Err(error);
-            }
-            _ => {}
-        }
-        // Known before it is there: it may have come back already.
-        let entry = self.loops.remember(|| own_ends(&socket, address), self.towards, &self.cluster)?;
+        let entry = self.loops.remember(|| begin(&socket, address), self.towards, &self.cluster)?;
         let stream = TcpStream::from_std(socket.into())?;
         stream.writable().await?;
         match stream.take_error()? {
@@ -215,11 +208,17 @@ impl Dialer {
     }
 }
 
-/// The near and the far end of a connection that is begun.
-fn own_ends(socket: &socket2::Socket, to: SocketAddr) -> io::Result<(SocketAddr, SocketAddr)> {
+/// Begins to connect; the near and the far end of the connection.
+fn begin(socket: &socket2::Socket, to: SocketAddr) -> io::Result<(SocketAddr, SocketAddr)> {
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
+            return Err(error);
+        }
+        _ => {}
+    }
     let near = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
     // That is how one says "this machine".
-    let far = if to.ip().is_unspecified() { near.ip() } else { to.ip() };
+    let far = if to.ip().to_canonical().is_unspecified() { near.ip() } else { to.ip() };
     Ok((near, SocketAddr::new(far, to.port())))
 }
 

@@ -23,7 +23,7 @@ use tonic::client::Grpc;
 use tonic_prost::ProstCodec;
 
 use super::Cluster;
-use super::dial::Dialer;
+use super::dial::{Dialed, Dialer};
 use crate::config::{HealthCheck, HealthQuestion, Protocol};
 use crate::listener::TaskExecutor;
 
@@ -101,7 +101,8 @@ async fn question(
 
 /// In the cluster's own protocol: over TLS no other was agreed on.
 async fn http(cluster: &Cluster, address: SocketAddr, path: &str) -> anyhow::Result<()> {
-    let io = TokioIo::new(cluster.dialer.dial(address).await?.stream);
+    let Dialed { stream, entry: _ours, .. } = cluster.dialer.dial(address).await?;
+    let io = TokioIo::new(stream);
     let request = Request::get(path).header("user-agent", "tollgate-health-check");
     let status = match cluster.protocol() {
         Protocol::H1 => {

@@ -10,6 +10,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -23,6 +24,8 @@ pub(crate) struct Loops {
     /// Where the sockets of transparent listeners are; without any nothing is remembered.
     captures: ArcSwap<Vec<SocketAddr>>,
     open: Mutex<FxHashMap<Ends, Ours>>,
+    /// How many were remembered.
+    count: AtomicU64,
 }
 
 /// A connection of ours.
@@ -31,6 +34,7 @@ struct Ours {
     towards: Towards,
     /// The cluster that it was opened for.
     cluster: Arc<str>,
+    number: u64,
 }
 
 /// The near and the far end, as a socket of ours has them.
@@ -50,6 +54,7 @@ pub(super) enum Towards {
 pub(super) struct Entry {
     loops: Arc<Loops>,
     ends: Ends,
+    number: u64,
 }
 
 impl Loops {
@@ -80,24 +85,28 @@ impl Loops {
         self.is_at(to, to.ip().is_loopback())
     }
 
-    /// Remembers a connection that is opened. An error if it leads to a transparent listener of ours.
+    /// Begins a connection and remembers it: it may have come back when the system has begun, so nobody looks meanwhile. An
+    /// error if it leads to a transparent listener of ours.
     pub(super) fn remember(
         self: &Arc<Self>,
-        ends: impl FnOnce() -> io::Result<Ends>,
+        begin: impl FnOnce() -> io::Result<Ends>,
         towards: Towards,
         cluster: &Arc<str>,
     ) -> io::Result<Option<Entry>> {
         if self.captures.load().is_empty() {
+            begin()?;
             return Ok(None);
         }
-        let (near, far) = ends()?;
+        let mut open = self.open.lock();
+        let (near, far) = begin()?;
         let (near, far) = (canonical(near), canonical(far));
         // Who speaks with itself has the same address at both ends.
         if self.is_at(far, far.ip().is_loopback() || near.ip() == far.ip()) {
             return Err(leads_back(far));
         }
-        self.open.lock().insert((near, far), Ours { towards, cluster: Arc::clone(cluster) });
-        Ok(Some(Entry { loops: Arc::clone(self), ends: (near, far) }))
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        open.insert((near, far), Ours { towards, cluster: Arc::clone(cluster), number });
+        Ok(Some(Entry { loops: Arc::clone(self), ends: (near, far), number }))
     }
 
     fn is_at(&self, to: SocketAddr, on_this_machine: bool) -> bool {
@@ -115,7 +124,11 @@ pub(super) fn leads_back(to: SocketAddr) -> io::Error {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.loops.open.lock().remove(&self.ends);
+        let mut open = self.loops.open.lock();
+        // The next one may have the same ends already.
+        if open.get(&self.ends).is_some_and(|ours| ours.number == self.number) {
+            open.remove(&self.ends);
+        }
     }
 }
 
@@ -146,6 +159,12 @@ mod tests {
         assert!(!loops.has_come_back(ends.0, at("10.0.0.9:81"), false));
         drop(entry);
         assert!(!loops.has_come_back(ends.0, ends.1, false) && !loops.is_of("others", seen, ends.1));
+        // A port may be had again before it is known that it was given up.
+        let (first, second) = (open(ends, Towards::Others).unwrap(), open(ends, Towards::Others).unwrap());
+        drop(first);
+        assert!(loops.has_come_back(ends.0, ends.1, false));
+        drop(second);
+        assert!(!loops.has_come_back(ends.0, ends.1, false));
         let to_app = open((at("127.0.0.6:5000"), at("10.0.0.2:8080")), Towards::App).unwrap();
         assert!(loops.has_come_back(at("127.0.0.6:5000"), at("10.0.0.2:8080"), true));
         drop(to_app);

@@ -63,7 +63,11 @@ where
             let mut now = print_of(&paths);
             if asked || now != seen {
                 if !asked {
-                    now = settled(&paths, now).await;
+                    now = tokio::select! {
+                        () = stopping.cancelled() => return,
+                        () = ended.cancelled() => return,
+                        now = settled(&paths, now) => now,
+                    };
                 }
                 seen = now;
                 on_change();
@@ -130,10 +134,10 @@ mod tests {
         let file = folder.path().join("file");
         std::fs::write(&file, "whole").unwrap();
         let service = Service::for_test("watch");
-        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let (tell, mut told) = tokio::sync::mpsc::channel(16);
         let read = file.clone();
         watch_files(&service, vec![file.clone()], move || {
-            tell.send(std::fs::read_to_string(&read).unwrap()).unwrap();
+            tell.try_send(std::fs::read_to_string(&read).unwrap()).unwrap();
         });
         // A piece at a time, over the look that finds the first of them.
         tokio::time::sleep(LOOK_EVERY - SETTLES).await;
