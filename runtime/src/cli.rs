@@ -363,5 +363,7 @@ pub fn fail(error: &anyhow::Error) -> ExitCode {
 /// Says something to whoever typed the command.
 #[expect(clippy::print_stderr, reason = "the command line talks to its person")]
 pub fn tell(line: &str) {
-    eprintln!("{line}");
+    // At once, so that nothing of another process comes between a line and its end.
+    let line = format!("{line}\n");
+    eprint!("{line}");
 }

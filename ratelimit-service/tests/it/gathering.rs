@@ -155,7 +155,8 @@ async fn a_server_that_hangs_keeps_nobody_longer_than_the_timeout() {
     let answers = join_all((0..3_000).map(|_| used_or_not(&store, "k"))).await;
     println!("3,000 calls were given up after {:?} where 200 ms is the most", began.elapsed());
     for answer in answers {
-        assert!(matches!(answer, Err(StoreError::Timeout(_))), "{answer:?}");
+        // Where nobody answers for long the link is given up as well.
+        assert!(matches!(answer, Err(StoreError::Timeout(_) | StoreError::Unlinked)), "{answer:?}");
     }
     server.resume();
     eventually("it counts again", || async { used_or_not(&store, "other").await.is_ok() }).await;
