@@ -83,7 +83,8 @@ async fn drive(
     closing: &CancellationToken,
 ) {
     let mut io = WatchedStream::new(socket, Arc::clone(connection));
-    match recognise(&mut io, proxy, connection, closing).await {
+    // What a connection needs at one time only is on the heap: it keeps the room of its largest moment.
+    match Box::pin(recognise(&mut io, proxy, connection, closing)).await {
         First::Spoken(Spoken::Http1) => {
             let mut awake = Some(io);
             while let Some(io) = awake {
@@ -95,7 +96,7 @@ async fn drive(
         }
         First::Spoken(Spoken::Http2) => {
             connection.clock.is_multiplexed();
-            serve_http2(proxy, connection, io, closing).await;
+            Box::pin(serve_http2(proxy, connection, io, closing)).await;
         }
         First::SlowHead => refusal::slow_head(proxy, connection, io).await,
         First::Spoken(Spoken::Nothing) | First::Closed => {}
@@ -183,7 +184,7 @@ async fn serve_http1(
         // Ours distinguishes a slow head from an idle connection.
         .header_read_timeout(None);
     let mut serving = builder.serve_connection(TokioIo::new(io), service(proxy, connection));
-    let mut timer = pin!(tokio::time::sleep(connection.clock.longest_sleep()));
+    let mut timer = pin!(tokio::time::sleep(connection.clock.longest_sleep().min(RESTS_AFTER)));
     let (mut told, came_late) = (false, closing.is_cancelled());
     if came_late {
         connection.ending.store(true, Ordering::Relaxed);
@@ -217,7 +218,11 @@ async fn serve_http1(
                     io.unread(&parts.read_buf);
                     return Some(io);
                 }
-                Found::Later(after) => timer.as_mut().reset(Instant::now() + after),
+                Found::Later(after) => {
+                    let until_rest = RESTS_AFTER.saturating_sub(connection.clock.quiet_for());
+                    let soon = if until_rest.is_zero() { RESTS_AFTER } else { until_rest };
+                    timer.as_mut().reset(Instant::now() + after.min(soon));
+                }
                 Found::SlowHead | Found::Idle => break None,
                 // Nothing can be said to who takes nothing.
                 Found::SlowReader => {
