@@ -2,6 +2,7 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    #[expect(clippy::disallowed_methods, reason = "so cargo tells a build script what it builds for")]
     let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|found| found == value);
     if is("CARGO_CFG_TARGET_OS", "linux") && is("CARGO_CFG_TARGET_ENV", "gnu") {
         // Relocations take a twentieth of the room (DT_RELR, glibc 2.36): all of them are read at each start, and stay in memory.
