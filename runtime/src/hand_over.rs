@@ -115,18 +115,16 @@ pub(crate) async fn to_successor(service: &Service, program: &Program) -> Result
     let mut channel = BufReader::new(channel);
     // Dropped before the channel, whose end would tell it to serve.
     let mut child = child;
-    match tokio::time::timeout(patience, line(&mut channel)).await {
-        Err(_late) => return Err(HandOverError::Late(patience)),
-        Ok(Err(error)) => return Err(HandOverError::Channel(error)),
-        Ok(Ok(said)) if said == READY => {}
-        Ok(Ok(said)) => return Err(why(&said, &mut child).await),
+    match line_within(patience, &mut channel).await.map_err(HandOverError::Channel)? {
+        None => return Err(HandOverError::Late(patience)),
+        Some(said) if said == READY => {}
+        Some(said) => return Err(why(&said, &mut child).await),
     }
     channel.get_mut().write_all(format!("{GO}\n").as_bytes()).await.map_err(HandOverError::Channel)?;
-    match tokio::time::timeout(PROMPT, line(&mut channel)).await {
-        Err(_late) => return Err(HandOverError::Stalled),
-        Ok(Err(error)) => return Err(HandOverError::Channel(error)),
-        Ok(Ok(said)) if said == SERVING => {}
-        Ok(Ok(said)) => return Err(why(&said, &mut child).await),
+    match line_within(PROMPT, &mut channel).await.map_err(HandOverError::Channel)? {
+        None => return Err(HandOverError::Stalled),
+        Some(said) if said == SERVING => {}
+        Some(said) => return Err(why(&said, &mut child).await),
     }
     let pid = child.id().unwrap_or_default();
     // It outlives this process.
@@ -174,6 +172,20 @@ async fn line(channel: &mut BufReader<UnixStream>) -> io::Result<String> {
     let mut line = String::new();
     channel.read_line(&mut line).await?;
     Ok(line.trim_end().to_owned())
+}
+
+/// One line, if it comes in time; this process may itself have stood still meanwhile.
+async fn line_within(time: Duration, channel: &mut BufReader<UnixStream>) -> io::Result<Option<String>> {
+    if let Ok(said) = tokio::time::timeout(time, line(channel)).await {
+        return said.map(Some);
+    }
+    // Of a process that goes on, timers may be found before what has arrived, so it is looked for once more.
+    let mut said = [0; 256];
+    match rustix::io::read(channel.get_ref(), &mut said) {
+        Ok(count) => Ok(Some(String::from_utf8_lossy(&said[..count]).trim_end().to_owned())),
+        Err(rustix::io::Errno::AGAIN) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Why a new process said something else than it should.
@@ -277,6 +289,8 @@ impl Succession {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[tokio::test]
@@ -297,6 +311,19 @@ mod tests {
             () = &mut turn => panic!("it would serve for a moment, and then nobody"),
             said = line(&mut before) => assert_ne!(said.unwrap_or_default(), SERVING),
         }
+    }
+
+    #[tokio::test]
+    async fn what_was_said_is_heard_though_the_time_is_over() {
+        let (here, mut there) = StdUnixStream::pair().unwrap();
+        here.set_nonblocking(true).unwrap();
+        let mut here = BufReader::new(UnixStream::from_std(here).unwrap());
+        assert_eq!(line_within(Duration::ZERO, &mut here).await.unwrap(), None);
+        // Nothing has looked at the socket since, as after a stop.
+        writeln!(there, "{SERVING}").unwrap();
+        assert_eq!(line_within(Duration::ZERO, &mut here).await.unwrap().as_deref(), Some(SERVING));
+        drop(there);
+        assert_eq!(line_within(Duration::ZERO, &mut here).await.unwrap().as_deref(), Some(""));
     }
 
     #[test]

@@ -163,8 +163,8 @@ async fn a_successor_that_does_not_accept_in_time_is_ended() {
 async fn a_process_that_stood_still_after_it_gave_the_word_goes_all_the_same() {
     let behind = Behind::start().await;
     let mut process = Process::start(&behind.yaml(", drain_delay: 0s")).await;
-    // For longer than a successor may take, which this one did not.
-    let stands_still = "kill -STOP $PPID\necho serving >&5\nsleep 12\nkill -CONT $PPID\n";
+    // For longer than a successor may take, which this one did not; what it says arrives when nobody looks any more.
+    let stands_still = "kill -STOP $PPID\nsleep 0.2\necho serving >&5\nsleep 12\nkill -CONT $PPID\n";
     let successor = successor(&process, stands_still);
     signal("USR2", process.pid());
     process.says("handed over", 1).await;
