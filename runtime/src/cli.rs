@@ -13,6 +13,7 @@ use opentelemetry::metrics::Counter;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{ConfigError, Env, ServiceConfig, Source};
+use crate::descriptors::Descriptors;
 use crate::hand_over::{self, HandOverError, Program, Succession};
 use crate::readiness::Blocker;
 use crate::sockets::{Inheritance, Sockets};
@@ -124,6 +125,7 @@ where
     let (sockets, before) = (Sockets::new(inheritance.sockets), succession.clone());
     let served = source.load::<C>().map_err(anyhow::Error::from).and_then(|loaded| {
         process_log::init(&loaded.config.telemetry().log, format);
+        Descriptors::take();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             let config = &loaded.config;

@@ -2,13 +2,22 @@
 //!
 //! The system gives the lowest number that is free. So a socket with a number among the last ones tells that all below
 //! are taken, and nobody has to count.
+//!
+//! Linux keeps them in a table that doubles when it is full. Where threads share it, as they do here, whoever opens the one that
+//! no longer fits waits until all processors have let go of the old table: some ten milliseconds at the 257th connection,
+//! the 513th, and so on, in which that thread serves nobody. So the table is made large while there is one thread.
 
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd as _};
 
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// Kept for the process listener, for configuration that is read again, for telemetry and the services that are asked.
 const RESERVED: u64 = 64;
+
+/// A table for so many is made at once: for what a listener takes by default, and its upstreams. 8 bytes each, the system's.
+const TABLE: u64 = 16_384;
 
 /// The descriptors of this process.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +27,7 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    /// Takes as many as may be: the soft limit becomes the hard one.
+    /// Takes as many as may be: the soft limit becomes the hard one. Best before there are threads.
     pub fn take() -> Self {
         let mut limit = getrlimit(Resource::Nofile);
         if limit.current != limit.maximum {
@@ -28,7 +37,9 @@ impl Descriptors {
                 Err(error) => tracing::warn!(%error, "the number of open files cannot be raised"),
             }
         }
-        Self::of(limit.current.unwrap_or(u64::MAX))
+        let most = limit.current.unwrap_or(u64::MAX);
+        enlarge_table(most.min(TABLE));
+        Self::of(most)
     }
 
     fn of(most: u64) -> Self {
@@ -45,6 +56,16 @@ impl Descriptors {
     /// Whether `socket`, the last that was opened, leaves what is reserved.
     pub fn has_room_for_upstream(&self, socket: &impl AsFd) -> bool {
         number(socket) < self.first_reserved
+    }
+}
+
+/// The table has to hold the number that is asked for, and never shrinks.
+fn enlarge_table(descriptors: u64) {
+    let last = i32::try_from(descriptors.saturating_sub(1)).unwrap_or(i32::MAX);
+    let enlarged = File::open("/dev/null").and_then(|file| Ok(fcntl_dupfd_cloexec(file, last)?));
+    // Without it the table grows as it is needed.
+    if let Err(error) = enlarged {
+        tracing::debug!(%error, "the table of open files is not enlarged");
     }
 }
 
@@ -75,6 +96,15 @@ mod tests {
             let Descriptors { first_reserved, first_of_upstreams } = Descriptors::of(most);
             assert_eq!((first_of_upstreams, first_reserved), (upstreams, reserved));
         }
+    }
+
+    #[test]
+    fn the_table_has_room() {
+        Descriptors::take();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        assert!(size.trim().parse::<u64>().unwrap() >= limit.min(TABLE), "{size}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tollgate_identity::{Shown, pem};
 use tollgate_runtime::cli;
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::{Env, duration};
+use tollgate_runtime::descriptors::Descriptors;
 
 use crate::demo::apps::{self, App};
 use crate::demo::issuer::{self, Grant, Issuer};
@@ -203,6 +204,8 @@ fn run(command: Command, env: &Env) -> anyhow::Result<ExitCode> {
                 sets: args.sets,
                 env: env.clone(),
             };
+            // Before there are threads.
+            Descriptors::take();
             block_on(up::command(options, &args.log))?;
         }
         Command::Token(TokenArgs { command: Some(command), .. }) => {
