@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use socket2::SockRef;
@@ -20,8 +20,10 @@ use crate::socket::Socket;
 const ACCEPT_REST: Duration = Duration::from_millis(20);
 /// As many as Linux lets wait (`net.core.somaxconn`).
 const QUEUE: usize = 4096;
-/// After so many connections those that are served have their turn.
-const IN_A_ROW: u32 = 8;
+/// Accepting takes one part of the time, and whoever is served as many.
+const SERVED: u32 = 4;
+/// A round of those that are served may have been long since the machine stood still.
+const LONGEST_TURN: Duration = Duration::from_millis(2);
 
 /// Accepts until told to stop. The socket closes with it; connections end by themselves.
 ///
@@ -33,7 +35,8 @@ pub(crate) async fn serve(
     closing: Closing,
 ) {
     let door = Door { proxy, settings, socket, closing: closing.leaving };
-    for count in 1_u32.. {
+    let (mut began, mut turn) = (Instant::now(), Duration::ZERO);
+    loop {
         let came = tokio::select! {
             biased;
             () = closing.closed.cancelled() => break,
@@ -42,9 +45,14 @@ pub(crate) async fn serve(
         if !door.take(came) {
             tokio::time::sleep(ACCEPT_REST).await;
         }
-        // Whoever comes with thousands does not hold up those that are there.
-        if count.is_multiple_of(IN_A_ROW) {
+        // Whoever comes with thousands does not hold up those that are there, and many of those do not keep others out.
+        let now = Instant::now();
+        if now - began >= turn {
+            // Once for who has just come, and once for those who have heard something meanwhile.
             tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            began = Instant::now();
+            turn = ((began - now) / SERVED).min(LONGEST_TURN);
         }
     }
     door.empty();
