@@ -7,8 +7,6 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -26,7 +24,7 @@ const EVERY: Duration = Duration::from_millis(1);
 const REQUEST: &[u8] = b"GET /calm HTTP/1.1\r\nhost: h\r\nuser-agent: bench\r\n\r\n";
 /// What a flood of frames comes to.
 const FRAMES: u32 = 100_000;
-const SLOW_CLIENTS: usize = 2_000;
+const SLOW_CLIENTS: u32 = 2_000;
 /// Bytes at a time.
 const WRITE: usize = 16 << 10;
 
@@ -70,18 +68,15 @@ pub(crate) fn run(options: &Options, args: &Args) -> anyhow::Result<()> {
     let proxy = Running::start(&options.binaries.join("tollgate-proxy"), TESTED_CORE, &arguments)?;
     process::wait_for(listen)?;
     let calm = || Calm::connect(listen);
-    calm()?.ask(for_so_long(Duration::from_secs(2)))?;
+    calm()?.ask(Duration::from_secs(2))?;
     let floods = args.only.as_ref().map_or(Flood::value_variants(), std::slice::from_ref);
     for &flood in floods {
-        let (mut without, mut coming, mut with, mut most) = (Vec::new(), Vec::new(), Vec::new(), 0.0_f64);
+        let (mut without, mut with, mut most) = (Vec::new(), Vec::new(), 0.0_f64);
         for _ in 0..options.rounds {
-            without.extend(calm()?.ask(for_so_long(options.round()))?);
+            without.extend(calm()?.ask(options.round())?);
             let mut client = calm()?;
             let mut flooding = Flooding::start(flood, listen)?;
-            if matches!(flood, Flood::SlowHeads) {
-                coming.extend(client.ask(|| !flooding.has_come())?);
-            }
-            with.extend(client.ask(for_so_long(options.round()))?);
+            with.extend(client.ask(options.round())?);
             most = most.max(process::rss_mib(proxy.id())?);
             flooding.end()?;
         }
@@ -90,18 +85,8 @@ pub(crate) fn run(options: &Options, args: &Args) -> anyhow::Result<()> {
             "{flood:?}: p99 of another client {without:.0} us without, {with:.0} us with; ratio {:.2}; {most:.1} MiB resident",
             with / without
         ));
-        if !coming.is_empty() {
-            let took = EVERY.as_secs_f64() * 1e3 * coming.len() as f64 / f64::from(options.rounds);
-            say(&format!("  while they come, {took:.0} ms a round: p99 {:.0} us", p99(coming)));
-        }
     }
     Ok(())
-}
-
-/// Says whether to go on.
-fn for_so_long(time: Duration) -> impl Fn() -> bool {
-    let until = Instant::now() + time;
-    move || Instant::now() < until
 }
 
 fn p99(mut times: Vec<Duration>) -> f64 {
@@ -123,10 +108,11 @@ impl Calm {
     }
 
     /// How long its requests took, from when they were due.
-    fn ask(&mut self, goes_on: impl Fn() -> bool) -> anyhow::Result<Vec<Duration>> {
+    fn ask(&mut self, time: Duration) -> anyhow::Result<Vec<Duration>> {
         let (mut took, mut heard) = (Vec::new(), [0; 4096]);
         let mut due = Instant::now();
-        while goes_on() {
+        let until = due + time;
+        while due < until {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             self.stream.write_all(REQUEST)?;
             let mut length = 0;
@@ -147,29 +133,16 @@ impl Calm {
     }
 }
 
-/// The process that floods, and whether all of its connections are there.
-struct Flooding(std::process::Child, Arc<AtomicBool>);
+/// The process that floods.
+struct Flooding(std::process::Child);
 
 impl Flooding {
     fn start(flood: Flood, address: SocketAddr) -> anyhow::Result<Self> {
         let name = flood.to_possible_value().context("a flood without a name")?;
-        let mut command = Command::new("nice");
-        command.args(["-n", "19", "taskset", "-c", &HELPER_CORE.to_string()]);
+        let mut command = Command::new("chrt");
+        command.args(["--idle", "0", "taskset", "-c", &HELPER_CORE.to_string()]);
         command.arg(std::env::current_exe()?).args(["flood", name.get_name(), &address.to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().context("nice cannot be run")?;
-        let (mut said, come) = (child.stdout.take().context("no output")?, Arc::<AtomicBool>::default());
-        let noted = Arc::clone(&come);
-        std::thread::spawn(move || {
-            // It ends without a word when it could not connect.
-            let _ = said.read(&mut [0]);
-            noted.store(true, Ordering::Relaxed);
-        });
-        Ok(Self(child, come))
-    }
-
-    fn has_come(&self) -> bool {
-        self.1.load(Ordering::Relaxed)
+        Ok(Self(command.stdin(Stdio::null()).spawn().context("chrt cannot be run")?))
     }
 
     /// It must not have ended by itself: then nothing was flooded.
@@ -250,7 +223,6 @@ fn slow_heads(address: SocketAddr) -> anyhow::Result<()> {
         Ok(stream)
     };
     let mut streams = (0..SLOW_CLIENTS).map(|_| begin()).collect::<Result<Vec<_>, _>>()?;
-    let mut told = false;
     loop {
         let began = Instant::now();
         for stream in &mut streams {
@@ -260,9 +232,5 @@ fn slow_heads(address: SocketAddr) -> anyhow::Result<()> {
             }
         }
         std::thread::sleep(Duration::from_secs(1).saturating_sub(began.elapsed()));
-        // The proxy has had the time to accept them all.
-        if !std::mem::replace(&mut told, true) {
-            say("all are there");
-        }
     }
 }
