@@ -48,7 +48,7 @@ impl Default for OverloadConfig {
     fn default() -> Self {
         Self {
             mode: OverloadMode::Shed,
-            target_delay: Duration::from_millis(5),
+            target_delay: Duration::from_millis(4),
             retry_after: Duration::from_secs(1),
         }
     }
