@@ -24,6 +24,7 @@ const EVERY: Duration = Duration::from_millis(1);
 const REQUEST: &[u8] = b"GET /calm HTTP/1.1\r\nhost: h\r\nuser-agent: bench\r\n\r\n";
 /// What a flood of frames comes to.
 const FRAMES: u32 = 100_000;
+const SETTLES: Duration = Duration::from_millis(500);
 const SLOW_CLIENTS: u32 = 2_000;
 /// Bytes at a time.
 const WRITE: usize = 16 << 10;
@@ -79,6 +80,9 @@ pub(crate) fn run(options: &Options, args: &Args) -> anyhow::Result<()> {
             with.extend(client.ask(options.round())?);
             most = most.max(process::rss_mib(proxy.id())?);
             flooding.end()?;
+            drop(flooding);
+            // What it leaves behind is not the next round's.
+            std::thread::sleep(SETTLES);
         }
         let (without, with) = (p99(without), p99(with));
         say(&format!(
