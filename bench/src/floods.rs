@@ -24,6 +24,7 @@ const EVERY: Duration = Duration::from_millis(1);
 const REQUEST: &[u8] = b"GET /calm HTTP/1.1\r\nhost: h\r\nuser-agent: bench\r\n\r\n";
 /// What a flood of frames comes to.
 const FRAMES: u32 = 100_000;
+/// Between a flood and what is measured next.
 const SETTLES: Duration = Duration::from_millis(500);
 const SLOW_CLIENTS: u32 = 2_000;
 /// Bytes at a time.

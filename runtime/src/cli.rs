@@ -125,6 +125,7 @@ where
     let (sockets, before) = (Sockets::new(inheritance.sockets), succession.clone());
     let served = source.load::<C>().map_err(anyhow::Error::from).and_then(|loaded| {
         process_log::init(&loaded.config.telemetry().log, format);
+        // Before there are threads.
         Descriptors::take();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
