@@ -15,6 +15,9 @@ use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::Secret;
 use tollgate_testkit::ports::free_addresses;
 
+/// Writes are answered in milliseconds, beside other tests in a second or two.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+
 /// A service in a process of its own.
 struct Process {
     child: Child,
@@ -89,9 +92,12 @@ async fn every_write_that_was_answered_survives_a_kill() {
     });
     let writing = futures_util::future::join_all(writes);
     let killing = async {
-        while answered.load(Ordering::SeqCst) < 20 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let twenty = async {
+            while answered.load(Ordering::SeqCst) < 20 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(ANSWERED_WITHIN, twenty).await.expect("twenty writes are answered");
         process.kill();
     };
     let (written, ()) = tokio::join!(writing, killing);
