@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tollgate_identity::tls;
@@ -33,13 +33,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let [process, listen] = process::free_addresses()?;
     let file = folder.path().join("proxy.yaml");
     let proxy = options.binaries.join("tollgate-proxy");
-    let base = json!({
-        "process": {"listen": process},
-        "telemetry": {"log": "warn"},
-        "listeners": [{"name": "in", "bind": listen, "role": "sidecar", "mtls": "off"}],
-        "routes": [{"name": "all", "matches": [{}], "authz": "off", "direct_response": {"status": 200}}],
-    });
-    std::fs::write(&file, base.to_string())?;
+    let plaintext = plaintext(process, listen);
+    std::fs::write(&file, plaintext.to_string())?;
     let mut times = Vec::new();
     for _ in 1..STARTS {
         times.push(start(&proxy, &file, process)?.1);
@@ -56,9 +51,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     say(&format!("idle: {:.1} MiB resident", process::rss_mib(running.id())?));
     drop(running);
 
-    let mut config = base;
-    config["identity"] = identity_files(&authority, folder.path())?;
-    config["listeners"][0]["mtls"] = json!("strict");
+    let mut config = strict(plaintext, &authority, folder.path())?;
     config["listeners"][0]["limits"] = json!({"max_connections": 2 * CONNECTIONS, "idle_timeout": "1h"});
     std::fs::write(&file, config.to_string())?;
     let (running, _) = start(&proxy, &file, process)?;
@@ -74,6 +67,24 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// As little as a proxy can be told that has a listener.
+pub(crate) fn plaintext(process: SocketAddr, listen: SocketAddr) -> Value {
+    json!({
+        "process": {"listen": process},
+        "telemetry": {"log": "warn"},
+        "listeners": [{"name": "in", "bind": listen, "role": "sidecar", "mtls": "off"}],
+        "routes": [{"name": "all", "matches": [{}], "authz": "off", "direct_response": {"status": 200}}],
+    })
+}
+
+/// The same with an identity, and a listener that asks for one.
+pub(crate) fn strict(plaintext: Value, authority: &Authority, folder: &Path) -> anyhow::Result<Value> {
+    let mut config = plaintext;
+    config["identity"] = identity_files(authority, folder)?;
+    config["listeners"][0]["mtls"] = json!("strict");
+    Ok(config)
+}
+
 /// Starts a proxy, and says how long it took until its process listener said that it is ready.
 fn start(proxy: &Path, config: &Path, process: SocketAddr) -> anyhow::Result<(Running, Duration)> {
     let began = Instant::now();
@@ -86,7 +97,7 @@ fn start(proxy: &Path, config: &Path, process: SocketAddr) -> anyhow::Result<(Ru
     Ok((running, began.elapsed()))
 }
 
-fn is_ready(process: SocketAddr) -> bool {
+pub(crate) fn is_ready(process: SocketAddr) -> bool {
     use std::io::{Read as _, Write as _};
     let ask = || {
         let mut stream = std::net::TcpStream::connect(process)?;

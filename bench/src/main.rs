@@ -19,6 +19,7 @@ mod mtls;
 mod overload;
 mod process;
 mod routes;
+mod start_order;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -63,6 +64,8 @@ enum Scenario {
     Footprint,
     /// Instructions a request takes with ten routes and with ten thousand.
     Routes,
+    /// Prints the linker script that puts side by side what a proxy executes when it starts (proxy/start.ld).
+    StartOrder,
     /// That empty service: prints its address, and serves until it is ended.
     #[command(hide = true)]
     ServeEmpty {
@@ -105,6 +108,7 @@ fn main() -> ExitCode {
         Scenario::Flood { flood, address } => floods::flood(flood, address),
         Scenario::Footprint => footprint::run(&args.options),
         Scenario::Routes => routes::run(&args.options),
+        Scenario::StartOrder => start_order::run(&args.options),
         Scenario::ServeEmpty { runtime, jwk } => grpc::empty::serve(runtime, jwk.as_deref()),
     };
     match done {

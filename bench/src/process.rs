@@ -58,6 +58,30 @@ impl Running {
     }
 }
 
+/// A proxy under callgrind, which counts what it executes.
+#[derive(Debug)]
+pub(crate) struct Callgrind(Running);
+
+impl Callgrind {
+    pub(crate) fn start(arguments: &[String], proxy: &Path, config: &Path) -> anyhow::Result<Self> {
+        let child = Command::new("valgrind")
+            .arg("--tool=callgrind")
+            .args(arguments)
+            .arg(proxy)
+            .args(["--config".as_ref(), config.as_os_str()])
+            .spawn()
+            .context("valgrind cannot be run; on Debian: apt-get install -y valgrind")?;
+        Ok(Self(Running(child)))
+    }
+
+    /// Ends it so that it writes what it counted.
+    pub(crate) fn end(mut self) -> anyhow::Result<()> {
+        Command::new("kill").arg(self.0.id().to_string()).status()?;
+        self.0.0.wait()?;
+        Ok(())
+    }
+}
+
 /// CPU time of all threads of a process so far.
 pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).context("the process under test is gone")?;

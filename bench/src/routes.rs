@@ -8,7 +8,6 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -16,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::chain::upstream;
-use crate::process;
+use crate::process::{self, Callgrind};
 use crate::{Options, collector, say};
 
 const FEW: usize = 500;
@@ -89,17 +88,15 @@ fn instructions(
     let [listen] = process::free_addresses()?;
     let (file, log) = (folder.path().join("proxy.yaml"), folder.path().join("valgrind.log"));
     std::fs::write(&file, config(listen).to_string())?;
-    let mut child = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", COUNTED])
-        .arg(format!("--log-file={}", log.display()))
-        .arg(proxy)
-        .args(["--config".as_ref(), file.as_os_str()])
-        .spawn()
-        .context("valgrind cannot be run; on Debian: apt-get install -y valgrind")?;
-    let asked = process::wait_for_within(listen, READY_WITHIN).and_then(|()| ask(listen, routes, requests));
-    Command::new("kill").arg(child.id().to_string()).status()?;
-    child.wait()?;
-    asked?;
+    let arguments = [
+        "--callgrind-out-file=/dev/null".to_owned(),
+        COUNTED.to_owned(),
+        format!("--log-file={}", log.display()),
+    ];
+    let running = Callgrind::start(&arguments, proxy, &file)?;
+    process::wait_for_within(listen, READY_WITHIN)?;
+    ask(listen, routes, requests)?;
+    running.end()?;
     let log = std::fs::read_to_string(log)?;
     let collected = log.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
     collected.with_context(|| format!("valgrind counted nothing:\n{log}"))
