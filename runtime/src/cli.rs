@@ -91,8 +91,7 @@ where
     F: Future<Output = anyhow::Result<A>>,
 {
     let runs: Vec<_> = extras.iter().map(|one| (one.command.get_name().to_owned(), one.run)).collect();
-    let command = Args::command().subcommands(extras.into_iter().map(|one| one.command));
-    let matches = command.get_matches();
+    let matches = command(C::NAME).subcommands(extras.into_iter().map(|one| one.command)).get_matches();
     if let Some((name, matches)) = matches.subcommand()
         && let Some((_, run)) = runs.iter().find(|(other, _)| other == name)
     {
@@ -142,6 +141,11 @@ where
             fail(&error)
         }
     }
+}
+
+/// The arguments of a service's binary.
+fn command(service: &str) -> Command {
+    Args::command().name(format!("tollgate-{service}"))
 }
 
 fn tell_about<C: ServiceConfig>(about: &AboutConfig) -> ExitCode {
@@ -369,4 +373,17 @@ pub fn tell(line: &str) {
     // At once, so that nothing of another process comes between a line and its end.
     let line = format!("{line}\n");
     eprint!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binary_tells_its_own_version() {
+        assert_eq!(
+            command("proxy").render_version(),
+            concat!("tollgate-proxy ", env!("CARGO_PKG_VERSION"), "\n")
+        );
+    }
 }
