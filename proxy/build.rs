@@ -8,8 +8,8 @@ fn main() {
     if is("CARGO_CFG_TARGET_OS", "linux") && is("CARGO_CFG_TARGET_ENV", "gnu") {
         // Relocations take a twentieth of the room (DT_RELR, glibc 2.36): all of them are read at each start, and stay in memory.
         println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
-        // What is shipped (`--profile dist`): functions that a start executes lie side by side, so that less of the binary is
-        // resident. Names of today that the script does not have cost only that: `tollgate-bench start-order` makes it anew.
+        // Optimised as what is shipped (`--profile dist`): functions that a start executes lie side by side, so that less of the
+        // binary is resident. What the script does not name costs only that; `tollgate-bench start-order` makes it anew.
         if is("OPT_LEVEL", "3") {
             println!("cargo:rustc-link-arg-bins=-T{}/start.ld", env!("CARGO_MANIFEST_DIR"));
         }

@@ -24,8 +24,14 @@ const EVERY: Duration = Duration::from_millis(1);
 const REQUEST: &[u8] = b"GET /calm HTTP/1.1\r\nhost: h\r\nuser-agent: bench\r\n\r\n";
 /// What a flood of frames comes to.
 const FRAMES: u32 = 100_000;
-/// Between a flood and what is measured next.
+/// Between the end of a flood's connections and what is measured next.
 const SETTLES: Duration = Duration::from_millis(500);
+/// The proxy has noticed by then that a flood's connections are gone; of slow clients it looks every second or so.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
+/// The calm client's, which may go at any time.
+const OTHERS: usize = 4;
+/// Requests of the calm client while two thousand connect.
+const BEGINNING: usize = 200;
 const SLOW_CLIENTS: u32 = 2_000;
 /// Bytes at a time.
 const WRITE: usize = 16 << 10;
@@ -71,24 +77,34 @@ pub(crate) fn run(options: &Options, args: &Args) -> anyhow::Result<()> {
     process::wait_for(listen)?;
     let calm = || Calm::connect(listen);
     calm()?.ask(Duration::from_secs(2))?;
+    let open = process::descriptors(proxy.id())?;
     let floods = args.only.as_ref().map_or(Flood::value_variants(), std::slice::from_ref);
     for &flood in floods {
-        let (mut without, mut with, mut most) = (Vec::new(), Vec::new(), 0.0_f64);
+        let (mut without, mut with, mut beginning) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut most, mut flooded) = (0.0_f64, Duration::ZERO);
         for _ in 0..options.rounds {
             without.extend(calm()?.ask(options.round())?);
             let mut client = calm()?;
-            let mut flooding = Flooding::start(flood, listen)?;
-            with.extend(client.ask(options.round())?);
+            let flooding = Flooding::start(flood, listen)?;
+            let times = client.ask(options.round())?;
+            beginning.extend_from_slice(times.get(..BEGINNING).unwrap_or(&times));
+            with.extend(times);
             most = most.max(process::rss_mib(proxy.id())?);
-            flooding.end()?;
-            drop(flooding);
+            flooded += flooding.end()?;
             // What it leaves behind is not the next round's.
+            let ended = Instant::now();
+            while process::descriptors(proxy.id())? > open + OTHERS {
+                ensure!(ended.elapsed() < GONE_WITHIN, "the proxy keeps connections of a flood that is over");
+                std::thread::sleep(Duration::from_millis(50));
+            }
             std::thread::sleep(SETTLES);
         }
-        let (without, with) = (p99(without), p99(with));
+        let (without, with, beginning) = (p99(without), p99(with), p99(beginning));
         say(&format!(
-            "{flood:?}: p99 of another client {without:.0} us without, {with:.0} us with; ratio {:.2}; {most:.1} MiB resident",
-            with / without
+            "{flood:?}: p99 of another client {without:.0} us without, {with:.0} us with ({beginning:.0} in the first {BEGINNING} ms); \
+             ratio {:.2}; {most:.1} MiB resident; the flood had {:.0} % of its processor",
+            with / without,
+            100.0 * flooded.as_secs_f64() / (options.round() * options.rounds).as_secs_f64(),
         ));
     }
     Ok(())
@@ -150,10 +166,10 @@ impl Flooding {
         Ok(Self(command.stdin(Stdio::null()).spawn().context("chrt cannot be run")?))
     }
 
-    /// It must not have ended by itself: then nothing was flooded.
-    fn end(&mut self) -> anyhow::Result<()> {
+    /// The CPU time it had. It must not have ended by itself: then nothing was flooded.
+    fn end(mut self) -> anyhow::Result<Duration> {
         ensure!(self.0.try_wait()?.is_none(), "the flood ended too early");
-        Ok(())
+        process::cpu(self.0.id())
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{Options, say};
 
 const STARTS: usize = 11;
 const CONNECTIONS: usize = 10_000;
-/// Until a connection that is idle is kept with less: the proxy looks at it every ten seconds.
+/// Until a connection that is idle is kept with less: the proxy looks at it every five seconds.
 const IDLE: Duration = Duration::from_secs(25);
 /// What a start leaves behind has been given back by then.
 const RESTS: Duration = Duration::from_secs(2);

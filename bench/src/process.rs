@@ -93,6 +93,11 @@ pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
     Ok(tasks.flatten().map(of_thread).sum())
 }
 
+/// File descriptors that a process has open.
+pub(crate) fn descriptors(pid: u32) -> anyhow::Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd")).context("the process under test is gone")?.count())
+}
+
 /// Resident memory of a process.
 pub(crate) fn rss_mib(pid: u32) -> anyhow::Result<f64> {
     let status =

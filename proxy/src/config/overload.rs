@@ -48,13 +48,16 @@ impl Default for OverloadConfig {
     fn default() -> Self {
         Self {
             mode: OverloadMode::Shed,
-            target_delay: Duration::from_millis(4),
+            target_delay: Self::TARGET_DELAY,
             retry_after: Duration::from_secs(1),
         }
     }
 }
 
 impl OverloadConfig {
+    /// The target where nothing else is said.
+    pub(crate) const TARGET_DELAY: Duration = Duration::from_millis(4);
+
     pub(super) fn check(&self) -> Result<(), Invalid> {
         let bounds = Duration::from_millis(1)..=Duration::from_secs(1);
         if bounds.contains(&self.target_delay) {

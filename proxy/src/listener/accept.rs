@@ -24,6 +24,8 @@ const QUEUE: usize = 4096;
 const SERVED: u32 = 4;
 /// A round of those that are served may have been long since the machine stood still.
 const LONGEST_TURN: Duration = Duration::from_millis(2);
+/// Whoever comes brings work, TLS for instance, which makes the next turn longer: that does not go on growing.
+const MOST_IN_A_TURN: u32 = 16;
 
 /// Accepts until told to stop. The socket closes with it; connections end by themselves.
 ///
@@ -35,7 +37,7 @@ pub(crate) async fn serve(
     closing: Closing,
 ) {
     let door = Door { proxy, settings, socket, closing: closing.leaving };
-    let (mut began, mut turn) = (Instant::now(), Duration::ZERO);
+    let (mut began, mut turn, mut taken) = (Instant::now(), Duration::ZERO, 0);
     loop {
         let came = tokio::select! {
             biased;
@@ -47,12 +49,14 @@ pub(crate) async fn serve(
         }
         // Whoever comes with thousands does not hold up those that are there, and many of those do not keep others out.
         let now = Instant::now();
-        if now - began >= turn {
+        taken += 1;
+        if now - began >= turn || taken == MOST_IN_A_TURN {
             // Once for who has just come, and once for those who have heard something meanwhile.
             tokio::task::yield_now().await;
             tokio::task::yield_now().await;
             began = Instant::now();
             turn = ((began - now) / SERVED).min(LONGEST_TURN);
+            taken = 0;
         }
     }
     door.empty();
@@ -89,10 +93,8 @@ impl Door {
                 let peer = address.as_socket().ok_or(io::ErrorKind::Unsupported)?;
                 Ok((TcpStream::from_std(socket.into())?, peer))
             });
-            let gone = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionAborted;
             match accepted {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if gone(&error) => {}
                 accepted => {
                     if !self.take((place, accepted)) {
                         return;
@@ -109,6 +111,8 @@ impl Door {
         let proxy = Arc::clone(&self.proxy);
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
+            // It went while it waited.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => return true,
             Err(error) => {
                 tracing::warn!(%error, listener = listener.config.name, "cannot accept a connection");
                 return false;

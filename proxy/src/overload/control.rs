@@ -85,8 +85,9 @@ impl Control {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::OverloadConfig;
 
-    const TARGET: Duration = Duration::from_millis(5);
+    const TARGET: Duration = OverloadConfig::TARGET_DELAY;
     const MILLI: Duration = Duration::from_millis(1);
 
     /// What a request takes that is served.

@@ -240,7 +240,7 @@ fn nanos(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    const TARGET: Duration = Duration::from_millis(5);
+    const TARGET: Duration = OverloadConfig::TARGET_DELAY;
 
     /// One in which the queue is as long as it should be.
     fn busy(ratio: f64) -> Overload {
