@@ -10,6 +10,7 @@ fn main() {
         println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
         // Optimised as what is shipped (`--profile dist`): functions that a start executes lie side by side, so that less of the
         // binary is resident. What the script does not name costs only that; `tollgate-bench start-order` makes it anew.
+        // lld and GNU ld read it; mold does not.
         if is("OPT_LEVEL", "3") {
             println!("cargo:rustc-link-arg-bins=-T{}/start.ld", env!("CARGO_MANIFEST_DIR"));
         }
