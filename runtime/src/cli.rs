@@ -201,9 +201,30 @@ where
     drop(starting);
     loop {
         tokio::select! {
+            // A successor that serves by now is heard before a signal which came meanwhile, and would end it.
+            biased;
             ended = &mut serving => {
                 service.stop().await;
                 return ended;
+            }
+            outcome = handing.outcome() => {
+                handing = Handing::Nothing;
+                match outcome {
+                    Err(error) => {
+                        hand_overs.add(1, &[KeyValue::new("outcome", "failed")]);
+                        let error = anyhow::Error::new(error);
+                        tracing::error!("no hand-over, this process goes on serving: {error:#}");
+                    }
+                    Ok(pid) => {
+                        hand_overs.add(1, &[KeyValue::new("outcome", "done")]);
+                        tracing::info!(pid, "handed over: what is under way is finished here, the rest is served there");
+                        supervisor::goes_on_as(pid);
+                        // Who is told to stop now is stopping already.
+                        signals.end_at(2);
+                        let ((), ended) = tokio::join!(service.yield_to_successor(), &mut serving);
+                        return ended;
+                    }
+                }
             }
             told = signals.next() => {
                 // Who was to take over does not. It is ended first: were this process to end before, the other would serve.
@@ -229,25 +250,6 @@ where
                     tracing::warn!("SIGUSR2: no hand-over: {why}");
                 }
             },
-            outcome = handing.outcome() => {
-                handing = Handing::Nothing;
-                match outcome {
-                    Err(error) => {
-                        hand_overs.add(1, &[KeyValue::new("outcome", "failed")]);
-                        let error = anyhow::Error::new(error);
-                        tracing::error!("no hand-over, this process goes on serving: {error:#}");
-                    }
-                    Ok(pid) => {
-                        hand_overs.add(1, &[KeyValue::new("outcome", "done")]);
-                        tracing::info!(pid, "handed over: what is under way is finished here, the rest is served there");
-                        supervisor::goes_on_as(pid);
-                        // Who is told to stop now is stopping already.
-                        signals.end_at(2);
-                        let ((), ended) = tokio::join!(service.yield_to_successor(), &mut serving);
-                        return ended;
-                    }
-                }
-            }
         }
     }
 }
@@ -326,18 +328,30 @@ pub async fn shutdown_signal() {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// What has come and nobody was told yet.
+    told: Option<Told>,
 }
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, told: None })
     }
 
+    /// The next one. Whoever stops waiting loses none.
     async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.terminate.recv() => Told::Terminate,
-            _ = self.interrupt.recv() => Told::Interrupt,
-        }
+        let told = match self.told {
+            Some(told) => told,
+            None => tokio::select! {
+                _ = self.terminate.recv() => Told::Terminate,
+                _ = self.interrupt.recv() => Told::Interrupt,
+            },
+        };
+        self.told = Some(told);
+        // What came before it may not have been noticed yet.
+        tokio::task::yield_now().await;
+        self.told = None;
+        told
     }
 
     /// With so many more of them this process ends at once.
@@ -377,7 +391,22 @@ pub fn tell(line: &str) {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::{getpid, kill_process};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_signal_outlives_whoever_stops_waiting_for_it() {
+        let mut signals = Signals::listen().unwrap();
+        kill_process(getpid(), rustix::process::Signal::TERM).unwrap();
+        while signals.told.is_none() {
+            tokio::task::yield_now().await;
+            let mut next = std::pin::pin!(signals.next());
+            let told = std::future::poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await;
+            assert!(told.is_pending(), "it looks round before it tells");
+        }
+        assert!(matches!(signals.next().await, Told::Terminate));
+    }
 
     #[test]
     fn a_binary_tells_its_own_version() {

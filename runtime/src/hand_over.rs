@@ -23,7 +23,7 @@
 //! | the new one is told to stop before `go` | it never accepts and closes the channel, the old one goes on |
 //! | the old one stands still, before or after `go` | the new one waits; or serves alone, until the old one finds `serving` and ends |
 //! | the old one is gone | the channel ends, the new one serves |
-//! | the old one is told to stop before `serving` | it kills the new one, finishes what it has, and ends: nobody is to serve |
+//! | the old one is told to stop before it found `serving` | it kills the new one, finishes what it has, and ends: nobody is to serve |
 
 use std::ffi::OsString;
 use std::io;

@@ -174,6 +174,18 @@ async fn a_process_that_stood_still_after_it_gave_the_word_goes_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_process_that_stood_still_and_is_told_to_stop_finds_first_that_another_serves() {
+    let behind = Behind::start().await;
+    let mut process = Process::start(&behind.yaml(", drain_delay: 0s")).await;
+    let both_at_once = "kill -STOP $PPID\nsleep 0.2\necho serving >&5\nkill -TERM $PPID\nkill -CONT $PPID\n";
+    let successor = successor(&process, both_at_once);
+    signal("USR2", process.pid());
+    process.says("handed over", 1).await;
+    assert!(process.ended().await.success());
+    assert!(!is_gone(successor()), "one serves, and that one only");
+}
+
+#[tokio::test]
 async fn who_is_told_twice_to_stop_ends_with_the_process_that_was_to_take_over() {
     let behind = Behind::start().await;
     let mut process = Process::start(&behind.yaml(", drain_delay: 1h")).await;
