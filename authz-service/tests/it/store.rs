@@ -7,8 +7,6 @@ use tollgate_authz::store::{Authorship, Operation, Store, StoreError, Write};
 use tollgate_runtime::clock::Clock;
 use tollgate_runtime::config::Secret;
 use tollgate_testkit::postgres::PostgresServer;
-
-use crate::running::{Ask, Running};
 use tollgate_testkit::signer::Signer;
 
 async fn open(url: &str) -> Store {
@@ -436,31 +434,3 @@ contract!(
     a_one_use_token_lasts_an_hour,
     nobody_is_locked_out,
 );
-
-#[tokio::test]
-async fn a_bad_row_keeps_the_old_policy_whole() {
-    let mesh = Running::demo().await;
-    let ask = Ask::new("GET", "/policies/1").bearer(&mesh.token("reader", "policies:read"));
-    assert_eq!(mesh.check(&ask).await.status(), 200);
-    let file = mesh.folder.path().join("authz.db");
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).foreign_keys(false);
-    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-    for sql in [
-        "UPDATE permissions SET paths = '[\"/policies/{\"]'",
-        "UPDATE bindings SET role = 'gone'",
-        "UPDATE roles SET includes = 'nonsense'",
-    ] {
-        let mut tx = pool.begin().await.unwrap();
-        sqlx::query(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut *tx).await.unwrap();
-        sqlx::query("UPDATE epoch SET n = n + 1").execute(&mut *tx).await.unwrap();
-        tx.commit().await.unwrap();
-        let failed = "tollgate_policy_reload_failures";
-        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
-        while !mesh.service.telemetry().render_metrics().unwrap().contains(failed) {
-            assert!(tokio::time::Instant::now() < deadline, "the failure was not counted in time");
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-        assert_eq!(mesh.check(&ask).await.status(), 200, "{sql}");
-        assert_eq!(mesh.cell.load().epoch, 1);
-    }
-}
