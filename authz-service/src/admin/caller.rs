@@ -313,7 +313,8 @@ fn name_of(presented: &Presented, workload: Option<&SpiffeId>) -> String {
 /// Refused attempts to administer are part of the audit. Those of nobody in particular are noise of any network.
 fn log_refusal(caller: &str, request_id: &str, method: &str, path: &str, reason: &str) {
     if caller.is_empty() {
-        tracing::info!(method, path, reason, request_id, "admin request refused");
+        let peer = tracing::field::Empty;
+        tracing::info!(peer, method, path, reason, request_id, "admin request refused");
     } else {
         tracing::warn!(caller, method, path, reason, request_id, "admin request of {caller} refused");
     }

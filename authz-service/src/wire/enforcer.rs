@@ -55,7 +55,7 @@ impl Asker {
         match snapshot.enforcer_with(leaf.id.as_str()) {
             Some(enforcer) => Ok(Self(Some(Arc::clone(enforcer)))),
             None => {
-                tracing::warn!(id = %leaf.id, "call refused: the policy knows no enforcer of this id");
+                tracing::warn!(peer = tracing::field::Empty, id = %leaf.id, "call refused: the policy knows no enforcer of this id");
                 Err(MayNotAsk::Stranger)
             }
         }

@@ -43,7 +43,7 @@ async fn admitted(State(callers): State<Arc<Option<Callers>>>, request: Request,
     if let Some(leaf) = leaf
         && (*callers).as_ref().is_some_and(|callers| !callers.include(&leaf.id))
     {
-        tracing::warn!(id = %leaf.id, "report refused: this workload may not report here");
+        tracing::warn!(peer = tracing::field::Empty, id = %leaf.id, "report refused: this workload may not report here");
         return BodyError::Caller.into_response();
     }
     next.run(request).await

@@ -98,7 +98,7 @@ impl ServerCertVerifier for Servers {
         if self.expected.iter().any(|pattern| material.bundles.matches(pattern, &peer.id)) {
             return Ok(ServerCertVerified::assertion());
         }
-        tracing::warn!(found = %peer.id, expected = ?self.expected, "another workload answered than was asked for");
+        tracing::warn!(peer = tracing::field::Empty, found = %peer.id, expected = ?self.expected, "another workload answered than was asked for");
         Err(CertificateError::ApplicationVerificationFailure.into())
     }
 

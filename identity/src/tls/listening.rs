@@ -134,7 +134,7 @@ impl ClientCertVerifier for Clients {
         match Shown::read(leaf) {
             Ok(shown) if !shown.claims_an_id() => Ok(verified),
             Ok(shown) => {
-                tracing::warn!(subject = shown.subject, uris = ?shown.uris, "handshake refused: a client CA signed a workload's id");
+                tracing::warn!(peer = tracing::field::Empty, subject = shown.subject, uris = ?shown.uris, "handshake refused: a client CA signed a workload's id");
                 Err(CertificateError::ApplicationVerificationFailure.into())
             }
             Err(_) => Err(CertificateError::BadEncoding.into()),

@@ -84,7 +84,7 @@ pub fn peer(connection: &CommonState) -> Result<Option<Leaf>, CertificateFault> 
 fn alert(untrusted: &Untrusted) -> rustls::Error {
     use rustls::{CertificateError, Error};
 
-    tracing::info!(reason = %untrusted, "handshake refused");
+    tracing::info!(peer = tracing::field::Empty, reason = %untrusted, "handshake refused");
     let certificate = match untrusted {
         Untrusted::Nothing => return Error::NoCertificatesPresented,
         Untrusted::Certificate(CertificateFault::Unreadable(_)) => CertificateError::BadEncoding,

@@ -69,7 +69,7 @@ impl ServerCertVerifier for Named {
         if shown.names.iter().chain(&shown.uris).any(known) {
             return Ok(verified);
         }
-        tracing::warn!(found = ?shown.names, expected = ?self.subject_names, "another server answered than was asked for");
+        tracing::warn!(peer = tracing::field::Empty, found = ?shown.names, expected = ?self.subject_names, "another server answered than was asked for");
         Err(CertificateError::ApplicationVerificationFailure.into())
     }
 

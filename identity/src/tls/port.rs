@@ -97,7 +97,7 @@ impl Callers {
         match peer.and_then(|peer| peer.leaf.as_ref()) {
             Some(leaf) if self.include(&leaf.id) => Ok(()),
             Some(leaf) => {
-                tracing::warn!(id = %leaf.id, "call refused: this workload may not call here");
+                tracing::warn!(peer = tracing::field::Empty, id = %leaf.id, "call refused: this workload may not call here");
                 Err(Status::permission_denied("this workload may not call here"))
             }
             None => Err(Status::unauthenticated("a client certificate is required")),

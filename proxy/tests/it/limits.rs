@@ -13,9 +13,11 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tollgate_proto::attributes as a;
 use tollgate_testkit::fake_collector::attribute;
+use tollgate_testkit::ports::free_address;
 
 use crate::harness::{Mesh, PATIENCE, Setup, observed, raw};
 use crate::pki::{CLIENT, PROXY, Pki};
+use crate::process::Process;
 use crate::wire::Wire;
 
 #[tokio::test]
@@ -146,6 +148,27 @@ async fn a_handshake_that_does_not_end_is_closed() {
         let closed = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut heard)).await;
         assert!(closed.is_ok() && heard.is_empty(), "{partial:?}: {heard:?}");
     }
+}
+
+#[tokio::test]
+async fn whoever_is_refused_again_and_again_does_not_fill_the_log() {
+    let (pki, nobody) = (Pki::new(), free_address());
+    let top = pki.identity("proxy", PROXY);
+    let setup = Setup { top: &top, listener: "role: sidecar, mtls: strict", ..Setup::default() };
+    let process = Process::start(&setup.yaml(nobody, nobody, nobody)).await;
+    let (refused, began, mut tried) = ("plaintext refused", Instant::now(), 0);
+    let left_out = || process.said("left out").iter().filter_map(|line| line["lines"].as_u64()).sum::<u64>();
+    while left_out() == 0 {
+        assert!(tried < 10_000, "{} lines", process.said(refused).len());
+        for _ in 0..50 {
+            let heard = raw(process.main, b"GET / HTTP/1.1\r\nhost: h\r\n\r\n", PATIENCE).await;
+            assert!(heard.starts_with("HTTP/1.1 400"), "{heard}");
+            tried += 1;
+        }
+    }
+    let (left_out, written) = (left_out(), process.said(refused).len() as u64);
+    assert!(written + left_out <= tried, "{written} and {left_out} of {tried}");
+    assert!(written <= 100 + 10 * (began.elapsed().as_secs() + 1), "{written} of {tried}");
 }
 
 #[tokio::test]

@@ -113,7 +113,11 @@ async fn admitted(State(callers): State<Arc<Option<Callers>>>, request: Request,
         return if (*callers).as_ref().is_some_and(may) {
             next.run(request).await
         } else {
-            tracing::warn!(?id, "request refused: this workload may not come in by the HTTP door");
+            tracing::warn!(
+                peer = tracing::field::Empty,
+                ?id,
+                "request refused: this workload may not come in by the HTTP door"
+            );
             Problem::stranger().into_response()
         };
     }

@@ -17,6 +17,7 @@ mod otlp;
 pub mod process_log;
 mod queue;
 mod spans;
+mod sparing;
 
 use std::path::PathBuf;
 use std::sync::Arc;

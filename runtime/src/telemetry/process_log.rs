@@ -16,6 +16,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 use super::Telemetry;
+use super::sparing::{self, Sparing};
 use crate::clock::Clock;
 
 tokio::task_local! {
@@ -57,7 +58,8 @@ pub fn init(filter: &str, format: Format) {
             Format::Text => stderr.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
             Format::Json => stderr.json().flatten_event(true).boxed(),
         };
-        let subscriber = tracing_subscriber::registry().with(targets(filter)).with(stderr).with(OtlpLayer);
+        let heard = tracing_subscriber::registry().with(targets(filter)).with(Sparing::default());
+        let subscriber = heard.with(stderr).with(OtlpLayer);
         // Somebody else's subscriber (a test's) may be there already; then it is the one that counts.
         let _ = tracing::subscriber::set_global_default(subscriber);
     });
@@ -71,7 +73,10 @@ fn targets(filter: &str) -> Targets {
         filter.split(',').any(|directive| directive.split(['=', '[']).next().map(str::trim) == Some(library))
     };
     let quiet = QUIET.iter().filter(|(library, _)| !named(library));
-    quiet.fold(targets, |targets, (library, most)| targets.with_target(*library, default.min(*most)))
+    let targets =
+        quiet.fold(targets, |targets, (library, most)| targets.with_target(*library, default.min(*most)));
+    // Who hears lines hears that some are left out.
+    targets.with_target(sparing::TARGET, Level::INFO)
 }
 
 /// Runs `future` as a task of the part that `telemetry` belongs to.
