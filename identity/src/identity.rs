@@ -7,8 +7,8 @@
 //!
 //! A change reaches new handshakes only. It cuts no connection: that is for the end of the peer's certificate to do.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -54,8 +54,20 @@ struct Inner {
 }
 
 /// The one implementation of cryptography in this system.
+///
+/// With the first call it begins to gather its randomness, in a thread of its own: that takes some forty milliseconds, in
+/// which the thread of the first handshake would serve nobody.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    static GATHERS: Once = Once::new();
+
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    GATHERS.call_once(|| {
+        let source = provider.secure_random;
+        let gather = move || source.fill(&mut [0; 32]);
+        // Where there is no thread for it, the first handshake does it.
+        let _ = std::thread::Builder::new().name("randomness".to_owned()).spawn(gather);
+    });
+    Arc::new(provider)
 }
 
 /// Sends the service's telemetry to a collector outside the mesh, where one is configured: it is known by its name, and
