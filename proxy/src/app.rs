@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 use tollgate_runtime::Service;
 
 use crate::config::Config;
-use crate::listener::Listener;
+use crate::listener::{Listener, Turns};
 use crate::overload::{self, Overload};
 use crate::pipeline::Proxy;
 use crate::probe::Probes;
@@ -72,6 +73,7 @@ impl App {
             loaded: Loaded::default(),
             strangers: Strangers::default(),
             overload: Overload::default(),
+            handshake_turns: Turns::new(Handle::current().metrics().num_workers()),
         });
         proxy.loaded.applied(&config, service.clock().unix_seconds());
         status::publish(&proxy);

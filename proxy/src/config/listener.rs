@@ -157,7 +157,7 @@ pub struct LimitsConfig {
     /// Connections at once of one address (IPv6: of one /64). One more is closed before a byte of it is read. 1,024 at an
     /// ingress, as many as there may be elsewhere, unless set; 0 switches the limit off.
     pub connections_per_address: Option<usize>,
-    /// TLS handshakes at once. With one more, the address that has the most of them loses its oldest.
+    /// TLS handshakes that have begun. With one more, the address that has the most of them loses its oldest.
     pub handshakes: usize,
     /// Requests of one connection. With the answer to the last of them it is closed (HTTP/2: GOAWAY).
     pub requests_per_connection: u64,

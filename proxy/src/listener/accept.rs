@@ -173,7 +173,7 @@ async fn arrive(
         // On the heap: a handshake is large, and a connection keeps the room of its largest moment.
         Some(secure) => {
             let clock = proxy.reporter.service.clock();
-            let opening = Box::pin(secure.open(&listener, stream, ends.0, clock));
+            let opening = Box::pin(secure.open(&listener, stream, ends.0, clock, &proxy.handshake_turns));
             tokio::select! {
                 () = Closing::expired(closing, proxy) => return,
                 opened = opening => opened,

@@ -8,7 +8,7 @@
 //! * [`room`]: how many of them at once;
 //! * [`clock`]: when a connection has waited long enough;
 //! * [`io`]: the socket, watched;
-//! * [`handshakes`]: how many TLS handshakes at once;
+//! * [`handshakes`]: how many TLS handshakes at once, and when their steps are done;
 //! * [`secure`]: TLS, and what it tells about the other end;
 //! * [`framing`]: where messages begin and end, read strictly;
 //! * [`tcp`]: a connection of bytes that are nobody's business here;
@@ -60,6 +60,7 @@ pub(crate) use accept::serve;
 pub(crate) use capture::would_go_round;
 pub(crate) use clock::ConnectionClock;
 pub(crate) use flow::Flow;
+pub(crate) use handshakes::Turns;
 use room::Room;
 use secure::{PeerCertificate, Secure, Secured};
 use switch::Switch;

@@ -24,7 +24,7 @@ use tollgate_runtime::Service;
 use tollgate_runtime::clock::Clock;
 
 use super::Listener;
-use super::handshakes::Handshakes;
+use super::handshakes::{Handshakes, Turns};
 use crate::config::{ListenerConfig, Mtls};
 use crate::socket::Socket;
 
@@ -138,6 +138,7 @@ impl Secure {
         stream: TcpStream,
         peer: SocketAddr,
         clock: &Clock,
+        turns: &Turns,
     ) -> Opened {
         let limits = &listener.limits;
         // In plaintext a connection may be idle from its beginning.
@@ -157,15 +158,12 @@ impl Secure {
             };
         }
         // From here on it costs something.
-        let mut place = self.handshakes.begin(peer.ip());
-        let shaken = tokio::select! {
-            shaken = tokio::time::timeout(limits.head_timeout, self.acceptor.accept(stream)) => shaken,
-            () = place.gives_way() => return Opened::GaveWay,
-        };
-        let settled = shaken
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            // A handshake may take a while, and the certificate ends no later for it.
-            .and_then(|stream| Ok((self.settled(&stream, clock.unix_nanos())?, stream)));
+        // Who waits for the first turn has nothing yet.
+        let handshake = async { self.acceptor.accept(stream).await };
+        let shaking = self.handshakes.shake(turns, peer.ip(), limits.head_timeout, handshake);
+        let Some(shaken) = shaking.await else { return Opened::GaveWay };
+        // A handshake may take a while, and the certificate ends no later for it.
+        let settled = shaken.and_then(|stream| Ok((self.settled(&stream, clock.unix_nanos())?, stream)));
         match settled {
             Ok((secured, stream)) => {
                 Opened::Served(Socket::Tls(Box::new(stream.into())), Some(Box::new(secured)))

@@ -220,7 +220,7 @@ fn cpu_time() -> Duration {
 }
 
 /// Goes behind all tasks that are ready now. (`yield_now` waits for those too that become ready meanwhile.)
-async fn to_the_back() {
+pub(crate) async fn to_the_back() {
     let mut gone = false;
     poll_fn(|context| {
         if std::mem::replace(&mut gone, true) {
