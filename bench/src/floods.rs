@@ -11,11 +11,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum as _;
+use rustls::ClientConnection;
 use serde_json::json;
+use socket2::SockRef;
 use tempfile::TempDir;
+use tollgate_identity::pki_types::ServerName;
 use tollgate_runtime::descriptors::Descriptors;
+use tollgate_testkit::authority::Authority;
 
 use crate::chain::upstream;
+use crate::mtls::{client, identity_files};
 use crate::process::{self, HELPER_CORE, Running, TESTED_CORE};
 use crate::{Options, collector, say};
 
@@ -30,9 +35,11 @@ const SETTLES: Duration = Duration::from_millis(500);
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// The calm client's, which may go at any time.
 const OTHERS: usize = 4;
-/// Requests of the calm client while two thousand connect.
+/// Requests of the calm client while two thousand connect, at the beginning of a round.
 const BEGINNING: usize = 200;
 const SLOW_CLIENTS: u32 = 2_000;
+/// Clients that begin a handshake together.
+const HELLOS: usize = 128;
 /// Bytes at a time.
 const WRITE: usize = 16 << 10;
 
@@ -55,19 +62,26 @@ pub(crate) enum Flood {
     EmptyData,
     /// Two thousand heads of which a byte comes each second.
     SlowHeads,
+    /// Clients that say hello over TLS, wait for the answer and leave.
+    Handshakes,
 }
 
 /// Measures and prints.
 pub(crate) fn run(options: &Options, args: &Args) -> anyhow::Result<()> {
     process::pin(std::process::id(), HELPER_CORE)?;
     let (upstream, collector, folder) = (upstream::start()?, collector::start()?, TempDir::new()?);
-    let [listen] = process::free_addresses()?;
+    let authority = Authority::new("bench");
+    let [listen, secure] = process::free_addresses()?;
+    let limits = json!({"connections_per_address": 2 * SLOW_CLIENTS});
     let file = folder.path().join("proxy.yaml");
     let config = json!({
         "process": {"listen": null},
         "telemetry": {"endpoint": format!("http://{collector}"), "log": "error"},
-        "listeners": [{"name": "in", "bind": listen, "role": "ingress", "limit_by_address": {"per_second": 0},
-            "limits": {"connections_per_address": 2 * SLOW_CLIENTS}}],
+        "identity": identity_files(&authority, folder.path())?,
+        "listeners": [
+            {"name": "in", "bind": listen, "role": "ingress", "limit_by_address": {"per_second": 0}, "limits": limits},
+            {"name": "secure", "bind": secure, "role": "sidecar", "mtls": "strict", "limits": limits},
+        ],
         "routes": [{"name": "all", "matches": [{}], "authz": "off", "backends": [{"cluster": "app"}]}],
         "clusters": [{"name": "app", "endpoints": {"static": [upstream]}}],
     });
@@ -81,14 +95,16 @@ pub(crate) fn run(options: &Options, args: &Args) -> anyhow::Result<()> {
     let floods = args.only.as_ref().map_or(Flood::value_variants(), std::slice::from_ref);
     for &flood in floods {
         let (mut without, mut with, mut beginning) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut most, mut flooded) = (0.0_f64, Duration::ZERO);
+        let (mut most, mut flooded, mut refused) = (0.0_f64, Duration::ZERO, 0);
         for _ in 0..options.rounds {
             without.extend(calm()?.ask(options.round())?);
             let mut client = calm()?;
-            let flooding = Flooding::start(flood, listen)?;
+            let flooding =
+                Flooding::start(flood, if matches!(flood, Flood::Handshakes) { secure } else { listen })?;
             let times = client.ask(options.round())?;
             beginning.extend_from_slice(times.get(..BEGINNING).unwrap_or(&times));
             with.extend(times);
+            refused += client.refused;
             most = most.max(process::rss_mib(proxy.id())?);
             flooded += flooding.end()?;
             // What it leaves behind is not the next round's.
@@ -99,10 +115,11 @@ pub(crate) fn run(options: &Options, args: &Args) -> anyhow::Result<()> {
             }
             std::thread::sleep(SETTLES);
         }
+        let shed = 100.0 * refused as f64 / (refused + with.len()) as f64;
         let (without, with, beginning) = (p99(without), p99(with), p99(beginning));
         say(&format!(
-            "{flood:?}: p99 of another client {without:.0} us without, {with:.0} us with ({beginning:.0} in the first {BEGINNING} ms); \
-             ratio {:.2}; {most:.1} MiB resident; the flood had {:.0} % of its processor",
+            "{flood:?}: p99 of another client {without:.0} us without, {with:.0} us with ({beginning:.0} of the first {BEGINNING} requests); \
+             ratio {:.2}; {shed:.1} % refused; {most:.1} MiB resident; the flood had {:.0} % of its processor",
             with / without,
             100.0 * flooded.as_secs_f64() / (options.round() * options.rounds).as_secs_f64(),
         ));
@@ -118,6 +135,8 @@ fn p99(mut times: Vec<Duration>) -> f64 {
 /// A client with one connection, on which it asks less often than a connection may.
 struct Calm {
     stream: TcpStream,
+    /// Requests that the proxy had no time for.
+    refused: usize,
 }
 
 impl Calm {
@@ -125,10 +144,10 @@ impl Calm {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        Ok(Self { stream })
+        Ok(Self { stream, refused: 0 })
     }
 
-    /// How long its requests took, from when they were due.
+    /// How long its requests took that were served, from when they were due.
     fn ask(&mut self, time: Duration) -> anyhow::Result<Vec<Duration>> {
         let (mut took, mut heard) = (Vec::new(), [0; 4096]);
         let mut due = Instant::now();
@@ -137,21 +156,29 @@ impl Calm {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             self.stream.write_all(REQUEST)?;
             let mut length = 0;
-            let is_whole = |answer: &[u8]| {
-                let head = answer.windows(4).position(|end| end == b"\r\n\r\n");
-                head.is_some_and(|head| answer.len() >= head + 4 + upstream::BODY_BYTES)
-            };
             while !is_whole(&heard[..length]) {
                 let count = self.stream.read(&mut heard[length..])?;
                 ensure!(count > 0, "the proxy closed the calm client's connection");
                 length += count;
             }
-            ensure!(heard.starts_with(b"HTTP/1.1 200"), "the calm client was not served");
-            took.push(due.elapsed());
+            if heard.starts_with(b"HTTP/1.1 503") {
+                self.refused += 1;
+            } else {
+                ensure!(heard.starts_with(b"HTTP/1.1 200"), "the calm client was not served");
+                took.push(due.elapsed());
+            }
             due += EVERY;
         }
         Ok(took)
     }
+}
+
+/// Whether an answer has the length that it says.
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(end) = answer.windows(4).position(|end| end == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&answer[..end]);
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+    length.is_some_and(|length| answer.len() >= end + 4 + length)
 }
 
 /// The process that floods.
@@ -183,16 +210,21 @@ impl Drop for Flooding {
 /// Floods until it is ended.
 pub(crate) fn flood(flood: Flood, address: SocketAddr) -> anyhow::Result<()> {
     Descriptors::take();
-    if matches!(flood, Flood::SlowHeads) {
-        return slow_heads(address);
+    match flood {
+        Flood::SlowHeads => slow_heads(address),
+        Flood::Handshakes => handshakes(address),
+        Flood::RapidReset | Flood::Continuation | Flood::EmptyData => frames(flood, address),
     }
+}
+
+fn frames(flood: Flood, address: SocketAddr) -> anyhow::Result<()> {
     loop {
         let mut stream = TcpStream::connect(address)?;
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
         match flood {
             Flood::Continuation => frame(&mut bytes, 1, 1, 1, &head("GET")),
             Flood::EmptyData => frame(&mut bytes, 1, 4, 1, &head("POST")),
-            Flood::RapidReset | Flood::SlowHeads => {}
+            _ => {}
         }
         for number in 0..FRAMES {
             let id = 2 * number + 1;
@@ -202,7 +234,7 @@ pub(crate) fn flood(flood: Flood, address: SocketAddr) -> anyhow::Result<()> {
                     frame(&mut bytes, 3, 0, id, &8_u32.to_be_bytes());
                 }
                 Flood::Continuation => frame(&mut bytes, 9, 0, 1, b"\0\x06x-more\x011"),
-                Flood::EmptyData | Flood::SlowHeads => frame(&mut bytes, 0, 0, 1, b""),
+                _ => frame(&mut bytes, 0, 0, 1, b""),
             }
             if bytes.len() > WRITE {
                 // It is closed long before all of it is written.
@@ -253,5 +285,25 @@ fn slow_heads(address: SocketAddr) -> anyhow::Result<()> {
             }
         }
         std::thread::sleep(Duration::from_secs(1).saturating_sub(began.elapsed()));
+    }
+}
+
+fn handshakes(address: SocketAddr) -> anyhow::Result<()> {
+    let mut hello = Vec::new();
+    let stranger = client(&Authority::new("stranger"))?;
+    ClientConnection::new(stranger, ServerName::IpAddress(address.ip().into()))?.write_tls(&mut hello)?;
+    let begin = || -> anyhow::Result<TcpStream> {
+        let mut stream = TcpStream::connect(address)?;
+        // It leaves nothing behind that would hold its port.
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+        stream.write_all(&hello)?;
+        Ok(stream)
+    };
+    loop {
+        let mut streams = (0..HELLOS).map(|_| begin()).collect::<Result<Vec<_>, _>>()?;
+        for stream in &mut streams {
+            // Who is not answered is closed.
+            let _ = stream.read(&mut [0; 4096]);
+        }
     }
 }
