@@ -248,7 +248,6 @@ mod tests {
         });
         all.join_all().await;
         let done = clients.done.lock();
-
         assert!(!done.contains("hh") && done.matches('h').count() == 6, "{done}");
     }
 

@@ -157,8 +157,7 @@ impl Secure {
                 Mtls::Strict | Mtls::Off => Opened::Plaintext(Socket::Plain(stream)),
             };
         }
-        // From here on it costs something.
-        // Who waits for the first turn has nothing yet.
+        // It costs something from its first turn on, and nothing is made for it before.
         let handshake = async { self.acceptor.accept(stream).await };
         let shaking = self.handshakes.shake(turns, peer.ip(), limits.head_timeout, handshake);
         let Some(shaken) = shaking.await else { return Opened::GaveWay };
