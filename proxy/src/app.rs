@@ -65,6 +65,7 @@ impl App {
         snapshot.loops.capture_at(captures(served));
         let probes = Probes::new(service.clone());
         probes.follow(&config);
+        let threads = Handle::current().metrics().num_workers();
         let proxy = Arc::new(Proxy {
             snapshot: ArcSwap::from_pointee(snapshot),
             identity,
@@ -72,8 +73,8 @@ impl App {
             probes,
             loaded: Loaded::default(),
             strangers: Strangers::default(),
-            overload: Overload::default(),
-            handshake_turns: Turns::new(Handle::current().metrics().num_workers()),
+            overload: Overload::new(threads),
+            handshake_turns: Turns::new(threads),
         });
         proxy.loaded.applied(&config, service.clock().unix_seconds());
         status::publish(&proxy);

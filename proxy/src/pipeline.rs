@@ -106,7 +106,7 @@ async fn pass(
 
     // Refuse at once what there is no time for.
     if !snapshot.ready_paths.iter().any(|path| path == parts.uri.path()) {
-        proxy.overload.admit(&snapshot.overload)?;
+        proxy.overload.admit(&snapshot.overload).await?;
     }
 
     // Read the head: one host, one path, in normal form.

@@ -20,10 +20,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit, oneshot};
-use tokio::task::yield_now;
 use tokio::time::timeout;
 
-use crate::overload::to_the_back;
+use crate::overload::all_others;
 use crate::stages::address_limit::subnet;
 
 /// The handshakes of one listener.
@@ -106,9 +105,7 @@ type Turn<'t> = Result<SemaphorePermit<'t>, AcquireError>;
 /// Waits for a turn, and then until whatever is ready is done, and what has arrived meanwhile.
 async fn turn_of(turns: &Semaphore) -> Turn<'_> {
     let turn = turns.acquire().await;
-    yield_now().await;
-    // Who has yielded goes before what the look at the sockets woke.
-    to_the_back().await;
+    all_others().await;
     turn
 }
 

@@ -21,30 +21,41 @@ const INTEGRAL: f64 = 0.01;
 const PROPORTIONAL: f64 = 0.05;
 /// Farther from the target than so many targets is all the same: a longer queue is [`Queue::Long`].
 const FARTHEST: f64 = 2.0;
-/// Somebody is always served: otherwise nothing would be learned.
-const MOST: f64 = 0.98;
+/// Requests that take so long are few enough for a guess.
+const SLOW: Duration = Duration::from_millis(1);
 
-/// How much waits, seen by who comes round.
+/// How much waits, seen by who comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Queue {
-    /// The processor is about to have nothing to do: nobody is refused.
+    /// Who comes begins almost at once: nobody is refused.
     Short,
     /// The share is refused.
     Right,
-    /// More than the share would clear soon: everybody is refused until the probe has come round.
+    /// More than the share would clear soon: as many are refused as may be.
     Long,
 }
 
 impl Queue {
-    /// The one in which the last probe has waited for `last`, and the one under way waits for `overdue`.
-    pub(super) fn of(last: Duration, overdue: Duration, target: Duration) -> Self {
-        if overdue > target * 3 {
+    /// The one in which who comes now waits for `wait`, and a look at all that is ready took a `round`.
+    pub(super) fn of(round: Duration, wait: Duration, target: Duration) -> Self {
+        if wait > target * 3 {
             Self::Long
-        } else if last.max(overdue) < target / 2 {
+        } else if wait.max(round) < target / 2 {
             Self::Short
         } else {
             Self::Right
         }
+    }
+}
+
+/// From one turn to the next: what it was `before`, corrected by who waited for the turns of so many. As many waiters are so
+/// long a queue.
+///
+/// One pause of the machine is not how fast it is: it changes by a factor of two at most, once it is [`SLOW`].
+pub(super) fn pace(before: Duration, waited: Duration, ahead: u32) -> Duration {
+    match waited.checked_div(ahead) {
+        None => before,
+        Some(measured) => measured.clamp(before / 2, SLOW.max(before * 2)),
     }
 }
 
@@ -62,8 +73,16 @@ impl Control {
         self.ratio
     }
 
-    /// The share from now on: `delay` was the shortest over `period`, and what is waited for is `ours` or somebody else's work.
-    pub(super) fn update(&mut self, delay: Duration, target: Duration, period: Duration, ours: bool) -> f64 {
+    /// The share from now on, at `most` so much: `delay` was the shortest over `period`, and what is waited for is `ours` or
+    /// somebody else's work.
+    pub(super) fn update(
+        &mut self,
+        delay: Duration,
+        target: Duration,
+        period: Duration,
+        ours: bool,
+        most: f64,
+    ) -> f64 {
         if delay > target && ours {
             // However long it was, one measurement is not many: it may have been a pause of the machine.
             self.above_for += period.min(LONGEST);
@@ -75,7 +94,7 @@ impl Control {
             let steps = period.min(LONGEST).as_secs_f64() / STEP.as_secs_f64();
             let change = PROPORTIONAL * (error - self.error) + INTEGRAL * error * steps;
             let change = if ours { change } else { change.min(-INTEGRAL) };
-            self.ratio = (self.ratio + change).clamp(0.0, MOST);
+            self.ratio = (self.ratio + change).clamp(0.0, most);
         }
         self.error = error;
         self.ratio
@@ -86,81 +105,119 @@ impl Control {
 mod tests {
     use super::*;
     use crate::config::OverloadConfig;
+    use crate::overload::costs::Costs;
 
     const TARGET: Duration = OverloadConfig::TARGET_DELAY;
     const MILLI: Duration = Duration::from_millis(1);
 
-    /// What a request takes that is served.
-    const SERVED: Duration = Duration::from_micros(100);
-    const REFUSED: Duration = Duration::from_micros(10);
-    const CLIENTS: usize = 4_000;
+    const MOST: f64 = 0.98;
     const BETWEEN_PROBES: Duration = MILLI.saturating_mul(5);
 
-    /// A server that does one thing after the other, with clients that each wait for their answer, and a probe among them.
-    #[derive(Default)]
+    /// A server that does one thing after the other, with clients that each wait for their answer, and a probe among them: it
+    /// decides about all that have come, and then serves some of those that wait.
     struct Server {
+        clients: u32,
+        /// What a request takes that is served.
+        served: Duration,
+        refused: Duration,
         now: Duration,
+        costs: Costs,
         control: Control,
         sum: f64,
+        pace: Duration,
+        round: Duration,
         delay: Duration,
     }
 
     impl Server {
+        fn new(clients: u32, served: u64, refused: u64) -> Self {
+            Self {
+                clients,
+                served: Duration::from_micros(served),
+                refused: Duration::from_micros(refused),
+                now: Duration::ZERO,
+                costs: Costs::default(),
+                control: Control::default(),
+                sum: 0.0,
+                pace: Duration::ZERO,
+                round: Duration::ZERO,
+                delay: Duration::ZERO,
+            }
+        }
+
         /// Lets `load` times what it can serve come for a while; says which part of what it can serve it served, and the
         /// longest and the last delay.
         fn run(&mut self, load: f64, time: Duration) -> (f64, Duration, Duration) {
             let (began, mut measured, mut longest, mut served) = (self.now, self.now, Duration::ZERO, 0);
             let (mut next, mut waiting) = (self.now, 0);
-            let (mut due, mut before_probe) = (self.now, None);
+            let (mut idle, mut served_before, mut refused, mut refused_before) = (Duration::ZERO, 0, 0, 0);
+            let (mut due, mut probe) = (self.now, None);
+            let mut serves = 0;
             while self.now < began + time {
-                while next <= self.now && waiting < CLIENTS {
-                    waiting += 1;
-                    next += SERVED.div_f64(load);
+                if serves == 0 {
+                    let (round, mut come) = (self.now, 0);
+                    while next <= round && waiting + come < self.clients {
+                        next += self.served.div_f64(load);
+                        come += 1;
+                    }
+                    // Its clients come when they can.
+                    next = next.max(round);
+                    for _ in 0..come {
+                        let overdue = self.now.saturating_sub(due);
+                        if self.refuses(overdue.max(self.pace * waiting)) {
+                            self.now += self.refused;
+                            refused += 1;
+                        } else {
+                            waiting += 1;
+                        }
+                    }
+                    serves = 1 + waiting / 8;
                 }
-                // Its clients come when they can.
-                next = next.max(self.now);
-                if due <= self.now && before_probe.is_none() {
-                    before_probe = Some(waiting);
+                if due <= self.now && probe.is_none() {
+                    probe = Some((self.now, waiting, waiting));
+                    self.round = self.now - due;
                 }
-                if before_probe == Some(0) {
-                    self.delay = self.now - due;
+                if let Some((since, ahead, 0)) = probe {
+                    self.delay = self.round.max(self.now - since);
+                    self.pace = pace(self.pace, self.now - since, ahead);
                     longest = longest.max(self.delay);
-                    (due, before_probe) = (self.now + BETWEEN_PROBES, None);
+                    (due, probe) = (self.now + BETWEEN_PROBES, None);
                     if self.now - measured >= STEP {
-                        self.control.update(self.delay, TARGET, self.now - measured, true);
+                        let used = (self.now - measured).saturating_sub(std::mem::take(&mut idle));
+                        self.costs.update(used, served - served_before, refused - refused_before);
+                        (served_before, refused_before) = (served, refused);
+                        let most = self.costs.most();
+                        self.control.update(self.delay, TARGET, self.now - measured, true, most);
                         measured = self.now;
                     }
                 }
                 if waiting == 0 {
-                    self.now = next.min(due);
+                    let until = next.min(due).max(self.now);
+                    idle += until - self.now;
+                    self.now = until;
+                    serves = 0;
                     continue;
                 }
-                waiting -= 1;
-                before_probe = before_probe.map(|before| before - 1);
-                if self.refuses(due) {
-                    self.now += REFUSED;
-                } else {
-                    self.now += SERVED;
-                    served += 1;
-                }
+                (waiting, serves) = (waiting - 1, serves - 1);
+                probe = probe.map(|(since, ahead, left)| (since, ahead, left - 1));
+                self.now += self.served;
+                served += 1;
             }
-            (f64::from(served) * SERVED.as_secs_f64() / time.as_secs_f64(), longest, self.delay)
+            (f64::from(served) * self.served.as_secs_f64() / time.as_secs_f64(), longest, self.delay)
         }
 
-        fn refuses(&mut self, due: Duration) -> bool {
+        fn refuses(&mut self, wait: Duration) -> bool {
             if self.control.ratio() == 0.0 {
                 return false;
             }
-            match Queue::of(self.delay, self.now.saturating_sub(due), TARGET) {
-                Queue::Short => false,
-                Queue::Long => true,
-                Queue::Right => {
-                    self.sum += self.control.ratio();
-                    let whole = self.sum.floor();
-                    self.sum -= whole;
-                    whole > 0.0
-                }
-            }
+            self.sum += match Queue::of(self.round, wait, TARGET) {
+                Queue::Short => 0.0,
+                Queue::Right => self.control.ratio(),
+                Queue::Long => self.costs.most(),
+            };
+            let whole = self.sum.floor();
+            self.sum -= whole;
+            whole > 0.0
         }
     }
 
@@ -168,7 +225,7 @@ mod tests {
     fn at_any_load_most_of_what_can_be_served_is_and_the_queue_stays_short() {
         // All of the rest goes into refusals.
         for (load, least) in [(1.1, 0.98), (1.5, 0.94), (2.0, 0.88), (5.0, 0.55)] {
-            let mut server = Server::default();
+            let mut server = Server::new(4_000, 100, 10);
             server.run(load, Duration::from_secs(3));
             let (served, longest, _) = server.run(load, Duration::from_secs(5));
             assert!(served > least, "{served} at {load}");
@@ -177,8 +234,32 @@ mod tests {
     }
 
     #[test]
+    fn clients_that_ask_again_at_once_take_half_of_the_time_with_it_at_most() {
+        const AT_ONCE: f64 = 1e6;
+        for (clients, served, refused) in
+            [(400, 15, 12), (400, 40, 12), (400, 800, 42), (4_000, 100, 10), (4_000, 15, 12)]
+        {
+            let mut server = Server::new(clients, served, refused);
+            server.run(0.5, Duration::from_secs(1));
+            server.run(AT_ONCE, Duration::from_secs(3));
+            let (part, ..) = server.run(AT_ONCE, Duration::from_secs(5));
+            assert!(part > 0.45, "{part} of {clients} clients, {served} and {refused} us");
+        }
+    }
+
+    #[test]
+    fn the_pace_is_what_those_who_waited_found_and_no_pause_makes_another_of_it() {
+        assert_eq!(pace(Duration::ZERO, MILLI * 6, 10), MILLI.mul_f64(0.6));
+        assert_eq!(pace(Duration::ZERO, MILLI * 900, 1), MILLI);
+        assert_eq!(pace(MILLI * 2, MILLI * 9, 3), MILLI * 3);
+        assert_eq!(pace(MILLI * 2, MILLI * 900, 3), MILLI * 4);
+        assert_eq!(pace(MILLI * 2, MILLI, 100), MILLI);
+        assert_eq!(pace(MILLI * 2, MILLI * 9, 0), MILLI * 2);
+    }
+
+    #[test]
     fn when_the_load_is_gone_nobody_is_refused_any_more() {
-        let mut server = Server::default();
+        let mut server = Server::new(4_000, 100, 10);
         server.run(3.0, Duration::from_secs(3));
         assert!(server.control.ratio() > 0.5);
         server.run(0.5, Duration::from_secs(2));
@@ -192,12 +273,12 @@ mod tests {
         let mut control = Control::default();
         for _ in 0..100 {
             for _ in 0..8 {
-                assert_eq!(control.update(TARGET * 10, TARGET, STEP, true), 0.0);
+                assert_eq!(control.update(TARGET * 10, TARGET, STEP, true, MOST), 0.0);
             }
-            assert_eq!(control.update(MILLI, TARGET, STEP, true), 0.0);
+            assert_eq!(control.update(MILLI, TARGET, STEP, true, MOST), 0.0);
             let pause = Duration::from_millis(700);
-            assert_eq!(control.update(pause, TARGET, pause, true), 0.0);
-            assert_eq!(control.update(MILLI, TARGET, STEP, true), 0.0);
+            assert_eq!(control.update(pause, TARGET, pause, true, MOST), 0.0);
+            assert_eq!(control.update(MILLI, TARGET, STEP, true, MOST), 0.0);
         }
     }
 
@@ -205,12 +286,12 @@ mod tests {
     fn one_is_always_let_in() {
         let mut control = Control::default();
         for _ in 0..10_000 {
-            control.update(Duration::from_secs(10), TARGET, STEP, true);
+            control.update(Duration::from_secs(10), TARGET, STEP, true, MOST);
         }
         assert!(control.ratio() <= MOST);
         // When it turns out that others are what is waited for, it ends.
         for _ in 0..1_000 {
-            control.update(Duration::from_secs(10), TARGET, STEP, false);
+            control.update(Duration::from_secs(10), TARGET, STEP, false, MOST);
         }
         assert_eq!(control.ratio(), 0.0);
     }

@@ -2,17 +2,18 @@
 //!
 //! ```text
 //! probe --sleeps, goes once round the run queue--> delay --control--> ratio --> so many of the requests: 503, `retry-after`
+//! processor time, requests --costs--> at most so many -------------------^  `-> the others take turns
 //! ```
 //!
 //! A request that is refused costs little, and is refused before anything is done for it; those that are served find a
 //! short queue. While nobody asks anything nothing is measured.
 
 mod control;
+mod costs;
+mod turns;
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -23,6 +24,9 @@ use crate::config::{OverloadConfig, OverloadMode};
 use crate::error::ProxyError;
 use crate::pipeline::Proxy;
 use control::{Control, Queue};
+use costs::Costs;
+pub(crate) use turns::all_others;
+use turns::{Turns, to_the_back};
 
 /// From one probe to the next.
 const BETWEEN_PROBES: Duration = Duration::from_millis(5);
@@ -47,48 +51,78 @@ pub(crate) struct Overload {
     due: AtomicU64,
     /// Of so many requests in [`WHOLE`] the next ones are refused.
     ratio: AtomicU32,
+    /// So many of them at most, however long the queue is.
+    most: AtomicU32,
     /// Adds up the ratio: whenever it overflows, one is refused. So refusals are spread evenly.
     sum: AtomicU32,
     /// Nanoseconds.
     delay: AtomicU64,
+    /// Without the turns; nanoseconds.
+    round: AtomicU64,
     refused: AtomicU64,
+    /// Since the last look.
+    let_in: AtomicU32,
+    /// From the turn of one of them to that of the next; nanoseconds.
+    pace: AtomicU64,
     asked: AtomicBool,
     resting: AtomicBool,
     wake: Notify,
+    turns: Turns,
 }
 
-impl Default for Overload {
-    fn default() -> Self {
+impl Overload {
+    pub(crate) fn new(threads: usize) -> Self {
         Self {
             began: Instant::now(),
             due: AtomicU64::new(u64::MAX),
             ratio: AtomicU32::new(0),
+            most: AtomicU32::new(0),
             sum: AtomicU32::new(0),
             delay: AtomicU64::new(0),
+            round: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            let_in: AtomicU32::new(0),
+            pace: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             resting: AtomicBool::new(false),
             wake: Notify::new(),
+            turns: Turns::new(threads),
         }
     }
-}
 
-impl Overload {
-    /// Whether there is too much to do for one more request.
-    pub(crate) fn admit(&self, config: &OverloadConfig) -> Result<(), ProxyError> {
-        if config.mode == OverloadMode::Off {
-            return Ok(());
-        }
-        self.note();
-        if self.is_next_refused(config.target_delay) && config.mode == OverloadMode::Shed {
+    /// Whether there is too much to do for one more request. While some are refused those that are not take turns, so that who
+    /// is refused does not wait for the work of all of them.
+    pub(crate) async fn admit(&self, config: &OverloadConfig) -> Result<(), ProxyError> {
+        if self.refuses_next(config) {
             return Err(ProxyError::Overloaded { retry_after: config.retry_after });
         }
+        self.let_in.fetch_add(1, Ordering::Relaxed);
+        self.turn(config).await;
         Ok(())
     }
 
     /// Whether there is too much to do for one more handshake.
     pub(crate) fn admits_handshake(&self, config: &OverloadConfig) -> bool {
-        self.admit(config).is_ok()
+        !self.refuses_next(config)
+    }
+
+    fn refuses_next(&self, config: &OverloadConfig) -> bool {
+        if config.mode == OverloadMode::Off {
+            return false;
+        }
+        self.note();
+        self.is_next_refused(config.target_delay) && config.mode == OverloadMode::Shed
+    }
+
+    /// Waits until a request that is let in may begin.
+    async fn turn(&self, config: &OverloadConfig) {
+        if self.takes_turns(config) {
+            self.turns.take().await;
+        }
+    }
+
+    fn takes_turns(&self, config: &OverloadConfig) -> bool {
+        config.mode == OverloadMode::Shed && self.ratio.load(Ordering::Relaxed) > 0
     }
 
     /// Somebody asks something.
@@ -107,42 +141,70 @@ impl Overload {
         if ratio == 0 {
             return false;
         }
-        let refused = match Queue::of(self.delay(), self.overdue(), target) {
-            Queue::Short => false,
-            Queue::Right => self.sum.fetch_add(ratio, Ordering::Relaxed).checked_add(ratio).is_none(),
-            Queue::Long => true,
+        let share = match Queue::of(self.round(), self.wait(), target) {
+            Queue::Short => return false,
+            Queue::Right => ratio,
+            Queue::Long => self.most.load(Ordering::Relaxed),
         };
+        let refused = self.sum.fetch_add(share, Ordering::Relaxed).checked_add(share).is_none();
         if refused {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         refused
     }
 
-    /// How long the probe under way waits for its turn.
+    /// How long a look at all that is ready took when it was last measured.
+    fn round(&self) -> Duration {
+        Duration::from_nanos(self.round.load(Ordering::Relaxed))
+    }
+
+    /// How long who comes now would wait for those who came before, as far as it is known.
+    fn wait(&self) -> Duration {
+        let waiting = u64::try_from(self.turns.waiting.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
+        let wait = self.pace.load(Ordering::Relaxed).saturating_mul(waiting);
+        Duration::from_nanos(wait).max(self.overdue())
+    }
+
+    /// How long the probe under way waits.
     fn overdue(&self) -> Duration {
         Duration::from_nanos(nanos(self.began.elapsed()).saturating_sub(self.due.load(Ordering::Relaxed)))
     }
 
-    /// How long a task waits that is ready: from its timer's end until it has gone round behind all that are ready with it.
-    async fn probe(&self) -> Duration {
+    /// How long a request waits that is let in: from a timer's end until it has gone round behind all that are ready with it,
+    /// or for the turns of those who came before, if that takes longer.
+    async fn probe(&self, config: &OverloadConfig) -> Duration {
         let due = Instant::now() + BETWEEN_PROBES;
         self.due.store(nanos(due.saturating_duration_since(self.began)), Ordering::Relaxed);
         tokio::time::sleep_until(due).await;
         // A task that its timer wakes goes before all others.
         to_the_back().await;
-        let delay = due.elapsed();
+        let round = due.elapsed();
+        self.round.store(nanos(round), Ordering::Relaxed);
+        let mut delay = round;
+        if self.takes_turns(config) {
+            let (came, ahead) = (Instant::now(), self.turns.waiting.load(Ordering::Relaxed));
+            self.turns.reach().await;
+            let before = Duration::from_nanos(self.pace.load(Ordering::Relaxed));
+            let waited = came.elapsed();
+            delay = round.max(waited);
+            let pace = control::pace(before, waited, u32::try_from(ahead).unwrap_or(u32::MAX));
+            self.pace.store(nanos(pace), Ordering::Relaxed);
+        }
         self.delay.store(nanos(delay), Ordering::Relaxed);
         delay
     }
 
-    fn set_ratio(&self, ratio: f64) {
+    fn set_ratio(&self, ratio: f64, most: f64) {
+        self.most.store((most * WHOLE) as u32, Ordering::Relaxed);
         self.ratio.store((ratio * WHOLE) as u32, Ordering::Relaxed);
     }
 
     /// Nothing is refused any more.
     pub(crate) fn ends(&self) {
         self.delay.store(0, Ordering::Relaxed);
-        self.set_ratio(0.0);
+        self.round.store(0, Ordering::Relaxed);
+        self.pace.store(0, Ordering::Relaxed);
+        self.set_ratio(0.0, 0.0);
     }
 
     /// Of the next requests so many are refused, from 0 to 1.
@@ -182,7 +244,7 @@ pub(crate) async fn watch(proxy: Arc<Proxy>) {
     let overload = &proxy.overload;
     let (mut control, mut asked_at) = (Control::default(), Instant::now());
     let (mut began, mut shortest, mut probes) = (Instant::now(), Duration::MAX, 0);
-    let mut cpu = cpu_time();
+    let (mut cpu, mut costs, mut refused) = (cpu_time(), Costs::default(), 0);
     loop {
         let config = proxy.snapshot.load().overload.clone();
         if overload.asked.swap(false, Ordering::AcqRel) {
@@ -197,7 +259,7 @@ pub(crate) async fn watch(proxy: Arc<Proxy>) {
             cpu = cpu_time();
             (began, shortest, probes) = (Instant::now(), Duration::MAX, 0);
         }
-        shortest = shortest.min(overload.probe().await);
+        shortest = shortest.min(overload.probe(&config).await);
         probes += 1;
         let period = began.elapsed();
         if period < PERIOD || probes < PROBES && shortest < LONG {
@@ -205,9 +267,12 @@ pub(crate) async fn watch(proxy: Arc<Proxy>) {
         }
         let now = cpu_time();
         let ours = (now - cpu).as_secs_f64() >= OURS * period.as_secs_f64();
+        let refused_before = std::mem::replace(&mut refused, overload.refused.load(Ordering::Relaxed));
+        let refused_now = u32::try_from(refused - refused_before).unwrap_or(u32::MAX);
+        costs.update(now - cpu, overload.let_in.swap(0, Ordering::Relaxed), refused_now);
         cpu = now;
-        let ratio = control.update(shortest, config.target_delay, period, ours);
-        overload.set_ratio(ratio);
+        let ratio = control.update(shortest, config.target_delay, period, ours, costs.most());
+        overload.set_ratio(ratio, costs.most());
         proxy.reporter.metrics.overload(shortest, ratio);
         (began, shortest, probes) = (Instant::now(), Duration::MAX, 0);
     }
@@ -219,34 +284,26 @@ fn cpu_time() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Goes behind all tasks that are ready now. (`yield_now` waits for those too that become ready meanwhile.)
-pub(crate) async fn to_the_back() {
-    let mut gone = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut gone, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::join_all;
+    use parking_lot::Mutex;
+
     use super::*;
 
     const TARGET: Duration = OverloadConfig::TARGET_DELAY;
 
-    /// One in which the queue is as long as it should be.
+    /// One in which somebody waits that takes as long as the queue should be.
     fn busy(ratio: f64) -> Overload {
-        let overload = Overload::default();
-        overload.delay.store(nanos(TARGET), Ordering::Relaxed);
-        overload.set_ratio(ratio);
+        let overload = Overload::new(1);
+        overload.round.store(nanos(TARGET / 3), Ordering::Relaxed);
+        overload.turns.waiting.store(1, Ordering::Relaxed);
+        overload.pace.store(nanos(TARGET), Ordering::Relaxed);
+        overload.set_ratio(ratio, 0.98);
         overload
     }
 
@@ -267,40 +324,59 @@ mod tests {
 
     #[test]
     fn while_there_is_too_much_to_do_a_long_queue_is_refused_as_a_whole_and_a_short_one_is_not() {
-        for (ratio, delay, expected) in [(0.0, TARGET * 10, 0), (0.5, TARGET, 500), (0.5, TARGET / 3, 0)] {
+        for (ratio, waiting, expected) in
+            [(0.0, 40, 0), (0.5, 0, 0), (0.5, 1, 500), (0.5, 3, 500), (0.5, 4, 980)]
+        {
             let overload = busy(ratio);
-            overload.delay.store(nanos(delay), Ordering::Relaxed);
-            assert_eq!(refused_of_1000(&overload), expected, "{ratio} {delay:?}");
+            overload.turns.waiting.store(waiting, Ordering::Relaxed);
+            let found = refused_of_1000(&overload);
+            assert!(found.abs_diff(expected) <= 1, "{found} at {ratio} {waiting}");
         }
+        // Nobody waits for a turn, and yet who comes does not begin soon.
+        let overload = busy(0.5);
+        overload.turns.waiting.store(0, Ordering::Relaxed);
+        overload.round.store(nanos(TARGET * 10), Ordering::Relaxed);
+        assert_eq!(refused_of_1000(&overload), 500);
         // A probe that has not come round.
         let overload = busy(0.5);
         overload.due.store(0, Ordering::Relaxed);
         std::thread::sleep(TARGET * 3);
-        assert_eq!(refused_of_1000(&overload), 1_000);
+        assert!(refused_of_1000(&overload).abs_diff(980) <= 1);
     }
 
     #[test]
     fn who_only_observes_refuses_nothing_and_counts() {
         let overload = busy(0.5);
         let config = OverloadConfig { mode: OverloadMode::Observe, ..OverloadConfig::default() };
-        assert!((0..100).all(|_| overload.admit(&config).is_ok()));
+        assert!((0..100).all(|_| !overload.refuses_next(&config)));
         assert_eq!(overload.report(&config)["refused"], 50);
         let config = OverloadConfig::default();
-        assert_eq!((0..100).filter(|_| overload.admit(&config).is_err()).count(), 50);
+        assert_eq!((0..100).filter(|_| overload.refuses_next(&config)).count(), 50);
+    }
+
+    #[tokio::test]
+    async fn whoever_is_refused_is_answered_before_the_work_for_others_begins() {
+        let (overload, config, answered) = (busy(0.5), OverloadConfig::default(), Mutex::new(Vec::new()));
+        join_all((0..6).map(async |_| {
+            let admitted = overload.admit(&config).await.is_ok();
+            answered.lock().push(admitted);
+        }))
+        .await;
+        assert_eq!(*answered.lock(), [false, false, false, true, true, true]);
     }
 
     #[tokio::test]
     async fn a_busy_processor_is_measured_and_an_idle_one_is_not() {
         let began = Instant::now();
-        let overload = Overload::default();
-        let idle = overload.probe().await;
+        let (overload, config) = (Overload::new(1), OverloadConfig::default());
+        let idle = overload.probe(&config).await;
         assert!(idle <= began.elapsed().saturating_sub(BETWEEN_PROBES) + Duration::from_millis(2));
         // On one thread: whatever blocks it is waited for.
         let busy = async {
             tokio::time::sleep(BETWEEN_PROBES / 2).await;
             std::thread::sleep(Duration::from_millis(60));
         };
-        let (measured, ()) = tokio::join!(overload.probe(), busy);
+        let (measured, ()) = tokio::join!(overload.probe(&config), busy);
         assert!(measured >= Duration::from_millis(50));
     }
 }

@@ -1,0 +1,87 @@
+//! What can wait begins one by one, when whatever else was ready is done.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+
+use tokio::sync::Semaphore;
+use tokio::task::yield_now;
+
+/// Of so many who wait one follows.
+const FOLLOW: usize = 8;
+
+/// Whoever waits for a turn, in the order of their coming.
+#[derive(Debug)]
+pub(super) struct Turns {
+    /// So many wait.
+    pub(super) waiting: AtomicUsize,
+    /// For each thread one of them at a time lets all others go first. More than these are there for those who need not.
+    next: Semaphore,
+    /// So many of the next need not.
+    follow: AtomicUsize,
+}
+
+impl Turns {
+    pub(super) fn new(threads: usize) -> Self {
+        Self { waiting: AtomicUsize::new(0), next: Semaphore::new(threads), follow: AtomicUsize::new(0) }
+    }
+
+    /// Waits until those who came before have had their turns, and then for all others that are ready. Some of those who wait
+    /// follow whoever has done so and do not, so that however long the others take nobody waits for them many times.
+    ///
+    /// The turn is what the task does until it waits again.
+    pub(super) async fn take(&self) {
+        let _waiting = Waiting::new(&self.waiting);
+        let Ok(next) = self.next.acquire().await else { return };
+        let follows = |left: usize| left.checked_sub(1);
+        if self.follow.fetch_update(Ordering::Relaxed, Ordering::Relaxed, follows).is_ok() {
+            next.forget();
+            return;
+        }
+        all_others().await;
+        let following = self.waiting.load(Ordering::Relaxed) / FOLLOW;
+        self.follow.fetch_add(following, Ordering::Relaxed);
+        self.next.add_permits(following);
+    }
+
+    /// Waits until those who came before have had their turns.
+    pub(super) async fn reach(&self) {
+        let _next = self.next.acquire().await;
+    }
+}
+
+/// One of those who wait, for as long as it does.
+struct Waiting<'t>(&'t AtomicUsize);
+
+impl<'t> Waiting<'t> {
+    fn new(all: &'t AtomicUsize) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Waits until whatever is ready is done, and what has arrived meanwhile.
+pub(crate) async fn all_others() {
+    yield_now().await;
+    // Who has yielded goes before what the look at the sockets woke.
+    to_the_back().await;
+}
+
+/// Goes behind all tasks that are ready now. (`yield_now` waits for those too that become ready meanwhile.)
+pub(super) async fn to_the_back() {
+    let mut gone = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut gone, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
