@@ -5,7 +5,7 @@
 //! far the delay is from the target and where it is going.
 //!
 //! The share is slow, so that it is even. What is quicker than it, a pause of the machine or the end of one, is the queue's:
-//! a long one is refused as a whole, and of a short one nobody ([`Queue`]).
+//! of a long one as many are refused as may be, and of a short one nobody ([`Queue`]).
 
 use std::time::Duration;
 

@@ -35,7 +35,9 @@ impl Costs {
         }
     }
 
-    /// So many of the requests may be refused, from 0 to 1: as many as take half of the time.
+    /// So many of the requests may be refused, from 0 to 1: as many as take half of the time, but [`LEAST`] at least.
+    ///
+    /// What those that are served cost is learned only while nobody is refused: if they become dearer meanwhile it is too low.
     pub(super) fn most(&self) -> f64 {
         match (self.served, self.refused) {
             (Some(served), Some(refused)) => (served / (served + refused)).clamp(LEAST, MOST),
