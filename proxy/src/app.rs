@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tollgate_runtime::Service;
 
 use crate::config::Config;
-use crate::listener::{Listener, Turns};
+use crate::listener::{HandshakeTurns, Listener};
 use crate::overload::{self, Overload};
 use crate::pipeline::Proxy;
 use crate::probe::Probes;
@@ -74,7 +74,7 @@ impl App {
             loaded: Loaded::default(),
             strangers: Strangers::default(),
             overload: Overload::new(threads),
-            handshake_turns: Turns::new(threads),
+            handshake_turns: HandshakeTurns::new(threads),
         });
         proxy.loaded.applied(&config, service.clock().unix_seconds());
         status::publish(&proxy);

@@ -23,7 +23,7 @@ use crate::config::{Credentials, Protocol, Role};
 use crate::error::ProxyError;
 use crate::head::{self, Host};
 use crate::listener::switch::{self, Switching, Wish};
-use crate::listener::{Connection, Turns, would_go_round};
+use crate::listener::{Connection, HandshakeTurns, would_go_round};
 use crate::overload::Overload;
 use crate::probe::Probes;
 use crate::proxy_protocol::Ends;
@@ -49,7 +49,7 @@ pub struct Proxy {
     pub(crate) loaded: Loaded,
     pub(crate) strangers: Strangers,
     pub(crate) overload: Overload,
-    pub(crate) handshake_turns: Turns,
+    pub(crate) handshake_turns: HandshakeTurns,
 }
 
 /// Answers one request, and sees to it that it is recorded.

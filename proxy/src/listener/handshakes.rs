@@ -34,7 +34,7 @@ pub(super) struct Handshakes {
 
 /// Turns of the handshakes of all listeners.
 #[derive(Debug)]
-pub(crate) struct Turns {
+pub(crate) struct HandshakeTurns {
     newcomers: Semaphore,
     begun: Semaphore,
 }
@@ -66,7 +66,7 @@ impl Handshakes {
     /// way, or has waited as long for that first turn.
     pub(super) async fn shake<T>(
         &self,
-        turns: &Turns,
+        turns: &HandshakeTurns,
         client: IpAddr,
         patience: Duration,
         handshake: impl Future<Output = io::Result<T>>,
@@ -93,7 +93,7 @@ impl Handshakes {
     }
 }
 
-impl Turns {
+impl HandshakeTurns {
     pub(crate) fn new(threads: usize) -> Self {
         Self { newcomers: Semaphore::new(threads), begun: Semaphore::new(threads) }
     }
@@ -134,7 +134,7 @@ impl UnderWay {
 impl Place<'_> {
     async fn steps<T, F: Future<Output = T>>(
         mut self,
-        turns: &Turns,
+        turns: &HandshakeTurns,
         mut turn: Turn<'_>,
         handshake: F,
     ) -> Option<T> {
@@ -194,7 +194,7 @@ mod tests {
 
     /// Bytes that handshakes send, and what reads them.
     struct Clients {
-        turns: Turns,
+        turns: HandshakeTurns,
         handshakes: Handshakes,
         done: Mutex<String>,
         sends: UnixStream,
@@ -219,7 +219,7 @@ mod tests {
     async fn what_has_arrived_goes_before_the_next_step_of_a_handshake() {
         let (sends, asked) = UnixStream::pair().unwrap();
         asked.set_nonblocking(true).unwrap();
-        let (turns, handshakes) = (Turns::new(1), Handshakes::new(10));
+        let (turns, handshakes) = (HandshakeTurns::new(1), Handshakes::new(10));
         let answered = Notify::new();
         let clients = Arc::new(Clients { turns, handshakes, done: Mutex::default(), sends, answered });
         let (here, asked) = (Arc::clone(&clients), tokio::net::UnixStream::from_std(asked).unwrap());

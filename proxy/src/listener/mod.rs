@@ -60,7 +60,7 @@ pub(crate) use accept::serve;
 pub(crate) use capture::would_go_round;
 pub(crate) use clock::ConnectionClock;
 pub(crate) use flow::Flow;
-pub(crate) use handshakes::Turns;
+pub(crate) use handshakes::HandshakeTurns;
 use room::Room;
 use secure::{PeerCertificate, Secure, Secured};
 use switch::Switch;

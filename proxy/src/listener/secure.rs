@@ -24,7 +24,7 @@ use tollgate_runtime::Service;
 use tollgate_runtime::clock::Clock;
 
 use super::Listener;
-use super::handshakes::{Handshakes, Turns};
+use super::handshakes::{HandshakeTurns, Handshakes};
 use crate::config::{ListenerConfig, Mtls};
 use crate::socket::Socket;
 
@@ -138,7 +138,7 @@ impl Secure {
         stream: TcpStream,
         peer: SocketAddr,
         clock: &Clock,
-        turns: &Turns,
+        turns: &HandshakeTurns,
     ) -> Opened {
         let limits = &listener.limits;
         // In plaintext a connection may be idle from its beginning.

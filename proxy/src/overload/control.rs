@@ -52,7 +52,7 @@ impl Queue {
 /// long a queue.
 ///
 /// One pause of the machine is not how fast it is: it changes by a factor of two at most, once it is [`SLOW`].
-pub(super) fn pace(before: Duration, waited: Duration, ahead: u32) -> Duration {
+pub(super) fn per_turn(before: Duration, waited: Duration, ahead: u32) -> Duration {
     match waited.checked_div(ahead) {
         None => before,
         Some(measured) => measured.clamp(before / 2, SLOW.max(before * 2)),
@@ -124,7 +124,7 @@ mod tests {
         costs: Costs,
         control: Control,
         sum: f64,
-        pace: Duration,
+        per_turn: Duration,
         round: Duration,
         delay: Duration,
     }
@@ -139,7 +139,7 @@ mod tests {
                 costs: Costs::default(),
                 control: Control::default(),
                 sum: 0.0,
-                pace: Duration::ZERO,
+                per_turn: Duration::ZERO,
                 round: Duration::ZERO,
                 delay: Duration::ZERO,
             }
@@ -164,7 +164,7 @@ mod tests {
                     next = next.max(round);
                     for _ in 0..come {
                         let overdue = self.now.saturating_sub(due);
-                        if self.refuses(overdue.max(self.pace * waiting)) {
+                        if self.refuses(overdue.max(self.per_turn * waiting)) {
                             self.now += self.refused;
                             refused += 1;
                         } else {
@@ -179,7 +179,7 @@ mod tests {
                 }
                 if let Some((since, ahead, 0)) = probe {
                     self.delay = self.round.max(self.now - since);
-                    self.pace = pace(self.pace, self.now - since, ahead);
+                    self.per_turn = per_turn(self.per_turn, self.now - since, ahead);
                     longest = longest.max(self.delay);
                     (due, probe) = (self.now + BETWEEN_PROBES, None);
                     if self.now - measured >= STEP {
@@ -248,13 +248,30 @@ mod tests {
     }
 
     #[test]
-    fn the_pace_is_what_those_who_waited_found_and_no_pause_makes_another_of_it() {
-        assert_eq!(pace(Duration::ZERO, MILLI * 6, 10), MILLI.mul_f64(0.6));
-        assert_eq!(pace(Duration::ZERO, MILLI * 900, 1), MILLI);
-        assert_eq!(pace(MILLI * 2, MILLI * 9, 3), MILLI * 3);
-        assert_eq!(pace(MILLI * 2, MILLI * 900, 3), MILLI * 4);
-        assert_eq!(pace(MILLI * 2, MILLI, 100), MILLI);
-        assert_eq!(pace(MILLI * 2, MILLI * 9, 0), MILLI * 2);
+    fn requests_that_become_dearer_or_cheaper_meanwhile_do_not_make_the_queue_long() {
+        for (before, after, load, least) in
+            [(100_u32, 300_u32, 1.5, 0.6), (300, 100, 4.5, 0.77), (100, 200, 1.6, 0.6)]
+        {
+            let mut server = Server::new(4_000, before.into(), 30);
+            server.run(0.5, Duration::from_secs(1));
+            server.run(load, Duration::from_secs(5));
+            server.served = Duration::from_micros(after.into());
+            let load = load * f64::from(after) / f64::from(before);
+            server.run(load, Duration::from_secs(3));
+            let (served, longest, _) = server.run(load, Duration::from_secs(5));
+            assert!(served > least, "{served} from {before} to {after} us");
+            assert!(longest < TARGET * 3, "{longest:?} from {before} to {after} us");
+        }
+    }
+
+    #[test]
+    fn how_long_a_turn_takes_is_what_those_who_waited_found_and_no_pause_makes_much_of_it() {
+        assert_eq!(per_turn(Duration::ZERO, MILLI * 6, 10), MILLI.mul_f64(0.6));
+        assert_eq!(per_turn(Duration::ZERO, MILLI * 900, 1), MILLI);
+        assert_eq!(per_turn(MILLI * 2, MILLI * 9, 3), MILLI * 3);
+        assert_eq!(per_turn(MILLI * 2, MILLI * 900, 3), MILLI * 4);
+        assert_eq!(per_turn(MILLI * 2, MILLI, 100), MILLI);
+        assert_eq!(per_turn(MILLI * 2, MILLI * 9, 0), MILLI * 2);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Too much to do: how long work waits for a processor, and which requests are refused for it.
 //!
 //! ```text
-//! probe --sleeps, goes once round the run queue--> delay --control--> ratio --> so many of the requests: 503, `retry-after`
-//! processor time, requests --costs--> at most so many -------------------^  `-> the others take turns
+//! probe --sleeps, goes once round the run queue--> delay --control--> ratio --admit--> 503, `retry-after`
+//! processor time, requests -------costs---------> at most so many ------^      `-----> the others, which take turns
 //! ```
 //!
 //! A request that is refused costs little, and is refused before anything is done for it; those that are served find a
@@ -43,6 +43,20 @@ const QUIET: Duration = Duration::from_secs(1);
 /// All of the requests, in the ratio's units.
 const WHOLE: f64 = (1_u64 << 32) as f64;
 
+/// Requests since the last look.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Of those that wait for their turn none.
+    let_in: AtomicU32,
+    refused: AtomicU32,
+}
+
+impl Counts {
+    fn take(&self) -> (u32, u32) {
+        (self.let_in.swap(0, Ordering::Relaxed), self.refused.swap(0, Ordering::Relaxed))
+    }
+}
+
 /// What is known about the load, and what is refused because of it.
 #[derive(Debug)]
 pub(crate) struct Overload {
@@ -60,10 +74,9 @@ pub(crate) struct Overload {
     /// Without the turns; nanoseconds.
     round: AtomicU64,
     refused: AtomicU64,
-    /// Since the last look.
-    let_in: AtomicU32,
+    requests: Counts,
     /// From the turn of one of them to that of the next; nanoseconds.
-    pace: AtomicU64,
+    per_turn: AtomicU64,
     asked: AtomicBool,
     resting: AtomicBool,
     wake: Notify,
@@ -81,8 +94,8 @@ impl Overload {
             delay: AtomicU64::new(0),
             round: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-            let_in: AtomicU32::new(0),
-            pace: AtomicU64::new(0),
+            requests: Counts::default(),
+            per_turn: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             resting: AtomicBool::new(false),
             wake: Notify::new(),
@@ -94,10 +107,14 @@ impl Overload {
     /// is refused does not wait for the work of all of them.
     pub(crate) async fn admit(&self, config: &OverloadConfig) -> Result<(), ProxyError> {
         if self.refuses_next(config) {
+            self.requests.refused.fetch_add(1, Ordering::Relaxed);
             return Err(ProxyError::Overloaded { retry_after: config.retry_after });
         }
-        self.let_in.fetch_add(1, Ordering::Relaxed);
-        self.turn(config).await;
+        if self.takes_turns(config) {
+            self.turns.take().await;
+        }
+        // Who gives up waiting has cost nothing.
+        self.requests.let_in.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -112,13 +129,6 @@ impl Overload {
         }
         self.note();
         self.is_next_refused(config.target_delay) && config.mode == OverloadMode::Shed
-    }
-
-    /// Waits until a request that is let in may begin.
-    async fn turn(&self, config: &OverloadConfig) {
-        if self.takes_turns(config) {
-            self.turns.take().await;
-        }
     }
 
     fn takes_turns(&self, config: &OverloadConfig) -> bool {
@@ -161,11 +171,11 @@ impl Overload {
     /// How long who comes now would wait for those who came before, as far as it is known.
     fn wait(&self) -> Duration {
         let waiting = u64::try_from(self.turns.waiting.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
-        let wait = self.pace.load(Ordering::Relaxed).saturating_mul(waiting);
+        let wait = self.per_turn.load(Ordering::Relaxed).saturating_mul(waiting);
         Duration::from_nanos(wait).max(self.overdue())
     }
 
-    /// How long the probe under way waits.
+    /// How long the probe under way waits for all that are ready, or for the turns of others.
     fn overdue(&self) -> Duration {
         Duration::from_nanos(nanos(self.began.elapsed()).saturating_sub(self.due.load(Ordering::Relaxed)))
     }
@@ -174,7 +184,7 @@ impl Overload {
     /// or for the turns of those who came before, if that takes longer.
     async fn probe(&self, config: &OverloadConfig) -> Duration {
         let due = Instant::now() + BETWEEN_PROBES;
-        self.due.store(nanos(due.saturating_duration_since(self.began)), Ordering::Relaxed);
+        self.waits_since(due);
         tokio::time::sleep_until(due).await;
         // A task that its timer wakes goes before all others.
         to_the_back().await;
@@ -183,15 +193,20 @@ impl Overload {
         let mut delay = round;
         if self.takes_turns(config) {
             let (came, ahead) = (Instant::now(), self.turns.waiting.load(Ordering::Relaxed));
+            self.waits_since(came);
             self.turns.reach().await;
-            let before = Duration::from_nanos(self.pace.load(Ordering::Relaxed));
             let waited = came.elapsed();
             delay = round.max(waited);
-            let pace = control::pace(before, waited, u32::try_from(ahead).unwrap_or(u32::MAX));
-            self.pace.store(nanos(pace), Ordering::Relaxed);
+            let before = Duration::from_nanos(self.per_turn.load(Ordering::Relaxed));
+            let per_turn = control::per_turn(before, waited, u32::try_from(ahead).unwrap_or(u32::MAX));
+            self.per_turn.store(nanos(per_turn), Ordering::Relaxed);
         }
         self.delay.store(nanos(delay), Ordering::Relaxed);
         delay
+    }
+
+    fn waits_since(&self, then: Instant) {
+        self.due.store(nanos(then.saturating_duration_since(self.began)), Ordering::Relaxed);
     }
 
     fn set_ratio(&self, ratio: f64, most: f64) {
@@ -203,7 +218,7 @@ impl Overload {
     pub(crate) fn ends(&self) {
         self.delay.store(0, Ordering::Relaxed);
         self.round.store(0, Ordering::Relaxed);
-        self.pace.store(0, Ordering::Relaxed);
+        self.per_turn.store(0, Ordering::Relaxed);
         self.set_ratio(0.0, 0.0);
     }
 
@@ -239,12 +254,35 @@ impl Overload {
     }
 }
 
+/// Some probes that are looked at together.
+struct Period {
+    began: Instant,
+    /// What this process had used of the processors then.
+    used: Duration,
+    shortest: Duration,
+    probes: u32,
+}
+
+impl Period {
+    fn begin() -> Self {
+        Self { began: Instant::now(), used: cpu_time(), shortest: Duration::MAX, probes: 0 }
+    }
+
+    fn add(&mut self, delay: Duration) {
+        self.shortest = self.shortest.min(delay);
+        self.probes += 1;
+    }
+
+    fn is_over(&self) -> bool {
+        self.began.elapsed() >= PERIOD && (self.probes >= PROBES || self.shortest >= LONG)
+    }
+}
+
 /// Measures, and sets what is refused, for as long as the proxy serves.
 pub(crate) async fn watch(proxy: Arc<Proxy>) {
     let overload = &proxy.overload;
-    let (mut control, mut asked_at) = (Control::default(), Instant::now());
-    let (mut began, mut shortest, mut probes) = (Instant::now(), Duration::MAX, 0);
-    let (mut cpu, mut costs, mut refused) = (cpu_time(), Costs::default(), 0);
+    let (mut control, mut costs) = (Control::default(), Costs::default());
+    let (mut asked_at, mut period) = (Instant::now(), Period::begin());
     loop {
         let config = proxy.snapshot.load().overload.clone();
         if overload.asked.swap(false, Ordering::AcqRel) {
@@ -256,25 +294,22 @@ pub(crate) async fn watch(proxy: Arc<Proxy>) {
             overload.ends();
             proxy.reporter.metrics.overload(Duration::ZERO, 0.0);
             overload.rest().await;
-            cpu = cpu_time();
-            (began, shortest, probes) = (Instant::now(), Duration::MAX, 0);
+            // Whoever came meanwhile was not measured.
+            overload.requests.take();
+            period = Period::begin();
         }
-        shortest = shortest.min(overload.probe(&config).await);
-        probes += 1;
-        let period = began.elapsed();
-        if period < PERIOD || probes < PROBES && shortest < LONG {
+        period.add(overload.probe(&config).await);
+        if !period.is_over() {
             continue;
         }
-        let now = cpu_time();
-        let ours = (now - cpu).as_secs_f64() >= OURS * period.as_secs_f64();
-        let refused_before = std::mem::replace(&mut refused, overload.refused.load(Ordering::Relaxed));
-        let refused_now = u32::try_from(refused - refused_before).unwrap_or(u32::MAX);
-        costs.update(now - cpu, overload.let_in.swap(0, Ordering::Relaxed), refused_now);
-        cpu = now;
-        let ratio = control.update(shortest, config.target_delay, period, ours, costs.most());
+        let Period { began, used, shortest, .. } = std::mem::replace(&mut period, Period::begin());
+        let (lasted, used) = (period.began - began, period.used - used);
+        let (let_in, refused) = overload.requests.take();
+        costs.update(used, let_in, refused);
+        let ours = used.as_secs_f64() >= OURS * lasted.as_secs_f64();
+        let ratio = control.update(shortest, config.target_delay, lasted, ours, costs.most());
         overload.set_ratio(ratio, costs.most());
         proxy.reporter.metrics.overload(shortest, ratio);
-        (began, shortest, probes) = (Instant::now(), Duration::MAX, 0);
     }
 }
 
@@ -290,7 +325,7 @@ fn nanos(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::future::join_all;
+    use futures_util::future::{FutureExt, join_all};
     use parking_lot::Mutex;
 
     use super::*;
@@ -302,7 +337,7 @@ mod tests {
         let overload = Overload::new(1);
         overload.round.store(nanos(TARGET / 3), Ordering::Relaxed);
         overload.turns.waiting.store(1, Ordering::Relaxed);
-        overload.pace.store(nanos(TARGET), Ordering::Relaxed);
+        overload.per_turn.store(nanos(TARGET), Ordering::Relaxed);
         overload.set_ratio(ratio, 0.98);
         overload
     }
@@ -323,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn while_there_is_too_much_to_do_a_long_queue_is_refused_as_a_whole_and_a_short_one_is_not() {
+    fn of_a_long_queue_as_many_are_refused_as_may_be_and_of_a_short_one_nobody() {
         for (ratio, waiting, expected) in
             [(0.0, 40, 0), (0.5, 0, 0), (0.5, 1, 500), (0.5, 3, 500), (0.5, 4, 980)]
         {
@@ -363,6 +398,21 @@ mod tests {
         }))
         .await;
         assert_eq!(*answered.lock(), [false, false, false, true, true, true]);
+    }
+
+    #[tokio::test]
+    async fn only_requests_that_were_refused_or_had_their_turn_count_as_work() {
+        let (overload, shed) = (busy(0.5), OverloadConfig::default());
+        let observe = OverloadConfig { mode: OverloadMode::Observe, ..OverloadConfig::default() };
+        // It gives up before its turn.
+        assert!(overload.admit(&shed).now_or_never().is_none());
+        assert!(overload.admit(&shed).now_or_never().is_some_and(|admitted| admitted.is_err()));
+        assert_eq!(overload.requests.take(), (0, 1));
+        assert!(overload.admit(&shed).await.is_ok());
+        assert!(!overload.admits_handshake(&shed));
+        assert!(overload.admit(&observe).await.is_ok() && overload.admit(&observe).await.is_ok());
+        assert_eq!(overload.requests.take(), (3, 0));
+        assert_eq!(overload.report(&shed)["refused"], 3);
     }
 
     #[tokio::test]

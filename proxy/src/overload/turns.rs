@@ -7,7 +7,7 @@ use std::task::Poll;
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 
-/// Of so many who wait one follows.
+/// Of so many who wait one follows while each thread goes round once.
 const FOLLOW: usize = 8;
 
 /// Whoever waits for a turn, in the order of their coming.
@@ -19,11 +19,13 @@ pub(super) struct Turns {
     next: Semaphore,
     /// So many of the next need not.
     follow: AtomicUsize,
+    threads: usize,
 }
 
 impl Turns {
     pub(super) fn new(threads: usize) -> Self {
-        Self { waiting: AtomicUsize::new(0), next: Semaphore::new(threads), follow: AtomicUsize::new(0) }
+        let (waiting, follow) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { waiting, next: Semaphore::new(threads), follow, threads }
     }
 
     /// Waits until those who came before have had their turns, and then for all others that are ready. Some of those who wait
@@ -39,7 +41,7 @@ impl Turns {
             return;
         }
         all_others().await;
-        let following = self.waiting.load(Ordering::Relaxed) / FOLLOW;
+        let following = self.waiting.load(Ordering::Relaxed) / (FOLLOW * self.threads);
         self.follow.fetch_add(following, Ordering::Relaxed);
         self.next.add_permits(following);
     }
