@@ -159,10 +159,6 @@ async fn arrive(
     let Some(_place) = listener.open.addresses.enter(ends.0.ip(), most) else {
         return refusal::crowd(proxy, &not_served(ends));
     };
-    // A handshake costs more than many requests.
-    if listener.secure.is_some() && !proxy.overload.admits_handshake(&proxy.snapshot.load().overload) {
-        return refusal::handshake(proxy, &not_served(ends), "more to do than this proxy can");
-    }
     if let Some(limit) = &listener.connection_limit
         && !Box::pin(limit.admits(proxy, &not_served(ends))).await
     {
@@ -172,8 +168,7 @@ async fn arrive(
         None => Opened::Served(Socket::Plain(stream), None),
         // On the heap: a handshake is large, and a connection keeps the room of its largest moment.
         Some(secure) => {
-            let clock = proxy.reporter.service.clock();
-            let opening = Box::pin(secure.open(&listener, stream, ends.0, clock, &proxy.handshake_turns));
+            let opening = Box::pin(secure.open(proxy, &listener, stream, ends.0));
             tokio::select! {
                 () = Closing::expired(closing, proxy) => return,
                 opened = opening => opened,
@@ -195,7 +190,7 @@ async fn arrive(
         Opened::Plaintext(socket) => {
             refusal::plaintext(proxy, &Arc::new(not_served(ends)), socket).await;
         }
-        Opened::GaveWay => refusal::handshake(proxy, &not_served(ends), "one of too many handshakes"),
+        Opened::Overloaded(why) => refusal::handshake(proxy, &not_served(ends), why),
         Opened::Gone => {}
     }
 }

@@ -21,11 +21,11 @@ use tollgate_identity::tls::{
 };
 use tollgate_identity::{Identity, Leaf, Shown, SpiffeId, pem};
 use tollgate_runtime::Service;
-use tollgate_runtime::clock::Clock;
 
 use super::Listener;
-use super::handshakes::{HandshakeTurns, Handshakes};
+use super::handshakes::Handshakes;
 use crate::config::{ListenerConfig, Mtls};
+use crate::pipeline::Proxy;
 use crate::socket::Socket;
 
 /// What Envoy leaves as it is in the certificate that it sends with a Check.
@@ -93,8 +93,8 @@ pub(super) enum Opened {
     Served(Socket, Option<Box<Secured>>),
     /// Plaintext where there must be none.
     Plaintext(Socket),
-    /// There were too many, and it was the one to go.
-    GaveWay,
+    /// There is no time for its handshake, as this says.
+    Overloaded(&'static str),
     Gone,
 }
 
@@ -134,11 +134,10 @@ impl Secure {
     /// Hears the first byte and shakes hands, if it is TLS that comes.
     pub(super) async fn open(
         &self,
+        proxy: &Proxy,
         listener: &Listener,
         stream: TcpStream,
         peer: SocketAddr,
-        clock: &Clock,
-        turns: &HandshakeTurns,
     ) -> Opened {
         let limits = &listener.limits;
         // In plaintext a connection may be idle from its beginning.
@@ -157,12 +156,21 @@ impl Secure {
                 Mtls::Strict | Mtls::Off => Opened::Plaintext(Socket::Plain(stream)),
             };
         }
+        // A handshake costs more than many requests.
+        if !proxy.overload.admits_handshake(&proxy.snapshot.load().overload) {
+            return Opened::Overloaded("more to do than this proxy can");
+        }
         // It costs something from its first turn on, and nothing is made for it before.
         let handshake = async { self.acceptor.accept(stream).await };
-        let shaking = self.handshakes.shake(turns, peer.ip(), limits.head_timeout, handshake);
-        let Some(shaken) = shaking.await else { return Opened::GaveWay };
+        let shaking =
+            self.handshakes.shake(&proxy.handshake_turns, peer.ip(), limits.head_timeout, handshake);
+        let Some(shaken) = shaking.await else {
+            return Opened::Overloaded("one of too many handshakes");
+        };
         // A handshake may take a while, and the certificate ends no later for it.
-        let settled = shaken.and_then(|stream| Ok((self.settled(&stream, clock.unix_nanos())?, stream)));
+        let settled = shaken.and_then(|stream| {
+            Ok((self.settled(&stream, proxy.reporter.service.clock().unix_nanos())?, stream))
+        });
         match settled {
             Ok((secured, stream)) => {
                 Opened::Served(Socket::Tls(Box::new(stream.into())), Some(Box::new(secured)))

@@ -37,13 +37,18 @@ fn keep_busy(for_each: Duration) -> JoinSet<()> {
 
 /// The first record of somebody who was refused.
 async fn refusal(collector: &FakeCollector) -> LogRecord {
+    first(collector, a::TOLLGATE_REASON, "overloaded").await
+}
+
+/// The first record that says this.
+async fn first(collector: &FakeCollector, key: &str, value: &str) -> LogRecord {
     for count in 1.. {
         let records = collector.access_records(count).await;
-        assert!(records.len() >= count, "no record of a refusal among {count}");
-        let refused =
-            |record: &LogRecord| attribute(record, a::TOLLGATE_REASON).as_deref() == Some("overloaded");
-        if let Some(record) = records.into_iter().find(refused) {
-            return record;
+        assert!(records.len() >= count, "no record of {count} has {key}={value}");
+        if let Some(found) =
+            records.into_iter().find(|record| attribute(record, key).as_deref() == Some(value))
+        {
+            return found;
         }
     }
     unreachable!()
@@ -133,6 +138,27 @@ async fn slow_handshakes_give_way_to_others_and_keep_nobody_out() {
     assert_eq!(details, "one of too many handshakes");
     for _ in 0..10 {
         assert_eq!(mesh.get("/open/x").over(&tls).send().await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_there_is_no_time_for_is_refused_and_plaintext_on_its_port_gets_an_answer() {
+    let pki = Pki::new();
+    let top = format!("{}\noverload: {{target_delay: 1ms}}\n", pki.identity("proxy", PROXY));
+    let listener = "role: sidecar, mtls: permissive, limit_by_address: {per_second: 0}";
+    let (mesh, collector) = observed(Setup { top: &top, listener, ..Setup::default() }).await;
+    let _busy = keep_busy(Duration::from_millis(20));
+    let refused = until(&mesh, "refused", |status, _| status == 503).await;
+    assert_eq!(refused.reason(), "overloaded");
+    let mut begun = Vec::new();
+    for _ in 0..40 {
+        begun.push(begin_handshake(mesh.address).await);
+    }
+    first(&collector, a::TOLLGATE_RESPONSE_DETAILS, "more to do than this proxy can").await;
+    // In plaintext nobody is sent away without a word.
+    for _ in 0..20 {
+        let status = mesh.get("/open/x").send().await.status.as_u16();
+        assert!([200, 503].contains(&status), "{status}");
     }
 }
 
