@@ -98,7 +98,7 @@ impl tollgate_runtime::App for App {
         let probing = Arc::clone(&proxy);
         tasks.spawn("probes", async move { probing.probes.run().await });
         let watched = Arc::clone(&proxy);
-        tasks.spawn("overload", async move {
+        tasks.spawn_essential("overload", async move {
             let stopping = watched.reporter.service.tasks().stopping();
             tokio::select! {
                 () = stopping.cancelled() => {}

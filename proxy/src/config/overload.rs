@@ -12,7 +12,7 @@ use super::words::one_of;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OverloadConfig {
-    /// Whether requests are refused, or it is only told how many would be.
+    /// Whether requests are refused, or it is only told when some would be.
     pub mode: OverloadMode,
     /// How long work may wait for a processor. When it waits longer for 200 ms on end, as many requests are refused as
     /// bring it back to this.
@@ -32,7 +32,7 @@ pub enum OverloadMode {
     /// Requests are answered 503 before anything is done for them, and new TLS connections closed before their handshake.
     #[default]
     Shed,
-    /// Nothing is refused; metrics and status tell how many would be.
+    /// Nothing is refused; metrics and status tell when some would be. Since that changes nothing, it comes to more and more.
     Observe,
     /// Nothing is measured.
     Off,

@@ -192,7 +192,7 @@ async fn serve_http1(
     let ended = loop {
         tokio::select! {
             biased;
-            ended = until_refused(&mut serving, connection) => break ended,
+            ended = until_refused(&mut serving, proxy, connection) => break ended,
             () = closing.cancelled(), if !told => {
                 told = true;
                 // The next answer says that it is the last, if there is one: a request may be on its way.
@@ -288,8 +288,12 @@ fn stay(connection: &Connection) {
 }
 
 /// Drives a connection to its end, or to the point where what comes next must be refused.
-async fn until_refused<F: Future + Unpin>(serving: &mut F, connection: &Connection) -> Option<F::Output> {
-    std::future::poll_fn(|context| match Pin::new(&mut *serving).poll(context) {
+async fn until_refused<F: Future + Unpin>(
+    serving: &mut F,
+    proxy: &Proxy,
+    connection: &Connection,
+) -> Option<F::Output> {
+    std::future::poll_fn(|context| match proxy.overload.around(|| Pin::new(&mut *serving).poll(context)) {
         Poll::Ready(ended) => Poll::Ready(Some(ended)),
         Poll::Pending if connection.clock.must_refuse() => Poll::Ready(None),
         Poll::Pending => Poll::Pending,

@@ -105,7 +105,7 @@ impl Control {
 mod tests {
     use super::*;
     use crate::config::OverloadConfig;
-    use crate::overload::costs::Costs;
+    use crate::overload::costs::{Costs, Work};
 
     const TARGET: Duration = OverloadConfig::TARGET_DELAY;
     const MILLI: Duration = Duration::from_millis(1);
@@ -184,7 +184,12 @@ mod tests {
                     (due, probe) = (self.now + BETWEEN_PROBES, None);
                     if self.now - measured >= STEP {
                         let used = (self.now - measured).saturating_sub(std::mem::take(&mut idle));
-                        self.costs.update(used, served - served_before, refused - refused_before);
+                        self.costs.update(Work {
+                            used,
+                            served: served - served_before,
+                            refused: refused - refused_before,
+                            of_refusal: (refused > refused_before).then_some(self.refused),
+                        });
                         (served_before, refused_before) = (served, refused);
                         let most = self.costs.most();
                         self.control.update(self.delay, TARGET, self.now - measured, true, most);
@@ -226,7 +231,7 @@ mod tests {
         // All of the rest goes into refusals.
         for (load, least) in [(1.1, 0.98), (1.5, 0.94), (2.0, 0.88), (5.0, 0.55)] {
             let mut server = Server::new(4_000, 100, 10);
-            server.run(load, Duration::from_secs(3));
+            server.run(load, Duration::from_secs(5));
             let (served, longest, _) = server.run(load, Duration::from_secs(5));
             assert!(served > least, "{served} at {load}");
             assert!(longest < TARGET * 3, "{longest:?} at {load}");

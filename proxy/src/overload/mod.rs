@@ -10,12 +10,15 @@
 
 mod control;
 mod costs;
+mod quota;
+mod sample;
 mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::time::ClockId;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -24,7 +27,8 @@ use crate::config::{OverloadConfig, OverloadMode};
 use crate::error::ProxyError;
 use crate::pipeline::Proxy;
 use control::{Control, Queue};
-use costs::Costs;
+use costs::{Costs, Work};
+use sample::Samples;
 pub(crate) use turns::all_others;
 use turns::{Turns, to_the_back};
 
@@ -36,7 +40,7 @@ const PERIOD: Duration = Duration::from_millis(20);
 const PROBES: u32 = 2;
 /// A delay of this length needs no second one beside it.
 const LONG: Duration = Duration::from_millis(100);
-/// Who uses less of one processor than this waits for others; refusing requests would not help.
+/// Who uses less of a processor than this, or of what it may have of one, waits for others; refusing requests would not help.
 const OURS: f64 = 0.3;
 /// Nobody has asked anything for so long: the probe rests.
 const QUIET: Duration = Duration::from_secs(1);
@@ -49,11 +53,18 @@ struct Counts {
     /// Of those that wait for their turn none.
     let_in: AtomicU32,
     refused: AtomicU32,
+    samples: Samples,
 }
 
 impl Counts {
-    fn take(&self) -> (u32, u32) {
-        (self.let_in.swap(0, Ordering::Relaxed), self.refused.swap(0, Ordering::Relaxed))
+    /// What was done since the last time, with so much processor time.
+    fn take(&self, used: Duration) -> Work {
+        Work {
+            used,
+            served: self.let_in.swap(0, Ordering::Relaxed),
+            refused: self.refused.swap(0, Ordering::Relaxed),
+            of_refusal: self.samples.take(),
+        }
     }
 }
 
@@ -108,14 +119,24 @@ impl Overload {
     pub(crate) async fn admit(&self, config: &OverloadConfig) -> Result<(), ProxyError> {
         if self.refuses_next(config) {
             self.requests.refused.fetch_add(1, Ordering::Relaxed);
+            sample::refuses();
             return Err(ProxyError::Overloaded { retry_after: config.retry_after });
         }
         if self.takes_turns(config) {
             self.turns.take().await;
         }
-        // Who gives up waiting has cost nothing.
+        // Who gives up waiting has cost little.
         self.requests.let_in.fetch_add(1, Ordering::Relaxed);
+        sample::lets_in();
         Ok(())
+    }
+
+    /// Lets a connection go on, on which requests come one after the other.
+    pub(crate) fn around<T>(&self, goes_on: impl FnOnce() -> T) -> T {
+        if self.ratio.load(Ordering::Relaxed) == 0 {
+            return goes_on();
+        }
+        self.requests.samples.around(goes_on)
     }
 
     /// Whether there is too much to do for one more handshake.
@@ -239,6 +260,7 @@ impl Overload {
             "delay_ms": self.delay().as_secs_f64() * 1e3,
             "target_delay_ms": config.target_delay.as_secs_f64() * 1e3,
             "ratio": self.ratio(),
+            "ratio_limit": f64::from(self.most.load(Ordering::Relaxed)) / WHOLE,
             "refused": self.refused.load(Ordering::Relaxed),
         })
     }
@@ -283,8 +305,14 @@ pub(crate) async fn watch(proxy: Arc<Proxy>) {
     let overload = &proxy.overload;
     let (mut control, mut costs) = (Control::default(), Costs::default());
     let (mut asked_at, mut period) = (Instant::now(), Period::begin());
+    let (mut mode, mut processors) = (OverloadMode::Off, quota::processors());
     loop {
         let config = proxy.snapshot.load().overload.clone();
+        if std::mem::replace(&mut mode, config.mode) != config.mode {
+            // While nothing is refused it comes to more and more.
+            control = Control::default();
+            overload.ends();
+        }
         if overload.asked.swap(false, Ordering::AcqRel) {
             asked_at = Instant::now();
         }
@@ -295,18 +323,17 @@ pub(crate) async fn watch(proxy: Arc<Proxy>) {
             proxy.reporter.metrics.overload(Duration::ZERO, 0.0);
             overload.rest().await;
             // Whoever came meanwhile was not measured.
-            overload.requests.take();
-            period = Period::begin();
+            overload.requests.take(Duration::ZERO);
+            (period, processors) = (Period::begin(), quota::processors());
         }
         period.add(overload.probe(&config).await);
         if !period.is_over() {
             continue;
         }
         let Period { began, used, shortest, .. } = std::mem::replace(&mut period, Period::begin());
-        let (lasted, used) = (period.began - began, period.used - used);
-        let (let_in, refused) = overload.requests.take();
-        costs.update(used, let_in, refused);
-        let ours = used.as_secs_f64() >= OURS * lasted.as_secs_f64();
+        let (lasted, used) = (period.began - began, period.used.saturating_sub(used));
+        costs.update(overload.requests.take(used));
+        let ours = used.as_secs_f64() >= OURS * processors.unwrap_or(1.0).min(1.0) * lasted.as_secs_f64();
         let ratio = control.update(shortest, config.target_delay, lasted, ours, costs.most());
         overload.set_ratio(ratio, costs.most());
         proxy.reporter.metrics.overload(shortest, ratio);
@@ -315,7 +342,16 @@ pub(crate) async fn watch(proxy: Arc<Proxy>) {
 
 /// What this process has used of the processors.
 fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    clock(ClockId::ProcessCPUTime)
+}
+
+/// What this thread has used of one.
+fn thread_time() -> Duration {
+    clock(ClockId::ThreadCPUTime)
+}
+
+fn clock(clock: ClockId) -> Duration {
+    let time = rustix::time::clock_gettime(clock);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
@@ -407,11 +443,15 @@ mod tests {
         // It gives up before its turn.
         assert!(overload.admit(&shed).now_or_never().is_none());
         assert!(overload.admit(&shed).now_or_never().is_some_and(|admitted| admitted.is_err()));
-        assert_eq!(overload.requests.take(), (0, 1));
+        let counted = || {
+            let work = overload.requests.take(Duration::ZERO);
+            (work.served, work.refused)
+        };
+        assert_eq!(counted(), (0, 1));
         assert!(overload.admit(&shed).await.is_ok());
         assert!(!overload.admits_handshake(&shed));
         assert!(overload.admit(&observe).await.is_ok() && overload.admit(&observe).await.is_ok());
-        assert_eq!(overload.requests.take(), (3, 0));
+        assert_eq!(counted(), (3, 0));
         assert_eq!(overload.report(&shed)["refused"], 3);
     }
 

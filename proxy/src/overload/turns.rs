@@ -87,3 +87,67 @@ pub(super) async fn to_the_back() {
     })
     .await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::pin::pin;
+
+    use futures_util::future::{FutureExt, join, join_all};
+
+    use super::*;
+
+    /// All that is ready beside them; counts how often it is its turn.
+    async fn others(done: &Cell<bool>) -> u32 {
+        let mut times = 0;
+        while !done.get() {
+            times += 1;
+            to_the_back().await;
+        }
+        times
+    }
+
+    #[tokio::test]
+    async fn turns_come_in_order_and_few_of_those_who_wait_begin_at_once() {
+        const MANY: usize = 64;
+        let (turns, came, done) = (Turns::new(1), RefCell::new(Vec::new()), Cell::new(false));
+        let waiting = async {
+            let take = async |number| {
+                turns.take().await;
+                came.borrow_mut().push(number);
+            };
+            join_all((0..MANY).map(take)).await;
+            done.set(true);
+        };
+        let ((), rounds) = join(waiting, others(&done)).await;
+        assert_eq!(came.into_inner(), (0..MANY).collect::<Vec<_>>());
+        // One of eight in each, fewer and fewer of them.
+        assert!((MANY / FOLLOW..MANY).contains(&(rounds as usize)), "{rounds}");
+    }
+
+    #[tokio::test]
+    async fn whoever_gives_up_takes_nobodys_turn() {
+        let turns = Turns::new(1);
+        {
+            let (mut first, mut second) = (pin!(turns.take()), pin!(turns.take()));
+            assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+            assert_eq!(turns.waiting.load(Ordering::Relaxed), 2);
+        }
+        assert_eq!(turns.waiting.load(Ordering::Relaxed), 0);
+        // Many of whom every other gives up while it waits.
+        let mut waiting: Vec<_> = (0..64).map(|_| Box::pin(turns.take())).collect();
+        for take in &mut waiting {
+            assert!(take.now_or_never().is_none());
+        }
+        let mut number = 0;
+        waiting.retain(|_| {
+            number += 1;
+            number % 2 == 0
+        });
+        join_all(waiting).await;
+        turns.take().await;
+        assert_eq!(turns.waiting.load(Ordering::Relaxed), 0);
+        let left = turns.next.available_permits() - turns.follow.load(Ordering::Relaxed);
+        assert_eq!(left, 1);
+    }
+}
