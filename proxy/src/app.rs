@@ -104,8 +104,6 @@ impl tollgate_runtime::App for App {
                 () = stopping.cancelled() => {}
                 () = overload::watch(Arc::clone(&watched)) => {}
             }
-            // What is left to do is finished.
-            watched.overload.ends();
         });
         tokio::select! {
             () = service.succession().turn(&service) => {}

@@ -105,7 +105,9 @@ async fn pass(
     let listener = &*connection.listener;
 
     // Refuse at once what there is no time for.
-    if !snapshot.ready_paths.iter().any(|path| path == parts.uri.path()) {
+    if snapshot.ready_paths.iter().any(|path| path == parts.uri.path()) {
+        proxy.overload.lets_in();
+    } else {
         proxy.overload.admit(&snapshot.overload).await?;
     }
 

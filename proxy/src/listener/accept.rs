@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::room::Place;
-use super::secure::Opened;
+use super::secure::{Opened, Secure};
 use super::{Closing, Connection, Listener, announce, capture, connection, refusal, tcp};
 use crate::pipeline::Proxy;
 use crate::socket::Socket;
@@ -159,6 +159,12 @@ async fn arrive(
     let Some(_place) = listener.open.addresses.enter(ends.0.ip(), most) else {
         return refusal::crowd(proxy, &not_served(ends));
     };
+    // A handshake costs more than many requests.
+    if listener.secure.as_ref().is_some_and(Secure::always)
+        && !proxy.overload.admits_handshake(&proxy.snapshot.load().overload)
+    {
+        return refusal::handshake(proxy, &not_served(ends), refusal::OVERLOADED);
+    }
     if let Some(limit) = &listener.connection_limit
         && !Box::pin(limit.admits(proxy, &not_served(ends))).await
     {

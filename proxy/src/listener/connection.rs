@@ -1,6 +1,7 @@
 //! One connection, from its first byte to its last.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,13 +37,14 @@ pub(super) async fn serve(
     socket: Socket,
     closing: &CancellationToken,
 ) {
+    // On the heap: the task that accepted has no use for its room.
+    let mut driving = Box::pin(drive(proxy, connection, socket, closing));
+    let driving = pin!(poll_fn(|context| {
+        proxy.overload.around(&connection.clock, || driving.as_mut().poll(context))
+    }));
     match connection.certificate().map(|certificate| certificate.lifetime) {
-        // On the heap: the task that accepted has no use for its room.
-        None => Box::pin(drive(proxy, connection, socket, closing)).await,
-        Some(lifetime) => {
-            let driving = Box::pin(drive(proxy, connection, socket, closing));
-            until_the_certificate_ends(connection, lifetime, driving, closing).await;
-        }
+        None => driving.await,
+        Some(lifetime) => until_the_certificate_ends(connection, lifetime, driving, closing).await,
     }
 }
 
@@ -50,7 +52,7 @@ pub(super) async fn serve(
 async fn until_the_certificate_ends(
     connection: &Connection,
     lifetime: Lifetime,
-    mut driving: Pin<Box<impl Future<Output = ()>>>,
+    mut driving: Pin<&mut impl Future<Output = ()>>,
     closing: &CancellationToken,
 ) {
     let opened = Instant::now();
@@ -192,7 +194,7 @@ async fn serve_http1(
     let ended = loop {
         tokio::select! {
             biased;
-            ended = until_refused(&mut serving, proxy, connection) => break ended,
+            ended = until_refused(&mut serving, connection) => break ended,
             () = closing.cancelled(), if !told => {
                 told = true;
                 // The next answer says that it is the last, if there is one: a request may be on its way.
@@ -288,12 +290,8 @@ fn stay(connection: &Connection) {
 }
 
 /// Drives a connection to its end, or to the point where what comes next must be refused.
-async fn until_refused<F: Future + Unpin>(
-    serving: &mut F,
-    proxy: &Proxy,
-    connection: &Connection,
-) -> Option<F::Output> {
-    std::future::poll_fn(|context| match proxy.overload.around(|| Pin::new(&mut *serving).poll(context)) {
+async fn until_refused<F: Future + Unpin>(serving: &mut F, connection: &Connection) -> Option<F::Output> {
+    poll_fn(|context| match Pin::new(&mut *serving).poll(context) {
         Poll::Ready(ended) => Poll::Ready(Some(ended)),
         Poll::Pending if connection.clock.must_refuse() => Poll::Ready(None),
         Poll::Pending => Poll::Pending,

@@ -81,6 +81,9 @@ pub(super) fn without_descriptor(proxy: &Proxy, connection: &Connection) {
     connection_failed(&proxy.reporter, connection, status, Reason::Overloaded, details);
 }
 
+/// Why there is no time for a handshake when there is none for requests either.
+pub(super) const OVERLOADED: &str = "more to do than this proxy can";
+
 /// There is no time for its handshake.
 pub(super) fn handshake(proxy: &Proxy, connection: &Connection, details: &str) {
     let status = StatusCode::SERVICE_UNAVAILABLE;

@@ -22,8 +22,8 @@ use tollgate_identity::tls::{
 use tollgate_identity::{Identity, Leaf, Shown, SpiffeId, pem};
 use tollgate_runtime::Service;
 
-use super::Listener;
 use super::handshakes::Handshakes;
+use super::{Listener, refusal};
 use crate::config::{ListenerConfig, Mtls};
 use crate::pipeline::Proxy;
 use crate::socket::Socket;
@@ -99,6 +99,11 @@ pub(super) enum Opened {
 }
 
 impl Secure {
+    /// Whether each connection begins with a handshake.
+    pub(super) fn always(&self) -> bool {
+        self.mtls != Mtls::Permissive
+    }
+
     pub(super) fn build(
         config: &ListenerConfig,
         identity: Option<&Identity>,
@@ -156,9 +161,9 @@ impl Secure {
                 Mtls::Strict | Mtls::Off => Opened::Plaintext(Socket::Plain(stream)),
             };
         }
-        // A handshake costs more than many requests.
-        if !proxy.overload.admits_handshake(&proxy.snapshot.load().overload) {
-            return Opened::Overloaded("more to do than this proxy can");
+        // Elsewhere it was asked before.
+        if !self.always() && !proxy.overload.admits_handshake(&proxy.snapshot.load().overload) {
+            return Opened::Overloaded(refusal::OVERLOADED);
         }
         // It costs something from its first turn on, and nothing is made for it before.
         let handshake = async { self.acceptor.accept(stream).await };

@@ -12,10 +12,13 @@ const WEIGHT: f64 = 0.2;
 /// What so few requests cost says little.
 const FEW: u32 = 10;
 /// What a refusal costs until one is measured, in seconds: those over HTTP/2, which is not the work of one task, never are.
-const REFUSED: f64 = 10e-6;
+const REFUSED: f64 = 30e-6;
+/// However much is used while some are refused, those that are served do not cost so many times what they did before: what is
+/// not measured of refusals, such as new connections for each, would be taken for theirs, and more be refused for it.
+const DEARER: f64 = 4.0;
 
 /// What was done in a while.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Work {
     /// Processor time.
     pub(super) used: Duration,
@@ -28,8 +31,12 @@ pub(super) struct Work {
 /// Processor time of one request, in seconds.
 #[derive(Debug, Default)]
 pub(super) struct Costs {
-    served: Option<f64>,
-    refused: Option<f64>,
+    pub(super) served: Option<f64>,
+    pub(super) refused: Option<f64>,
+    /// When none was refused.
+    served_before: Option<f64>,
+    /// Until there are some who were served.
+    meanwhile: Work,
 }
 
 impl Costs {
@@ -38,10 +45,21 @@ impl Costs {
         if let Some(measured) = work.of_refusal {
             follow(&mut self.refused, measured.as_secs_f64());
         }
-        if work.served >= FEW {
-            let left = (work.used.as_secs_f64() - f64::from(work.refused) * self.of_refusal()).max(0.0);
-            follow(&mut self.served, left / f64::from(work.served));
+        let Work { used, served, refused, .. } = &mut self.meanwhile;
+        *used = used.saturating_add(work.used);
+        *served = served.saturating_add(work.served);
+        *refused = refused.saturating_add(work.refused);
+        if *served < FEW {
+            return;
         }
+        let Work { used, served, refused, .. } = std::mem::take(&mut self.meanwhile);
+        let left = (used.as_secs_f64() - f64::from(refused) * self.of_refusal()).max(0.0);
+        let of_one = left / f64::from(served);
+        if refused == 0 {
+            follow(&mut self.served_before, of_one);
+        }
+        let most = self.served_before.map_or(f64::INFINITY, |before| before * DEARER);
+        follow(&mut self.served, of_one.min(most));
     }
 
     /// So many of the requests may be refused, from 0 to 1: as many as take half of the time, but [`LEAST`] at least.
@@ -109,8 +127,29 @@ mod tests {
         assert_eq!(costs.most(), MOST);
         let of_refusal = None;
         let mut costs = Costs::default();
-        costs.update(Work { used: Duration::from_millis(4), served: 100, refused: 100, of_refusal });
-        assert!((costs.most() - 0.75).abs() < 0.001, "{costs:?}");
+        costs.update(Work { used: Duration::from_millis(8), served: 100, refused: 100, of_refusal });
+        assert!((costs.most() - 5.0 / 8.0).abs() < 0.001, "{costs:?}");
+    }
+
+    #[test]
+    fn a_few_at_a_time_are_measured_too() {
+        let mut costs = Costs::default();
+        for _ in 0..100 {
+            costs.update(work(SERVED, REFUSED, (FEW / 5, 20)));
+        }
+        assert!((costs.most() - 0.8).abs() < 0.001, "{costs:?}");
+    }
+
+    #[test]
+    fn what_is_not_measured_of_refusals_does_not_make_them_all_there_is() {
+        let mut costs = Costs::default();
+        bounds(&mut costs, SERVED, REFUSED, (100, 0), 100.0 / 130.0);
+        // Three times as much was done for them.
+        for _ in 0..100 {
+            let used = SERVED * 10 + REFUSED * 3 * 490;
+            costs.update(Work { used, served: 10, refused: 490, of_refusal: Some(REFUSED) });
+        }
+        assert!((costs.most() - 16.0 / 17.0).abs() < 0.001, "{costs:?}");
     }
 
     #[test]

@@ -13,8 +13,8 @@ mod costs;
 mod quota;
 mod sample;
 mod turns;
+mod watch;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -25,25 +25,17 @@ use tokio::time::Instant;
 
 use crate::config::{OverloadConfig, OverloadMode};
 use crate::error::ProxyError;
-use crate::pipeline::Proxy;
-use control::{Control, Queue};
+use crate::listener::ConnectionClock;
+use control::Queue;
 use costs::{Costs, Work};
+use parking_lot::Mutex;
 use sample::Samples;
 pub(crate) use turns::all_others;
 use turns::{Turns, to_the_back};
+pub(crate) use watch::watch;
 
 /// From one probe to the next.
 const BETWEEN_PROBES: Duration = Duration::from_millis(5);
-/// Probes of this time are looked at together.
-const PERIOD: Duration = Duration::from_millis(20);
-/// As many at least, unless they take long.
-const PROBES: u32 = 2;
-/// A delay of this length needs no second one beside it.
-const LONG: Duration = Duration::from_millis(100);
-/// Who uses less of a processor than this, or of what it may have of one, waits for others; refusing requests would not help.
-const OURS: f64 = 0.3;
-/// Nobody has asked anything for so long: the probe rests.
-const QUIET: Duration = Duration::from_secs(1);
 /// All of the requests, in the ratio's units.
 const WHOLE: f64 = (1_u64 << 32) as f64;
 
@@ -88,6 +80,7 @@ pub(crate) struct Overload {
     requests: Counts,
     /// From the turn of one of them to that of the next; nanoseconds.
     per_turn: AtomicU64,
+    costs: Mutex<Costs>,
     asked: AtomicBool,
     resting: AtomicBool,
     wake: Notify,
@@ -107,6 +100,7 @@ impl Overload {
             refused: AtomicU64::new(0),
             requests: Counts::default(),
             per_turn: AtomicU64::new(0),
+            costs: Mutex::default(),
             asked: AtomicBool::new(false),
             resting: AtomicBool::new(false),
             wake: Notify::new(),
@@ -126,14 +120,19 @@ impl Overload {
             self.turns.take().await;
         }
         // Who gives up waiting has cost little.
-        self.requests.let_in.fetch_add(1, Ordering::Relaxed);
-        sample::lets_in();
+        self.lets_in();
         Ok(())
     }
 
-    /// Lets a connection go on, on which requests come one after the other.
-    pub(crate) fn around<T>(&self, goes_on: impl FnOnce() -> T) -> T {
-        if self.ratio.load(Ordering::Relaxed) == 0 {
+    /// One is served.
+    pub(crate) fn lets_in(&self) {
+        self.requests.let_in.fetch_add(1, Ordering::Relaxed);
+        sample::lets_in();
+    }
+
+    /// Lets a connection go on, and measures that if it may be a refusal.
+    pub(crate) fn around<T>(&self, connection: &ConnectionClock, goes_on: impl FnOnce() -> T) -> T {
+        if self.ratio.load(Ordering::Relaxed) == 0 || connection.is_busy() {
             return goes_on();
         }
         self.requests.samples.around(goes_on)
@@ -236,7 +235,7 @@ impl Overload {
     }
 
     /// Nothing is refused any more.
-    pub(crate) fn ends(&self) {
+    fn ends(&self) {
         self.delay.store(0, Ordering::Relaxed);
         self.round.store(0, Ordering::Relaxed);
         self.per_turn.store(0, Ordering::Relaxed);
@@ -255,12 +254,16 @@ impl Overload {
 
     /// For the status page.
     pub(crate) fn report(&self, config: &OverloadConfig) -> Value {
+        let costs = self.costs.lock();
+        let micros = |seconds: Option<f64>| seconds.map(|seconds| seconds * 1e6);
         json!({
             "mode": config.mode,
             "delay_ms": self.delay().as_secs_f64() * 1e3,
             "target_delay_ms": config.target_delay.as_secs_f64() * 1e3,
             "ratio": self.ratio(),
-            "ratio_limit": f64::from(self.most.load(Ordering::Relaxed)) / WHOLE,
+            "ratio_limit": costs.most(),
+            "served_us": micros(costs.served),
+            "refused_us": micros(costs.refused),
             "refused": self.refused.load(Ordering::Relaxed),
         })
     }
@@ -276,81 +279,8 @@ impl Overload {
     }
 }
 
-/// Some probes that are looked at together.
-struct Period {
-    began: Instant,
-    /// What this process had used of the processors then.
-    used: Duration,
-    shortest: Duration,
-    probes: u32,
-}
-
-impl Period {
-    fn begin() -> Self {
-        Self { began: Instant::now(), used: cpu_time(), shortest: Duration::MAX, probes: 0 }
-    }
-
-    fn add(&mut self, delay: Duration) {
-        self.shortest = self.shortest.min(delay);
-        self.probes += 1;
-    }
-
-    fn is_over(&self) -> bool {
-        self.began.elapsed() >= PERIOD && (self.probes >= PROBES || self.shortest >= LONG)
-    }
-}
-
-/// Measures, and sets what is refused, for as long as the proxy serves.
-pub(crate) async fn watch(proxy: Arc<Proxy>) {
-    let overload = &proxy.overload;
-    let (mut control, mut costs) = (Control::default(), Costs::default());
-    let (mut asked_at, mut period) = (Instant::now(), Period::begin());
-    let (mut mode, mut processors) = (OverloadMode::Off, quota::processors());
-    loop {
-        let config = proxy.snapshot.load().overload.clone();
-        if std::mem::replace(&mut mode, config.mode) != config.mode {
-            // While nothing is refused it comes to more and more.
-            control = Control::default();
-            overload.ends();
-        }
-        if overload.asked.swap(false, Ordering::AcqRel) {
-            asked_at = Instant::now();
-        }
-        // What it has come to ends by itself, once there is less to do.
-        if config.mode == OverloadMode::Off || asked_at.elapsed() > QUIET && control.ratio() == 0.0 {
-            control = Control::default();
-            overload.ends();
-            proxy.reporter.metrics.overload(Duration::ZERO, 0.0);
-            overload.rest().await;
-            // Whoever came meanwhile was not measured.
-            overload.requests.take(Duration::ZERO);
-            (period, processors) = (Period::begin(), quota::processors());
-        }
-        period.add(overload.probe(&config).await);
-        if !period.is_over() {
-            continue;
-        }
-        let Period { began, used, shortest, .. } = std::mem::replace(&mut period, Period::begin());
-        let (lasted, used) = (period.began - began, period.used.saturating_sub(used));
-        costs.update(overload.requests.take(used));
-        let ours = used.as_secs_f64() >= OURS * processors.unwrap_or(1.0).min(1.0) * lasted.as_secs_f64();
-        let ratio = control.update(shortest, config.target_delay, lasted, ours, costs.most());
-        overload.set_ratio(ratio, costs.most());
-        proxy.reporter.metrics.overload(shortest, ratio);
-    }
-}
-
-/// What this process has used of the processors.
-fn cpu_time() -> Duration {
-    clock(ClockId::ProcessCPUTime)
-}
-
-/// What this thread has used of one.
-fn thread_time() -> Duration {
-    clock(ClockId::ThreadCPUTime)
-}
-
-fn clock(clock: ClockId) -> Duration {
+/// What this process or thread has used of the processors.
+fn processor_time(clock: ClockId) -> Duration {
     let time = rustix::time::clock_gettime(clock);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
@@ -362,7 +292,6 @@ fn nanos(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use futures_util::future::{FutureExt, join_all};
-    use parking_lot::Mutex;
 
     use super::*;
 

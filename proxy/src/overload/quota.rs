@@ -3,10 +3,32 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-/// So many processors, where there is a quota.
-pub(super) fn processors() -> Option<f64> {
-    in_groups(Path::new("/sys/fs/cgroup"), &fs::read_to_string("/proc/self/cgroup").ok()?)
+/// It may be changed meanwhile.
+const HOLDS: Duration = Duration::from_secs(10);
+
+/// The quota when it was last read.
+#[derive(Debug)]
+pub(super) struct Quota {
+    processors: f64,
+    read_at: Instant,
+}
+
+impl Quota {
+    pub(super) fn read() -> Self {
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let processors = in_groups(Path::new("/sys/fs/cgroup"), &groups).unwrap_or(f64::INFINITY);
+        Self { processors, read_at: Instant::now() }
+    }
+
+    /// So many processors; no number is too large without a quota.
+    pub(super) fn processors(&mut self) -> f64 {
+        if self.read_at.elapsed() > HOLDS {
+            *self = Self::read();
+        }
+        self.processors
+    }
 }
 
 /// The least of its groups and of those that they are in; a container that does not see them has its own at the root.

@@ -1,13 +1,16 @@
 //! What a refusal costs: measured by the thread that does all of it at once, from reading the request to writing the answer.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{nanos, thread_time};
+use parking_lot::Mutex;
+use rustix::time::ClockId;
 
-/// One of so many times that a connection goes on is measured.
-const EVERY: u32 = 16;
+use super::processor_time;
+
+/// One of so many times that a connection goes on is measured. A prime number: requests take the same number of times each,
+/// and always another of these shall be the one.
+const EVERY: u32 = 17;
 
 thread_local! {
     static TIMES: Cell<u32> = const { Cell::new(0) };
@@ -36,8 +39,7 @@ pub(super) fn lets_in() {
 /// Processor time of some refusals.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
-    refused: AtomicU32,
-    nanos: AtomicU64,
+    all: Mutex<(Duration, u32)>,
 }
 
 impl Samples {
@@ -52,17 +54,23 @@ impl Samples {
         let began = thread_time();
         let outcome = goes_on();
         if let Decided { refused: refused @ 1.., let_in: 0 } = DECIDED.get() {
-            self.refused.fetch_add(refused, Ordering::Relaxed);
-            self.nanos.fetch_add(nanos(thread_time().saturating_sub(began)), Ordering::Relaxed);
+            let took = thread_time().saturating_sub(began);
+            let (time, many) = &mut *self.all.lock();
+            *time += took;
+            *many += refused;
         }
         outcome
     }
 
     /// What one took of those since the last time.
     pub(super) fn take(&self) -> Option<Duration> {
-        let refused = self.refused.swap(0, Ordering::Relaxed);
-        Duration::from_nanos(self.nanos.swap(0, Ordering::Relaxed)).checked_div(refused)
+        let (time, many) = std::mem::take(&mut *self.all.lock());
+        time.checked_div(many)
     }
+}
+
+fn thread_time() -> Duration {
+    processor_time(ClockId::ThreadCPUTime)
 }
 
 #[cfg(test)]

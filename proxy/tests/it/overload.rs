@@ -87,6 +87,16 @@ async fn what_there_is_no_time_for_is_refused_at_once_and_served_again_when_ther
     let record = refusal(&collector).await;
     assert_eq!(attribute(&record, a::TOLLGATE_RESPONSE_FLAGS).as_deref(), Some("OM"));
     assert_eq!(mesh.app.seen().len(), seen, "who is refused is not forwarded");
+    // What a refusal takes is measured now and then, and bounds how many there are.
+    let measured = async || {
+        let overload = mesh.status().await["overload"].clone();
+        overload["refused_us"].as_f64() > Some(0.0) && overload["ratio_limit"].as_f64() >= Some(0.5)
+    };
+    let began = Instant::now();
+    while !measured().await {
+        assert!(began.elapsed() < PATIENCE, "no refusal was measured");
+        mesh.get("/open/x").send().await;
+    }
     drop(busy);
     let began = Instant::now();
     while mesh.status().await["overload"]["ratio"] != 0.0 {
