@@ -50,6 +50,10 @@ impl Costs {
         *served = served.saturating_add(work.served);
         *refused = refused.saturating_add(work.refused);
         if *served < FEW {
+            if *refused == 0 {
+                // Who has little to do does most of it for nobody.
+                self.meanwhile = Work::default();
+            }
             return;
         }
         let Work { used, served, refused, .. } = std::mem::take(&mut self.meanwhile);
@@ -138,6 +142,16 @@ mod tests {
             costs.update(work(SERVED, REFUSED, (FEW / 5, 20)));
         }
         assert!((costs.most() - 0.8).abs() < 0.001, "{costs:?}");
+    }
+
+    #[test]
+    fn what_is_done_while_hardly_anybody_asks_is_not_theirs() {
+        let mut costs = Costs::default();
+        for _ in 0..10_000 {
+            costs.update(Work { used: SERVED * 50, served: FEW / 5, ..Work::default() });
+        }
+        bounds(&mut costs, SERVED, REFUSED, (100, 300), 0.8);
+        assert!(costs.served_before.is_none());
     }
 
     #[test]
