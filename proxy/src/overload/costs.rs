@@ -13,8 +13,8 @@ const WEIGHT: f64 = 0.2;
 const FEW: u32 = 10;
 /// What a refusal costs until one is measured, in seconds: those over HTTP/2, which is not the work of one task, never are.
 const REFUSED: f64 = 30e-6;
-/// However much is used while some are refused, those that are served do not cost so many times what they did before: what is
-/// not measured of refusals, such as new connections for each, would be taken for theirs, and more be refused for it.
+/// A request that is served counts as so many times what it took before any were refused, at most: what the samples miss of
+/// refusals, such as a new connection for each, is taken for its cost, and the more were refused the dearer it would seem.
 const DEARER: f64 = 4.0;
 
 /// What was done in a while.

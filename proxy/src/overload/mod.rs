@@ -18,6 +18,7 @@ mod watch;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::time::ClockId;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -28,7 +29,6 @@ use crate::error::ProxyError;
 use crate::listener::ConnectionClock;
 use control::Queue;
 use costs::{Costs, Work};
-use parking_lot::Mutex;
 use sample::Samples;
 pub(crate) use turns::all_others;
 use turns::{Turns, to_the_back};
